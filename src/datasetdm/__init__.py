@@ -1,0 +1,54 @@
+"""DatasetDM: a hundred labelled images and a frozen text-to-image model in, as many annotated images as you need out.
+
+    import datasetdm as ddm
+
+    decoder = ddm.fit("coco:annotations.json", "my-decoder", tasks=("semantic",))
+    for sample in ddm.generate(["a photo of a dog"], decoder=decoder, count=8):
+        print(sample.prompt.text, sample.annotations["semantic"].ids.shape)
+
+Importing this package imports neither torch nor anything else heavy: names are looked up when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.errors import DatasetDMError
+    from datasetdm.evaluate import annotate, evaluate
+    from datasetdm.exporters import export
+    from datasetdm.fit import FitConfig, fit, iter_fit
+    from datasetdm.generate import GenerateConfig, Generator, generate
+    from datasetdm.model import PDecoder
+    from datasetdm.readers import read
+    from datasetdm.store import Store, write_store
+    from datasetdm.types import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+
+_HOMES = {
+    "backbones": ("FeatureConfig", "load_backbone"),
+    "errors": ("DatasetDMError",),
+    "evaluate": ("annotate", "evaluate"),
+    "exporters": ("export",),
+    "fit": ("FitConfig", "fit", "iter_fit"),
+    "generate": ("GenerateConfig", "Generator", "generate"),
+    "model": ("PDecoder",),
+    "readers": ("read",),
+    "store": ("Store", "write_store"),
+    "types": ("DepthMap", "Instances", "Keypoints", "Labels", "Prompt", "Sample", "SemanticMap"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'datasetdm' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"datasetdm.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,289 @@
+"""The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once.
+
+Settings come from the file `datasetdm.toml` in the current folder, then from variables like `DATASETDM_GENERATE_SEED`,
+then from the command line; the later wins. Exit codes: 0 done, 2 wrong input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from datasetdm.errors import ConfigError, DatasetDMError
+
+app = App(
+    name="datasetdm",
+    help="A hundred labelled images and a frozen text-to-image model in, as many annotated images as you need out.",
+    version="0.1.0",
+    config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
+)
+
+Texts = Annotated[list[str], Parameter(consume_multiple=True)]
+
+
+@app.command
+def demo(
+    *,
+    fit: bool = False,
+    count: int = 64,
+    seed: int = 0,
+    prompts: Texts | None = None,
+    out: Path = Path("demo"),
+    device: str = "auto",
+) -> None:
+    """Everything once, with the embedded model: generate, store, export to COCO, gallery.
+
+    Parameters
+    ----------
+    fit
+        Fit the P-Decoder anew on the 100 labelled images of the mini world instead of loading the shipped one.
+    count
+        Number of pictures.
+    seed
+        Another seed gives other prompts and other pictures.
+    prompts
+        A file with one prompt a line, or prompts; without them a small grammar composes some.
+    out
+        Folder for `store/`, `coco/` and `gallery.html`.
+    """
+    from datasetdm.demo import run
+
+    _positive(count=count)
+    print(run(fit=fit, count=count, seed=seed, prompts=prompts, out=out, device=device))
+
+
+@app.command
+def fit(
+    *,
+    data: str,
+    out: Path,
+    images: Path | None = None,
+    tasks: str = "semantic,depth",
+    backbone: str = "mini",
+    timesteps: str = "50",
+    inversion: Literal["renoise", "ddim"] = "renoise",
+    steps: int | None = None,
+    variants: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Fit a P-Decoder on labelled images.
+
+    Parameters
+    ----------
+    data
+        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `store:DIR`.
+    out
+        A new folder for the decoder; the same command goes on with an unfinished one.
+    images
+        Folder of the pictures, where the format does not say.
+    tasks
+        Comma-separated: semantic, depth.
+    backbone
+        `mini`, a StableDiffusionPipeline folder, or a hub id.
+    timesteps
+        Comma-separated noise levels at which the backbone reads the pictures.
+    inversion
+        How the noise is found: fixed noise, or DDIM run backwards.
+    steps
+        Number of optimiser steps.
+    variants
+        Augmented copies of every picture.
+    """
+    from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.fit import FitConfig
+    from datasetdm.progress import console, fit_with_bars
+    from datasetdm.readers import read
+    from datasetdm.settings import validated
+
+    chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
+    config = validated(FitConfig, tasks=tuple(_items(tasks)), seed=seed, **chosen)
+    reader = read(data, images)
+    features = FeatureConfig(tuple(_whole(t, "timesteps") for t in _items(timesteps)), inversion)
+    frozen = load_backbone(backbone, config=features, device=device)
+    figures = fit_with_bars(reader, out, frozen, config)
+    console.print(f"held-out figures: {figures}")
+    print(out)
+
+
+@app.command
+def generate(
+    *,
+    prompts: Texts,
+    count: int,
+    out: Path,
+    decoder: str = "mini",
+    backbone: str | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    labels: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Generate annotated pictures into a store; the same command goes on with an unfinished one.
+
+    Parameters
+    ----------
+    prompts
+        A file with one prompt a line, or prompts. They are used in turn.
+    count
+        Number of samples that the store shall hold.
+    out
+        The store: a new folder, or one of the same recipe.
+    decoder
+        `mini`, or a folder that `fit` wrote.
+    backbone
+        Default: the one that the decoder was fitted on.
+    batch
+        Pictures at a time; part of the recipe. Default 16.
+    labels
+        Comma-separated labels to annotate instead of the decoder's own.
+    """
+    from datasetdm.generate import Generator, default_batch
+    from datasetdm.progress import console, generate_with_bars
+    from datasetdm.prompts import check_labels, read_prompts
+
+    _positive(count=count)
+    texts = read_prompts(prompts)
+    generator = Generator(
+        texts,
+        decoder=decoder,
+        backbone=backbone,
+        device=device,
+        seed=seed,
+        batch=batch or default_batch(out, count),
+        steps=steps,
+        guidance=guidance,
+        labels=tuple(_items(labels)) if labels else None,
+    )
+    if nameless := check_labels(texts, generator.labels):
+        console.print(f"[yellow]note:[/] {len(nameless)} of {len(texts)} prompts name no label, first: {nameless[0]!r}")
+    generate_with_bars(generator, out, count)
+    print(out)
+
+
+@app.command
+def evaluate(
+    *,
+    data: str,
+    images: Path | None = None,
+    decoder: str = "mini",
+    captions: bool = True,
+    device: str = "auto",
+    json_path: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Measure a P-Decoder on labelled pictures.
+
+    Parameters
+    ----------
+    data
+        FORMAT:PATH: `mini:test`, `coco:annotations.json`, `store:DIR`.
+    captions
+        Read every picture under its own caption, as when it was generated; else under none.
+    json_path
+        Also write the figures there.
+    """
+    from datasetdm.evaluate import evaluate as measure
+    from datasetdm.files import write_json
+    from datasetdm.progress import track
+    from datasetdm.readers import read
+
+    model, frozen = _load_pair(decoder, device)
+    reader = read(data, images)
+    figures = measure(model, frozen, track(reader, "evaluate", len(reader)), captions)
+    if json_path:
+        write_json(json_path, figures)
+    print(json.dumps(figures, indent=2))
+
+
+@app.command
+def export(store: Path, *, out: Path, format: str = "coco") -> None:
+    """Write a store in another format.
+
+    Parameters
+    ----------
+    store
+        The store.
+    out
+        A new folder.
+    format
+        coco.
+    """
+    from datasetdm.progress import export_with_bars
+    from datasetdm.store import Store
+
+    export_with_bars(Store(store), format, out)
+    print(out)
+
+
+@app.command
+def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
+    """Write a page over a store: pictures with overlays that can be switched.
+
+    Parameters
+    ----------
+    store
+        The store.
+    out
+        The page; default `gallery.html` in the store.
+    limit
+        At most so many samples, the first ones.
+    """
+    from datasetdm.progress import gallery_with_bars
+    from datasetdm.store import Store
+
+    _positive(limit=limit)
+    path = out or store / "gallery.html"
+    gallery_with_bars(Store(store), path, limit)
+    print(path.resolve())
+
+
+def _load_pair(decoder: str, device: str):  # noqa: ANN202 (PDecoder, Backbone)
+    """A decoder and the backbone that it was fitted on."""
+    from datasetdm.backbones import load_backbone
+    from datasetdm.model import PDecoder
+
+    model = PDecoder.load(decoder)
+    frozen = load_backbone(model.config.backbone, config=model.config.features, device=device)
+    model.check_backbone(frozen)
+    return model.to(getattr(frozen, "device", "cpu")), frozen
+
+
+def _items(text: str) -> list[str]:
+    return [t.strip() for t in text.split(",") if t.strip()]
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"{name}: {text!r} is no whole number", expected="for instance 1,50")
+    return int(text)
+
+
+def _positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"--{name} {value}", expected="at least 1")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one clear message and a code instead of a traceback."""
+    try:
+        app(arguments, exit_on_error=False)
+    except DatasetDMError as e:
+        print(f"error: {e}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except cyclopts.CycloptsError:
+        raise SystemExit(2) from None  # cyclopts has said what was wrong
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Pixels to bytes and back: PNG with 8 or 16 bits, COCO run lengths. Nothing is lossy but what is said to be."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pycocotools import mask as coco_mask
+
+from datasetdm.errors import DataError
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: a decompression bomb, or nothing that a backbone could use."""
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """u8[h w], u8[h w 3] or u16[h w] as PNG. The same array gives the same bytes."""
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def decode_png(data: bytes, dtype: type) -> np.ndarray:
+    """The array that `encode_png` was given."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image).astype(dtype)
+
+
+def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"]:
+    """Any picture that Pillow reads as 8-bit RGB, its EXIF rotation applied.
+
+    Raises:
+        DataError: missing, truncated, too large, or no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
+                turned = ImageOps.exif_transpose(image)
+                if turned.mode.startswith("I;16"):
+                    turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+                return np.asarray(turned.convert("RGB"))
+    except FileNotFoundError as e:
+        raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise DataError(
+            f"the picture cannot be read: {e}", where=where, expected="a whole JPEG, PNG or WebP", remedy="restore or remove it"
+        ) from e
+
+
+def image_size(path: Path, where: object) -> tuple[int, int]:
+    """(height, width) as `read_image` would give it, without decoding the pixels."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except FileNotFoundError as e:
+        raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise DataError(f"the picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+
+
+def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
+    """A mask as COCO's compressed run lengths, JSON-ready: {"size": [h, w], "counts": str}."""
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
+    """The mask of compressed or uncompressed run lengths."""
+    if isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, *rle["size"])
+    return coco_mask.decode(rle).astype(bool)
+
+
+def decode_polygons(polygons: list[list[float]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The union of polygons [x0, y0, x1, y1, ...] in pixels."""
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *size))).astype(bool)
+
+
+def rle_box(rle: dict[str, Any]) -> tuple[list[float], float]:
+    """([x, y, width, height], area) of run lengths, in pixels."""
+    return [float(v) for v in coco_mask.toBbox(rle)], float(coco_mask.area(rle))

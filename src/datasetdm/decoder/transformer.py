@@ -1,0 +1,92 @@
+"""Label queries: what each label looks like in this picture, from its words and from where its words attend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasetdm.decoder.pixel import Pyramid, Standardise, merge, module_key, tokenise
+from datasetdm.features import FeatureSpec
+
+
+class QueryLayer(nn.Module):
+    """Queries read the picture, then each other (pre-norm)."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.cross = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.mutual = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, q: Float[Tensor, "b l c"], memory: Float[Tensor, "b n c"]) -> Float[Tensor, "b l c"]:
+        x = self.norms[0](q)
+        q = q + self.cross(x, memory, memory, need_weights=False)[0]
+        x = self.norms[1](q)
+        q = q + self.mutual(x, x, x, need_weights=False)[0]
+        return q + self.mlp(self.norms[2](q))
+
+
+class LabelDecoder(nn.Module):
+    """One query a label -> a mask logit for every label and pixel. No weight belongs to a label, so any label works.
+
+    The logit is summed over strides: the query's dot product with the pixel embedding, plus a small function, shared by
+    all labels, of the label's attention maps.
+    """
+
+    def __init__(
+        self, widths: Mapping[int, int], specs: Sequence[FeatureSpec], text_width: int, *, layers: int = 2, dropout: float = 0.1
+    ):
+        super().__init__()
+        width = max(widths.values())
+        self.memory_strides = [s for s, w in widths.items() if w == width]
+        specs = [s for s in specs if s.kind == "attention" and s.stride in widths]
+        self.attention = {k: [s.name for s in specs if s.stride == k] for k in widths if any(s.stride == k for s in specs)}
+        self.norms = nn.ModuleDict({module_key(s.name): Standardise(s.channels) for s in specs})
+        self.evidence = nn.ModuleDict()
+        for stride in self.attention:
+            channels = sum(s.channels for s in specs if s.stride == stride)
+            self.evidence[str(stride)] = nn.Sequential(nn.Linear(channels, 16), nn.GELU(), nn.Linear(16, 1))
+        self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
+        self.looks = nn.Linear(width, width)
+        self.layers = nn.ModuleList(QueryLayer(width, 4, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.keys = nn.ModuleDict({str(s): nn.Linear(width, w + 1) for s, w in widths.items()})
+
+    def forward(
+        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Float[Tensor, "l d"]
+    ) -> Float[Tensor, "b l H W"]:
+        shared = {k: torch.cat([self.norms[module_key(n)](maps[n]) for n in ns], 2) for k, ns in self.attention.items()}
+        memory = tokenise([pyramid[s] for s in self.memory_strides])
+        q = self.words(text.float())[None] + self._pool(pyramid, shared)
+        for layer in self.layers:
+            q = layer(q, memory)
+        q = self.norm(q)
+        logits = {}
+        for stride, x in pyramid.items():
+            key = self.keys[str(stride)](q)
+            logits[stride] = torch.einsum("blc,bchw->blhw", key[..., 1:] * x.shape[1] ** -0.5, x) + key[..., :1, None]
+            if stride in shared:
+                evidence = self.evidence[str(stride)](shared[stride].movedim(2, -1)).squeeze(-1)
+                logits[stride] = logits[stride] + evidence
+        return merge(logits)
+
+    def _pool(self, pyramid: Pyramid, shared: Mapping[int, Tensor]) -> Float[Tensor, "b l c"]:
+        """Mean embedding under each label's attention."""
+        pooled = []
+        for stride in self.memory_strides:
+            if stride in shared:
+                weight = shared[stride].mean(2).flatten(2).mul(2).softmax(-1)
+                pooled.append(torch.einsum("bln,bcn->blc", weight.to(pyramid[stride].dtype), pyramid[stride].flatten(2)))
+        return self.looks(torch.stack(pooled).mean(0)) if pooled else self.looks.bias
+
+
+def upsample(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:
+    """Bilinear to (height, width)."""
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,42 @@
+"""How good a P-Decoder is on labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from datasetdm.backbones import Backbone
+from datasetdm.images import Placement, stack_images
+from datasetdm.model import PDecoder
+from datasetdm.types import Sample
+
+
+def annotate(
+    decoder: PDecoder, backbone: Backbone, samples: Iterable[Sample], captions: bool = True, batch: int = 16
+) -> Iterator[tuple[Sample, Sample]]:
+    """(given, annotated) pairs: existing pictures of any size with the decoder's annotations in place of their own.
+
+    captions: read every picture under its own prompt, as when it was generated; else under an empty one.
+    """
+    iterator = iter(samples)
+    canvas = backbone.size
+    while chunk := list(islice(iterator, batch)):
+        places = [Placement.fit(s.size, canvas) for s in chunk]
+        latents = backbone.encode(stack_images([s.image for s in chunk], places))
+        texts = [s.prompt.text if captions and s.prompt else "" for s in chunk]
+        features = backbone.features(latents, texts, decoder.config.labels.names)
+        for sample, records in zip(chunk, decoder.annotate(features, places), strict=True):
+            yield sample, Sample(sample.key, sample.image, decoder.config.labels, sample.prompt, records)
+
+
+def evaluate(
+    decoder: PDecoder, backbone: Backbone, samples: Sequence[Sample] | Iterable[Sample], captions: bool = True
+) -> dict[str, dict[str, float]]:
+    """Figures of every task of the decoder that the samples have labels for, by task name."""
+    meters = {name: task.meter() for name, task in decoder.tasks.items()}
+    seen: set[str] = set()
+    for given, predicted in annotate(decoder, backbone, samples, captions):
+        for name in meters.keys() & given.annotations.keys():
+            seen.add(name)
+            meters[name].update(predicted.annotations[name], given.annotations[name], len(given.labels))
+    return {name: meter.compute() for name, meter in meters.items() if name in seen}

@@ -1,0 +1,50 @@
+"""Stores in other formats. A new format is a file here and one line in `EXPORTERS`."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from datasetdm.errors import OutputError, unknown_name
+from datasetdm.files import writing
+from datasetdm.store import Store
+from datasetdm.types import Labels, Sample
+
+EXPORTERS = {"coco": "datasetdm.exporters.coco:export"}
+"""Format name -> a function (samples, labels, folder) that yields once a sample written."""
+
+
+def export(store: Store | Path | str, format: str, out: Path | str) -> int:
+    """Write a store in another format; returns the number of samples."""
+    opened = store if isinstance(store, Store) else Store(store)
+    return sum(1 for _ in iter_export(opened, opened.labels, format, out))
+
+
+def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Path | str) -> Iterator[None]:
+    """`export` as a generator that yields after every sample; the folder appears when all of it is there.
+
+    Raises:
+        ConfigError: an unknown format. OutputError: `out` holds files already.
+    """
+    if format not in EXPORTERS:
+        raise unknown_name("format", format, EXPORTERS)
+    module, function = EXPORTERS[format].split(":")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(
+            "the output folder is not empty", where=folder, expected="a new folder", remedy="choose another --out, or delete it"
+        )
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            yield from getattr(importlib.import_module(module), function)(samples, labels, temporary)
+            temporary.chmod(0o755)
+            if folder.exists():
+                folder.rmdir()
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

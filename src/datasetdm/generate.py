@@ -1,0 +1,160 @@
+"""The one generation loop: prompts -> latents -> picture and features -> annotations -> samples.
+
+Sample `i` of a recipe is a pure function of the recipe and `i`: its noise comes from a seed of its own, and batch `k`
+always holds the same indices, so a restart changes no byte (on the same machine with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count as count_from
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasetdm.backbones import Backbone, load_backbone
+from datasetdm.errors import ConfigError, StoreError
+from datasetdm.images import Placement, to_uint8
+from datasetdm.model import BUILTIN, PDecoder, read_config
+from datasetdm.settings import validated
+from datasetdm.store import META, Store, Writer
+from datasetdm.types import Labels, Prompt, Sample
+
+FLUSH_SECONDS = 30
+"""Finished batches are on disk after at most this time (or when the run ends, whatever ends it)."""
+
+
+class GenerateConfig(BaseModel):
+    """Settings of a generation; together with the models they are a store's recipe.
+
+    steps, guidance: None takes the backbone's own. labels: names to annotate; None takes the decoder's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: tuple[str, ...] = Field(min_length=1)
+    seed: int = Field(0, ge=0)
+    batch: int = Field(16, ge=1)
+    steps: int | None = Field(None, ge=1)
+    guidance: float | None = Field(None, ge=0)
+    labels: tuple[str, ...] | None = None
+
+
+class Generator:
+    """A loaded backbone and decoder with a recipe: `samples` yields annotated pictures for ever.
+
+    Args:
+        decoder: a name, a folder, or a loaded one. backbone: likewise; None is the one the decoder was fitted on.
+        settings: fields of `GenerateConfig`.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        *,
+        decoder: str | Path | PDecoder = "mini",
+        backbone: str | Backbone | None = None,
+        device: str = "auto",
+        **settings: Any,
+    ):
+        self.config = validated(GenerateConfig, prompts=tuple(prompts), **settings)
+        config = decoder.config if isinstance(decoder, PDecoder) else read_config(BUILTIN.get(str(decoder), Path(decoder)))
+        name = config.backbone if backbone is None else backbone
+        self.backbone = load_backbone(name, config=config.features, device=device) if isinstance(name, str) else name
+        self.decoder = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
+        self.decoder.check_backbone(self.backbone)
+        self.decoder.to(getattr(self.backbone, "device", "cpu")).eval()
+        self.steps = self.config.steps or self.backbone.steps
+        self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
+        self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that the samples depend on, JSON-ready."""
+        texts = hashlib.sha256("\n".join(self.config.prompts).encode()).hexdigest()
+        return {
+            "prompts": {"count": len(self.config.prompts), "sha256": texts},
+            "seed": self.config.seed,
+            "batch": self.config.batch,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "backbone": self.backbone.identity,
+            "decoder": self.decoder.fingerprint(),
+            "tasks": list(self.decoder.config.tasks),
+        }
+
+    def prompt(self, index: int) -> Prompt:
+        """Prompt and seed of one sample."""
+        text = self.config.prompts[index % len(self.config.prompts)]
+        seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
+        return Prompt(text, self.labels.named_in(text), seed)
+
+    def batch(self, number: int) -> list[Sample]:
+        """All samples of one batch."""
+        first = number * self.config.batch
+        prompts = [self.prompt(i) for i in range(first, first + self.config.batch)]
+        latents = self.backbone.sample(prompts, self.steps, self.guidance)
+        features = self.backbone.features(latents, [p.text for p in prompts], self.labels.names)
+        places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
+        records = self.decoder.annotate(features, places)
+        return [
+            Sample(f"{first + i:08d}", picture, self.labels, prompt, record, {"index": first + i, "backbone": self.backbone.name})
+            for i, (picture, prompt, record) in enumerate(zip(to_uint8(features.images), prompts, records, strict=True))
+        ]
+
+    def samples(self, start: int = 0) -> Iterator[Sample]:
+        """Samples `start`, `start + 1`, ... without end."""
+        number, skip = divmod(start, self.config.batch)
+        for k in count_from(number):
+            yield from self.batch(k)[skip:]
+            skip = 0
+
+    def write(self, out: Path | str, count: int, shard_size: int = 256) -> Iterator[int]:
+        """Bring the store `out` to `count` samples; yields how many it holds, at the start and after every batch."""
+        with Writer(out, self.labels, self.recipe, shard_size) as writer:
+            yield writer.written
+            flushed = time.monotonic()
+            while writer.written < count:
+                number, skip = divmod(writer.written, self.config.batch)
+                for sample in self.batch(number)[skip : skip + count - writer.written]:
+                    writer.add(sample)
+                if time.monotonic() - flushed > FLUSH_SECONDS:
+                    writer.flush()
+                    flushed = time.monotonic()
+                yield writer.written
+
+
+def generate(prompts: Sequence[str], *, count: int | None = None, start: int = 0, **settings: Any) -> Iterator[Sample]:
+    """Annotated pictures, one after the other; without `count` the iterator never ends.
+
+    Prompts are used in turn. See `Generator` for the settings (decoder, backbone, device, seed, batch, steps, guidance,
+    labels).
+    """
+    if count is not None and count < 1:
+        raise ConfigError(f"count {count}", expected="at least 1")
+    if count is not None and "batch" not in settings:
+        settings["batch"] = min(16, count)
+    return islice(Generator(prompts, **settings).samples(start), count)
+
+
+def default_batch(out: Path, count: int) -> int:
+    """The batch of the store that is already in `out`, or at most 16."""
+    if (out / META).exists():
+        try:
+            return int(Store(out).recipe["batch"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise StoreError("this store was not made by generate", where=out, remedy="choose another --out") from e
+    return min(16, count)
+
+
+def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
+    """The decoder's own labels, or others (with the known ones' synonyms)."""
+    if names is None:
+        return known
+    synonyms = dict(zip(known.names, known.synonyms, strict=True))
+    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names))

@@ -1,0 +1,65 @@
+"""Figures over annotations, accumulated picture by picture. NumPy only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasetdm.types import IGNORE, DepthMap, SemanticMap
+
+
+class SemanticMeter:
+    """Mean intersection over union of the labels that occur in the truth; ignored pixels of the truth do not count."""
+
+    better = ("miou", True)
+
+    def __init__(self) -> None:
+        self.confusion = np.zeros((0, 0), np.int64)
+
+    def update(self, predicted: SemanticMap, true: SemanticMap, labels: int) -> None:
+        """Add one picture. A pixel predicted as ignored counts as wrong."""
+        if not self.confusion.size:
+            self.confusion = np.zeros((labels, labels + 1), np.int64)
+        known = true.ids != IGNORE
+        t, p = true.ids[known].astype(np.int64), np.minimum(predicted.ids[known].astype(np.int64), labels)
+        self.confusion += np.bincount(t * (labels + 1) + p, minlength=self.confusion.size).reshape(self.confusion.shape)
+
+    def iou(self) -> np.ndarray:
+        """IoU a label; NaN where the truth has none of it."""
+        square = self.confusion[:, :-1]
+        hit, truth = np.diag(square).astype(float), self.confusion.sum(1)
+        union = truth + square.sum(0) - hit
+        return np.where(truth > 0, hit / np.maximum(union, 1), np.nan)
+
+    def compute(self) -> dict[str, float]:
+        """miou and pixel accuracy, 0 to 1."""
+        total = self.confusion.sum()
+        if not total:
+            return {"miou": float("nan"), "accuracy": float("nan")}
+        return {"miou": float(np.nanmean(self.iou())), "accuracy": float(np.trace(self.confusion) / total)}
+
+
+class DepthMeter:
+    """Errors of depth over the truth's valid pixels, averaged within each picture, then over pictures (Eigen et al. 2014).
+
+    absrel: |predicted - true| / true. delta1: share with max(predicted / true, true / predicted) < 1.25.
+    rmse in the truth's unit. Pixels that the prediction calls invalid are compared with its depth of 0.
+    """
+
+    better = ("absrel", False)
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float, float]] = []
+
+    def update(self, predicted: DepthMap, true: DepthMap, labels: int = 0) -> None:
+        """Add one picture."""
+        ok = true.valid & (true.depth > 0)
+        if not ok.any():
+            return
+        p, t = predicted.depth[ok].astype(np.float64), true.depth[ok].astype(np.float64)
+        ratio = np.maximum(np.maximum(p, 1e-6) / t, t / np.maximum(p, 1e-6))
+        self.rows.append((np.mean(np.abs(p - t) / t), np.mean(ratio < 1.25), np.sqrt(np.mean((p - t) ** 2))))
+
+    def compute(self) -> dict[str, float]:
+        """absrel, delta1, rmse."""
+        mean = np.mean(self.rows, 0) if self.rows else [float("nan")] * 3
+        return {n: float(v) for n, v in zip(("absrel", "delta1", "rmse"), mean, strict=True)}

@@ -1,0 +1,182 @@
+"""The P-Decoder: a frozen backbone's features in, annotations of every task out; saved as safetensors beside its config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from datasetdm.backbones import Backbone, FeatureConfig
+from datasetdm.decoder.pixel import PixelDecoder, Standardise
+from datasetdm.decoder.transformer import upsample
+from datasetdm.errors import DecoderError
+from datasetdm.features import Features, FeatureSpec
+from datasetdm.files import atomic, write_json
+from datasetdm.images import Placement
+from datasetdm.tasks import Head, make_task
+from datasetdm.types import Annotation, Labels
+
+BUILTIN = {"mini": Path(__file__).parent / "assets" / "decoder"}
+"""Decoders that come with the package."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """All that is needed to build a P-Decoder and to know which backbone it reads.
+
+    backbone: what it was loaded by; identity: what it is (hash of its weights). side: image side of the features.
+    fitted: how the weights came about (data, steps, held-out figures).
+    """
+
+    tasks: tuple[str, ...]
+    labels: Labels
+    backbone: str
+    identity: str
+    features: FeatureConfig
+    specs: tuple[FeatureSpec, ...]
+    text_width: int
+    side: int
+    width: int = 128
+    fitted: Mapping[str, object] | None = None
+
+
+class PDecoder(nn.Module):
+    """Pixel decoder plus one head a task."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.tasks = {name: make_task(name) for name in config.tasks}
+        self.pixels = PixelDecoder(config.specs, config.side, config.width)
+        heads = {n: t.head(config.specs, self.pixels.widths, config.text_width) for n, t in self.tasks.items()}
+        self.heads: Mapping[str, Head] = nn.ModuleDict(heads)  # ty: ignore[invalid-assignment]
+
+    @classmethod
+    def for_backbone(cls, backbone: Backbone, labels: Labels, tasks: Sequence[str], width: int = 128) -> PDecoder:
+        """A fresh decoder whose sizes follow from the backbone's specs."""
+        return cls(
+            DecoderConfig(
+                tuple(tasks), labels, backbone.name, backbone.identity, backbone.config, backbone.specs,
+                backbone.text_width, backbone.size[0], width,
+            )
+        )  # fmt: skip
+
+    def normalisers(self) -> Iterator[tuple[str, Standardise]]:
+        """(feature name, module) of every standardisation, to be measured on the fitting set."""
+        names = {s.name.replace(".", "_"): s.name for s in self.config.specs}
+        for path, module in self.named_modules():
+            if isinstance(module, Standardise):
+                yield names[path.rsplit(".", 1)[-1]], module
+
+    def forward(self, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Raw outputs of every task, at the finest stride."""
+        pyramid = self.pixels(maps)
+        return {name: head(pyramid, maps, text) for name, head in self.heads.items()}
+
+    @torch.no_grad()
+    def annotate(self, features: Features, places: Sequence[Placement]) -> list[dict[str, Annotation]]:
+        """Records of every picture of a batch, each at its own size."""
+        device = next(self.parameters()).device
+        maps = {n: x.to(device) for n, x in features.maps.items()}
+        with autocast(device):
+            outputs = self(maps, features.text.to(device))
+        result: list[dict[str, Annotation]] = []
+        for i, place in enumerate(places):
+            own: dict[str, Annotation] = {}
+            for name, task in self.tasks.items():
+                full = {k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()}
+                own[name] = task.record(self.heads[name], full)
+            result.append(own)
+        return result
+
+    # ------------------------------------------------------------------ files
+    def save(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors`, the configuration last, so that a folder with one is whole."""
+        folder = Path(folder)
+        with atomic(folder / WEIGHTS) as path:
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, path)
+        write_json(folder / CONFIG, asdict(self.config))
+
+    @classmethod
+    def load(cls, name: Path | str = "mini", device: str | torch.device = "cpu") -> PDecoder:
+        """A saved decoder, by built-in name or folder, in evaluation mode.
+
+        Raises:
+            DecoderError: no such folder, or files that do not fit together.
+        """
+        folder = BUILTIN.get(str(name), Path(name))
+        config = read_config(folder)
+        decoder = cls(config)
+        try:
+            decoder.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as e:
+            raise DecoderError(
+                f"the decoder's weights cannot be read: {str(e).splitlines()[0]}",
+                where=folder / WEIGHTS,
+                expected="the file that `datasetdm fit` wrote beside config.json",
+                remedy="fit the decoder again",
+            ) from e
+        return decoder.to(device).eval()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and of the backbone they belong to: equal exactly when the annotations are."""
+        h = hashlib.sha256(f"{self.config.identity} {self.config.features} {self.config.tasks}".encode())
+        for name, value in sorted(self.state_dict().items()):
+            h.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
+        return h.hexdigest()
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Refuse a backbone other than the one this decoder was fitted on."""
+        if backbone.identity != self.config.identity:
+            raise DecoderError(
+                f"this decoder was fitted on another backbone ({self.config.backbone!r})",
+                where=f"backbone {backbone.name!r}, weights {backbone.identity[:12]}",
+                expected=f"weights {self.config.identity[:12]}",
+                remedy=f"use --backbone {self.config.backbone}, or fit a decoder on {backbone.name}",
+            )
+        if backbone.config != self.config.features:
+            raise DecoderError(
+                "this decoder was fitted on features taken in another way",
+                where=backbone.config,
+                expected=str(self.config.features),
+                remedy="load the backbone with config=decoder.config.features",
+            )
+
+
+def read_config(folder: Path) -> DecoderConfig:
+    """The configuration of a saved decoder."""
+    path = folder / CONFIG
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        features = raw.pop("features")
+        return DecoderConfig(
+            tasks=tuple(raw.pop("tasks")),
+            labels=Labels(tuple(raw["labels"]["names"]), tuple(tuple(s) for s in raw.pop("labels")["synonyms"])),
+            features=FeatureConfig(**{**features, "timesteps": tuple(features["timesteps"])}),
+            specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
+            **raw,
+        )
+    except FileNotFoundError as e:
+        raise DecoderError(
+            "there is no decoder here",
+            where=folder,
+            expected="a folder that `datasetdm fit` wrote, with a config.json",
+            remedy="fit one with `datasetdm fit`, or use --decoder mini",
+        ) from e
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 for the decoder where the hardware multiplies it natively."""
+    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)

@@ -1,0 +1,103 @@
+"""One look for all progress bars: what, how far, rate, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from datasetdm.backbones import Backbone
+    from datasetdm.fit import FitConfig
+    from datasetdm.generate import Generator
+    from datasetdm.readers import Reader
+    from datasetdm.store import Store
+
+T = TypeVar("T")
+
+console = Console(stderr=True)
+"""Bars and notes go to the error stream; results to the output stream."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields.get("unit", "it")
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="cyan")
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """A group of progress bars; `add_task(text, total=..., unit=...)` opens one."""
+    columns = (SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), _Rate())
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console) as progress:
+        yield progress
+
+
+def track(items: Iterable[T], text: str, total: int, unit: str = "picture") -> Iterator[T]:
+    """Iterate with a bar."""
+    with bars() as progress:
+        task = progress.add_task(text, total=total, unit=unit)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def fit_with_bars(reader: Reader, out: Path, backbone: Backbone, config: FitConfig) -> Mapping[str, float]:
+    """Fit; returns the held-out figures."""
+    from datasetdm.fit import iter_fit
+
+    figures: Mapping[str, float] = {}
+    units = {"features": "picture", "steps": "step"}
+    with bars() as progress:
+        tasks = {name: progress.add_task(f"fit: {name}", total=None, unit=unit) for name, unit in units.items()}
+        for event in iter_fit(reader, out, backbone=backbone, config=config):
+            progress.update(tasks[event.stage], completed=event.done, total=event.total)
+            figures = event.held_out or figures
+    return figures
+
+
+def generate_with_bars(generator: Generator, out: Path, count: int) -> None:
+    """Bring the store `out` to `count` samples."""
+    with bars() as progress:
+        task = None
+        for done in generator.write(out, count):
+            if task is None:
+                task = progress.add_task("generate", total=max(count, done), completed=done, unit="picture")
+            progress.update(task, completed=done)
+
+
+def export_with_bars(store: Store, format: str, out: Path) -> None:
+    """Write a store in another format."""
+    from datasetdm.exporters import iter_export
+
+    for _ in track(iter_export(store, store.labels, format, out), "export", len(store)):
+        pass
+
+
+def gallery_with_bars(store: Store, path: Path, limit: int) -> None:
+    """Write the page over a store's first samples."""
+    from datasetdm.viewer.gallery import write_gallery
+
+    shown = min(limit, len(store))
+    title = f"{shown} of {len(store)} samples" if shown < len(store) else f"{shown} samples"
+    for _ in track(write_gallery(islice(store, limit), store.labels, path, title), "gallery", shown):
+        pass

@@ -1,0 +1,57 @@
+"""An offline grammar for prompts: things in places, in some number, colour and light.
+
+A grammar is a JSON file: `places` maps a place to its phrases and the things found there, `colours` a thing to its
+colours, `lights` the endings of a sentence. The mini world's lies beside its backbone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MINI = Path(__file__).parent.parent / "assets" / "mini-grammar.json"
+
+_COUNTS = ("a", "a", "a", "two", "three")
+_PLURALS = {"sheep": "sheep", "person": "people", "bus": "buses"}
+_OPENINGS = ("a photo of ", "a photo of ", "a picture of ", "")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What can be drawn, where, and in which words."""
+
+    places: Mapping[str, Mapping[str, list[str]]]
+    colours: Mapping[str, list[str]]
+    lights: list[str]
+
+    @classmethod
+    def load(cls, path: Path = MINI) -> Grammar:
+        """Read a grammar file."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def compose(self, count: int, seed: int = 0) -> list[str]:
+        """`count` prompts that go round all places; prompt `i` depends on the seed and `i` alone."""
+        return [self._one(np.random.default_rng((seed, i)), i) for i in range(count)]
+
+    def _one(self, rng: np.random.Generator, index: int) -> str:
+        place = self.places[list(self.places)[index % len(self.places)]]
+        things = rng.choice(sorted(set(place["things"])), size=min(2, len(set(place["things"]))), replace=False)
+        phrase = self._thing(str(things[0]), rng)
+        if len(things) > 1 and rng.random() < 0.35:
+            link = rng.choice(["and", "next to", "in front of", "to the left of"])
+            phrase += f" {link} {self._thing(str(things[1]), rng, single=True)}"
+        words = (rng.choice(_OPENINGS) + phrase, rng.choice(place["phrases"]), rng.choice([*self.lights, ""]))
+        return " ".join(" ".join(map(str, words)).split())
+
+    def _thing(self, thing: str, rng: np.random.Generator, single: bool = False) -> str:
+        count = "a" if single else str(rng.choice(_COUNTS))
+        colour = str(rng.choice(self.colours[thing])) if thing in self.colours else ""
+        noun = thing if count == "a" else _PLURALS.get(thing, thing + "s")
+        article = "an" if count == "a" and (colour or noun)[0] in "aeiou" else count
+        if thing == "person":
+            return f"{article} {noun}" if count != "a" or not colour else f"a person in a {colour} shirt"
+        return " ".join(f"{article} {colour} {noun}".split())

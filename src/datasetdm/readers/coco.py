@@ -1,0 +1,195 @@
+"""COCO annotations: instances and semantic regions, as polygons or run lengths.
+
+The semantic map paints regions from the largest to the smallest, so that what lies on top of something stays visible.
+Where no region lies, the label is `background`; crowd regions are ignored pixels. Everything that can be wrong is
+checked when the file is opened, before any work starts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasetdm.codecs import decode_polygons, decode_rle, image_size, read_image
+from datasetdm.errors import DataError
+from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Labels, Prompt, Sample, SemanticMap
+
+
+class CocoReader:
+    """`coco:FILE.json`; pictures lie in `images`, beside the file, or where COCO's own folders have them."""
+
+    def __init__(self, path: str, images: Path | None = None):
+        self.path = Path(path)
+        content = _load(self.path)
+        self._images = [self._check_image(i, n) for n, i in enumerate(content["images"])]
+        self._check_unique("image", [i["id"] for i in self._images])
+        categories = [self._check_category(c, n) for n, c in enumerate(content["categories"])]
+        self._check_unique("category", [c["id"] for c in categories])
+        if not categories:
+            raise DataError("the label set is empty", where=self._where("categories"), expected="at least one category")
+        if not self._images:
+            raise DataError("there are no pictures", where=self._where("images"), expected="at least one image")
+        names = [c["name"] for c in categories]
+        if BACKGROUND not in names:
+            names.insert(0, BACKGROUND)
+        self.labels = Labels(tuple(names))
+        self._label_of = {c["id"]: names.index(c["name"]) for c in categories}
+        self._folder = self._find_images(images)
+        self._annotations: dict[Any, list[dict[str, Any]]] = {i["id"]: [] for i in self._images}
+        sizes = {i["id"]: (i["height"], i["width"]) for i in self._images}
+        for n, annotation in enumerate(content["annotations"]):
+            checked = self._check_annotation(annotation, n, sizes)
+            self._annotations[checked["image_id"]].append(checked)
+        for image in self._images:
+            self._check_file(image)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for image in self._images:
+            yield self._sample(image)
+
+    def _sample(self, image: dict[str, Any]) -> Sample:
+        where = f"image {image['id']} ({image['file_name']})"
+        pixels = read_image(self._folder / image["file_name"], self._where(where))
+        size = pixels.shape[:2]
+        regions = [(a, self._mask(a, size)) for a in self._annotations[image["id"]]]
+        ids = np.full(size, self.labels.names.index(BACKGROUND), np.uint16)
+        for a, mask in sorted(regions, key=lambda r: -int(r[1].sum())):
+            ids[mask] = IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]
+        objects = [(a, m) for a, m in regions if not a.get("iscrowd") and m.any()]
+        masks = np.stack([m for _, m in objects]) if objects else np.zeros((0, *size), bool)
+        label_ids = np.array([self._label_of[a["category_id"]] for a, _ in objects], np.int64)
+        annotations: dict[str, Annotation] = {"semantic": SemanticMap(ids), "instance": Instances(masks, label_ids)}
+        present = tuple(self.labels.names[i] for i in sorted(set(label_ids.tolist())))
+        prompt = Prompt(image.get("caption") or describe(present), present)
+        key = str(Path(image["file_name"]).with_suffix(""))
+        return Sample(key, pixels, self.labels, prompt, annotations, {"coco_image_id": image["id"]})
+
+    @staticmethod
+    def _mask(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+        shape = annotation["segmentation"]
+        return decode_rle(shape) if isinstance(shape, dict) else decode_polygons(shape, size)
+
+    # ------------------------------------------------------------------ checks
+    def _where(self, what: str) -> str:
+        return f"{self.path}, {what}"
+
+    def _check_unique(self, kind: str, ids: list[Any]) -> None:
+        seen: set[Any] = set()
+        for i in ids:
+            if i in seen:
+                raise DataError(f"{kind} id {i} occurs twice", where=self._where(f"{kind} {i}"), expected="unique ids")
+            seen.add(i)
+
+    def _check_image(self, image: Any, n: int) -> dict[str, Any]:
+        where = self._where(f"images[{n}]")
+        keys = ("id", "file_name", "width", "height")
+        missing = [k for k in keys if not isinstance(image, dict) or k not in image]
+        if missing:
+            raise DataError(f"an image has no {', '.join(missing)}", where=where, expected=", ".join(keys))
+        name = Path(str(image["file_name"]))
+        if name.is_absolute() or ".." in name.parts:
+            raise DataError(
+                f"file name {image['file_name']!r} leaves the image folder", where=where, expected="a path inside it"
+            )
+        if not all(isinstance(image[k], int) and image[k] > 0 for k in ("width", "height")):
+            raise DataError(f"size {image['width']}x{image['height']}", where=where, expected="positive whole numbers")
+        return image
+
+    def _check_category(self, category: Any, n: int) -> dict[str, Any]:
+        if not isinstance(category, dict) or "id" not in category or not str(category.get("name", "")).strip():
+            raise DataError("a category has no id or name", where=self._where(f"categories[{n}]"), expected="id, name")
+        return category
+
+    def _check_annotation(self, a: Any, n: int, sizes: dict[Any, tuple[int, int]]) -> dict[str, Any]:
+        where = self._where(f"annotation {a.get('id', f'[{n}]') if isinstance(a, dict) else f'[{n}]'}")
+        keys = ("image_id", "category_id", "segmentation")
+        missing = [k for k in keys if not isinstance(a, dict) or k not in a]
+        if missing:
+            raise DataError(f"an annotation has no {', '.join(missing)}", where=where, expected=", ".join(keys))
+        if a["image_id"] not in sizes:
+            raise DataError(f"it names image {a['image_id']}, which is not in the file", where=where, expected="an image's id")
+        if a["category_id"] not in self._label_of:
+            known = ", ".join(map(str, sorted(self._label_of)[:12]))
+            raise DataError(
+                f"it names category {a['category_id']}, which is not in the file", where=where, expected=f"one of: {known}"
+            )
+        where += f" of image {a['image_id']}"
+        self._check_shape(a["segmentation"], sizes[a["image_id"]], where)
+        return a
+
+    def _check_shape(self, shape: Any, size: tuple[int, int], where: str) -> None:
+        h, w = size
+        if isinstance(shape, dict):
+            if list(shape.get("size", ())) != [h, w] or not isinstance(shape.get("counts"), (list, str)):
+                raise DataError(f"run lengths of size {shape.get('size')}", where=where, expected=f"size [{h}, {w}] and counts")
+            return
+        if not isinstance(shape, list) or not shape or not all(isinstance(p, list) for p in shape):
+            raise DataError("the segmentation is empty or no list of polygons", where=where, expected="polygons or run lengths")
+        for polygon in shape:
+            if len(polygon) < 6 or len(polygon) % 2:
+                raise DataError(f"a polygon has {len(polygon)} numbers", where=where, expected="x, y of at least 3 points")
+            if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon):
+                raise DataError("a polygon holds something that is no finite number", where=where, expected="pixels")
+            x, y = polygon[::2], polygon[1::2]
+            if min(x) < -1 or min(y) < -1 or max(x) > w + 1 or max(y) > h + 1:
+                raise DataError(
+                    f"a polygon lies outside the picture: x {min(x):g}..{max(x):g}, y {min(y):g}..{max(y):g}",
+                    where=where,
+                    expected=f"x 0..{w}, y 0..{h}",
+                    remedy="clip the polygon, or check that the annotation belongs to this picture",
+                )
+
+    def _find_images(self, images: Path | None) -> Path:
+        """The folder that holds the first picture."""
+        first = self._images[0]["file_name"]
+        beside, above = self.path.parent, self.path.parent.parent
+        split = self.path.stem.rpartition("_")[2]
+        tried = [images] if images else [beside, beside / "images", above / "images", above / split, above / "images" / split]
+        for folder in tried:
+            if (folder / first).is_file():
+                return folder
+        raise DataError(
+            f"the picture {first} is missing",
+            where=", ".join(map(str, tried)),
+            expected="the pictures in one of these folders",
+            remedy="name their folder with --images DIR",
+        )
+
+    def _check_file(self, image: dict[str, Any]) -> None:
+        where = self._where(f"image {image['id']}")
+        size = image_size(self._folder / image["file_name"], f"{self._folder / image['file_name']} ({where})")
+        if size != (image["height"], image["width"]):
+            raise DataError(
+                f"{image['file_name']} has {size[1]}x{size[0]} pixels",
+                where=where,
+                expected=f"{image['width']}x{image['height']}, as the annotations say",
+                remedy="use the pictures that were annotated; an EXIF rotation must be applied in both or neither",
+            )
+
+
+def describe(labels: tuple[str, ...]) -> str:
+    """A caption for a picture that has none, from the labels in it."""
+    named = [f"a {n}" for n in labels if n != BACKGROUND]
+    return "a photo of " + (" and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named) if named else "a scene")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise DataError("there is no such file", where=path, expected="a COCO annotation file", remedy="check --data") from e
+    except (OSError, ValueError) as e:
+        raise DataError(f"the file is no JSON: {e}", where=path, expected="a COCO annotation file") from e
+    keys = ("images", "annotations", "categories")
+    missing = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)]
+    if missing:
+        raise DataError(f"the file has no list {', '.join(missing)}", where=path, expected=", ".join(keys))
+    return content

@@ -1,0 +1,117 @@
+"""The mini world's labelled renders: Parquet rows with picture, class ids, object ids, depth and keypoints.
+
+`mini:train` and `mini:test` are the 100 + 100 that come with the package; `mini:DIR/SPLIT` reads a split's files
+`DIR/SPLIT-*.parquet`, for instance `mini:data/miniworld/test`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from datasetdm.codecs import read_image
+from datasetdm.errors import DataError
+from datasetdm.types import IGNORE, Annotation, DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+
+PACKAGED = Path(__file__).parent.parent / "assets" / "labelled"
+
+CLASSES = {
+    1: "airplane", 2: "bicycle", 3: "bird", 4: "boat", 5: "bottle", 6: "bus", 7: "car", 8: "cat", 9: "chair", 10: "cow",
+    11: "table", 12: "dog", 13: "horse", 15: "person", 16: "potted plant", 17: "sheep", 18: "sofa", 20: "television",
+    21: "sky", 22: "grass", 23: "sand", 24: "road", 25: "snow", 26: "water", 27: "floor", 28: "wall", 29: "building",
+    30: "tree", 31: "hill", 32: "other",
+}  # fmt: skip
+"""Class id in the files -> label. Ids up to 20 are Pascal VOC's."""
+
+SYNONYMS = {
+    "car": ("suv", "van", "sedan", "hatchback", "pickup", "taxi", "truck"),
+    "boat": ("sailboat", "motorboat", "fishing boat"),
+    "person": ("people",),
+    "grass": ("meadow", "park"),
+    "sand": ("beach", "desert", "dry ground"),
+    "road": ("street", "runway", "airport"),
+    "water": ("sea", "lake"),
+    "snow": ("snowy",),
+}
+
+LABELS = Labels(tuple(CLASSES.values()), tuple(SYNONYMS.get(n, ()) for n in CLASSES.values()))
+THINGS = 18
+"""The first 18 labels are things, the other 12 surroundings."""
+
+DEPTH_STEP = 1 / 256
+
+_TO_LABEL = np.full(256, IGNORE, np.uint16)
+_TO_LABEL[list(CLASSES)] = range(len(CLASSES))
+
+
+class MiniReader:
+    """See the module."""
+
+    labels = LABELS
+
+    def __init__(self, path: str, images: Path | None = None):
+        prefix = PACKAGED / path if path in ("train", "test") else Path(path)
+        self._files = sorted(prefix.parent.glob(f"{prefix.name}-*.parquet"))
+        if not self._files:
+            raise DataError(
+                f"there are no mini-world files {prefix.name}-*.parquet",
+                where=prefix.parent,
+                expected="mini:train, mini:test or mini:DIR/SPLIT",
+            )
+        try:
+            self._length = sum(pq.read_metadata(f).num_rows for f in self._files)
+        except (OSError, pa.ArrowException) as e:
+            raise DataError(f"a file cannot be read: {e}", where=prefix.parent, expected="whole Parquet files") from e
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Sample]:
+        for path in self._files:
+            for row in pq.read_table(path).to_pylist():
+                yield _sample(row, path)
+
+
+def _sample(row: dict[str, Any], path: Path) -> Sample:
+    classes, depth = _png(row["classes"]), _png(row["depth"])
+    annotations: dict[str, Annotation] = {
+        "semantic": SemanticMap(_TO_LABEL[classes]),
+        "depth": DepthMap(depth.astype(np.float32) * DEPTH_STEP, depth > 0),
+    }
+    annotations |= _objects(row, classes)
+    image = read_image(row["image"], f"{path}, {row['key']}")
+    prompt = Prompt(row["caption"], LABELS.named_in(row["caption"]))
+    provenance = {name: row[name] for name in ("place", "light", "fov")}
+    return Sample(row["key"], image, LABELS, prompt, annotations, provenance)
+
+
+def _objects(row: dict[str, Any], classes: np.ndarray) -> dict[str, Annotation]:
+    """Instances, and keypoints in the same order; an object that is wholly hidden has no instance."""
+    ids = _png(row["instances"])
+    found = [i for i in np.unique(ids).tolist() if i]
+    masks = np.stack([ids == i for i in found]) if found else np.zeros((0, *ids.shape), bool)
+    label_ids = [int(np.bincount(_TO_LABEL[classes[m]]).argmax()) for m in masks]
+    points: dict[str, dict[str, list[float]]] = json.loads(row["keypoints"])
+    own = [points.get(str(i), {}) for i in found]
+    width = max([len(p) for p in own], default=0)
+    values = np.zeros((len(found), width, 3), np.float32)
+    for i, named in enumerate(own):
+        values[i, : len(named)] = np.array(list(named.values())).reshape(-1, 3)
+    names = tuple(tuple(p) for p in own)
+    return {
+        "instance": Instances(masks, np.array(label_ids, np.int64)),
+        "keypoints": Keypoints(values[..., :2], values[..., 2], names),
+    }
+
+
+def _png(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)

@@ -1,0 +1,308 @@
+"""Samples as Parquet shards: a folder that Hugging Face `datasets` opens, that is never half-written and always resumable.
+
+    STORE/
+      dataset.json                   format version, labels, tasks, recipe; written first
+      data/shard-000000.parquet      `shard_size` rows each, replaced as a whole; the last may hold fewer
+
+Rows are in order of their index, so the number of rows says where to go on. A store belongs to one recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasetdm.codecs import decode_png, decode_rle, encode_png, encode_rle
+from datasetdm.errors import StoreError
+from datasetdm.files import atomic, write_json, writing
+from datasetdm.types import Annotation, DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+
+VERSION = 1
+META = "dataset.json"
+
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_COLUMNS: dict[str, pa.DataType] = {
+    "key": pa.string(),
+    "image": _PICTURE,
+    "prompt": pa.string(),
+    "prompt_labels": pa.list_(pa.string()),
+    "seed": pa.uint64(),
+    "semantic": _PICTURE,
+    "semantic_confidence": _PICTURE,
+    "depth": _PICTURE,
+    "depth_step": pa.float64(),
+    "depth_unit": pa.string(),
+    "instances": pa.string(),
+    "keypoints": pa.string(),
+    "provenance": pa.string(),
+}
+
+
+def _schema() -> pa.Schema:
+    """Columns with the metadata that makes Hugging Face `datasets` decode the pictures."""
+    hf = {n: {"_type": "Image"} for n, t in _COLUMNS.items() if t == _PICTURE}
+    hf["prompt_labels"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
+    names = {pa.string(): "string", pa.uint64(): "uint64", pa.float64(): "float64"}
+    hf |= {n: {"dtype": names[t], "_type": "Value"} for n, t in _COLUMNS.items() if t in names}
+    info = json.dumps({"info": {"features": {n: hf[n] for n in _COLUMNS}}})
+    return pa.schema(list(_COLUMNS.items()), metadata={"huggingface": info})
+
+
+SCHEMA = _schema()
+
+
+class Store:
+    """An existing store: `len`, iteration over samples in order, and random access by row.
+
+    Raises:
+        StoreError: no store, a newer format, or damaged files.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.meta = read_meta(self.folder)
+        names, synonyms = self.meta["labels"]["names"], self.meta["labels"]["synonyms"]
+        self.labels = Labels(tuple(names), tuple(tuple(s) for s in synonyms))
+        self.recipe: dict[str, Any] = self.meta["recipe"]
+        self._counts = [_row_count(p) for p in self._shards()]
+        size = self.meta["shard_size"]
+        if any(c != size for c in self._counts[:-1]) or any(c > size for c in self._counts[-1:]):
+            raise StoreError("a shard is incomplete", where=self.folder, expected=f"{size} rows in all but the last")
+
+    def _shards(self) -> list[Path]:
+        found = sorted((self.folder / "data").glob("shard-*.parquet"))
+        expected = [shard_path(self.folder, i) for i in range(len(found))]
+        if found != expected:
+            missing = next(p for p, q in zip(expected, [*found, None], strict=False) if p != q)
+            raise StoreError("a shard is missing", where=missing, expected="shards numbered without gaps")
+        return found
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for path in self._shards():
+            for row in _read_table(path).to_pylist():
+                yield from_row(row, self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard, row = divmod(index, self.meta["shard_size"])
+        return from_row(_read_table(shard_path(self.folder, shard)).slice(row, 1).to_pylist()[0], self.labels)
+
+
+class Writer:
+    """Appends samples to a new store, or to one of the same recipe.
+
+    A shard is written whole when it is full, and by `flush` as far as it is; the same samples always give the same
+    files, however often the writing was interrupted. Use as a context manager: leaving it flushes, whatever happened.
+
+    Args:
+        recipe: JSON-ready; an existing store of another recipe is an error that names the first difference.
+    """
+
+    def __init__(self, folder: Path | str, labels: Labels, recipe: Mapping[str, Any], shard_size: int = 256):
+        self.folder, self.labels = Path(folder), labels
+        self._meta = {
+            "format": "datasetdm-store",
+            "version": VERSION,
+            "labels": {"names": list(labels.names), "synonyms": [list(s) for s in labels.synonyms]},
+            "shard_size": shard_size,
+            "recipe": json.loads(json.dumps(recipe)),
+        }
+        self._rows: list[dict[str, Any]] = []
+        self._dirty = False
+        with writing(self.folder):
+            claim(self.folder, self._meta)
+        store = Store(self.folder)
+        self.written = len(store)
+        """Samples that the store holds, those not yet flushed included."""
+        if self.written % shard_size:
+            self._rows = _read_table(shard_path(self.folder, self.written // shard_size)).to_pylist()
+
+    def add(self, sample: Sample) -> None:
+        """Append one sample."""
+        self._rows.append(to_row(sample))
+        self._dirty = True
+        self.written += 1
+        if len(self._rows) == self._meta["shard_size"]:
+            self.flush()
+            self._rows = []
+
+    def flush(self) -> None:
+        """Write what has been added since the last shard was full."""
+        if not self._dirty:
+            return
+        table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+        with atomic(shard_path(self.folder, (self.written - 1) // self._meta["shard_size"])) as path:
+            pq.write_table(table, path, compression="zstd", row_group_size=64)
+        self._dirty = False
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+
+def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, shard_size: int = 256) -> int:
+    """Write samples from anywhere as a new store; returns how many."""
+    with Writer(folder, labels, {"source": "samples"}, shard_size) as writer:
+        for sample in samples:
+            writer.add(sample)
+    return writer.written
+
+
+def claim(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Make `folder` a store of this recipe, or find that it already is.
+
+    Raises:
+        StoreError: the folder holds something else, or a store of another recipe.
+    """
+    if not (folder / META).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StoreError(
+                "the output place is taken by something that is no store",
+                where=folder,
+                expected="a new or empty folder, or a store of the same recipe",
+                remedy="choose another --out",
+            )
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        write_json(folder / META, meta)
+        return
+    old = read_meta(folder)
+    for key in ("labels", "shard_size"):
+        if old[key] != meta[key]:
+            raise _other_recipe(folder, key, old[key], meta[key])
+    for key in sorted({*old["recipe"], *meta["recipe"]}):
+        if old["recipe"].get(key) != meta["recipe"].get(key):
+            raise _other_recipe(folder, key, old["recipe"].get(key), meta["recipe"].get(key))
+
+
+def _other_recipe(folder: Path, key: str, old: object, new: object) -> StoreError:
+    brief = [text if len(text := json.dumps(v)) <= 80 else text[:77] + "..." for v in (old, new)]
+    return StoreError(
+        f"the store belongs to another recipe: {key} differs",
+        where=folder,
+        expected=f"{key} = {brief[0]}, as the store was begun, not {brief[1]}",
+        remedy="choose another --out, or repeat the store's own settings to go on with it",
+    )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """A store's `dataset.json`."""
+    path = folder / META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if meta["format"] != "datasetdm-store" or meta["version"] > VERSION:
+            raise StoreError("this store has a newer format", where=path, expected=f"version {VERSION} or older")
+        _ = meta["labels"]["names"], meta["labels"]["synonyms"], meta["shard_size"], meta["recipe"]
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise StoreError(
+            "there is no store here", where=folder, expected="a folder that `datasetdm generate` wrote", remedy="check the path"
+        ) from e
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise StoreError(f"dataset.json cannot be read: {e!r}", where=path, remedy="generate the store again") from e
+    return meta
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where shard `number` lies."""
+    return folder / "data" / f"shard-{number:06d}.parquet"
+
+
+def _row_count(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as e:
+        raise _damaged(path, e) from e
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+        if table.schema.names != SCHEMA.names:
+            raise StoreError("a shard has other columns", where=path, expected=", ".join(SCHEMA.names))
+        return table
+    except (OSError, pa.ArrowException) as e:
+        raise _damaged(path, e) from e
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"a shard is damaged: {str(error).splitlines()[0]}",
+        where=path,
+        expected="a whole Parquet file",
+        remedy="delete the shard and all later ones, then run the same generate command: it goes on from there",
+    )
+
+
+# ---------------------------------------------------------------------- one sample, one row
+def to_row(sample: Sample) -> dict[str, Any]:
+    """A sample as a row of `SCHEMA`."""
+    row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+    row |= {"key": sample.key, "image": _picture(sample.image), "provenance": json.dumps(dict(sample.provenance))}
+    if sample.prompt:
+        prompt = sample.prompt
+        row |= {"prompt": prompt.text, "prompt_labels": list(prompt.labels), "seed": prompt.seed}
+    for record in sample.annotations.values():
+        row |= _annotation_columns(record)
+    return row
+
+
+def _annotation_columns(record: Annotation) -> dict[str, Any]:
+    match record:
+        case SemanticMap():
+            sure = record.confidence
+            levels = None if sure is None else np.rint(sure.astype(np.float32) * 255).astype(np.uint8)
+            return {"semantic": _picture(record.ids), "semantic_confidence": None if levels is None else _picture(levels)}
+        case DepthMap():
+            grid = record.quantised()
+            steps = np.rint(grid.depth / record.step).astype(np.uint16)
+            return {"depth": _picture(steps), "depth_step": record.step, "depth_unit": record.unit}
+        case Instances():
+            rles = [encode_rle(m) for m in record.masks]
+            value = {"size": record.size, "masks": [r["counts"] for r in rles]}
+            value |= {"label_ids": record.label_ids.tolist(), "scores": record.scores.tolist()}
+            return {"instances": json.dumps(value)}
+        case Keypoints():
+            value = {"xy": record.xy.tolist(), "visibility": record.visibility.tolist(), "names": record.names}
+            return {"keypoints": json.dumps(value)}
+
+
+def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
+    """The sample of a row."""
+    annotations: dict[str, Annotation] = {}
+    if row["semantic"]:
+        sure = row["semantic_confidence"]
+        confidence = None if sure is None else decode_png(sure["bytes"], np.float32) / 255
+        annotations["semantic"] = SemanticMap(decode_png(row["semantic"]["bytes"], np.uint16), confidence)
+    if row["depth"]:
+        steps = decode_png(row["depth"]["bytes"], np.float64)
+        annotations["depth"] = DepthMap((steps * row["depth_step"]).astype(np.float32), steps > 0, row["depth_unit"])
+    if row["instances"]:
+        value = json.loads(row["instances"])
+        masks = [decode_rle({"size": value["size"], "counts": c}) for c in value["masks"]]
+        stacked = np.stack(masks) if masks else np.zeros((0, *value["size"]), bool)
+        annotations["instance"] = Instances(stacked, np.array(value["label_ids"]), np.array(value["scores"]))
+    if row["keypoints"]:
+        value = json.loads(row["keypoints"])
+        n = len(value["names"])
+        xy, seen = np.array(value["xy"]).reshape(n, -1, 2), np.array(value["visibility"]).reshape(n, -1)
+        annotations["keypoints"] = Keypoints(xy, seen, tuple(tuple(s) for s in value["names"]))
+    prompt = None
+    if row["prompt"] is not None:
+        prompt = Prompt(row["prompt"], tuple(row["prompt_labels"]), row["seed"])
+    image = decode_png(row["image"]["bytes"], np.uint8)
+    return Sample(row["key"], image, labels, prompt, annotations, json.loads(row["provenance"]))
+
+
+def _picture(array: np.ndarray) -> dict[str, Any]:
+    return {"bytes": encode_png(array), "path": None}

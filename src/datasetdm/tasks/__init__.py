@@ -1,0 +1,98 @@
+"""Kinds of annotation. A new one is a file here with the same verbs as its siblings, and one line in `TASKS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from datasetdm.decoder.pixel import Pyramid
+from datasetdm.errors import unknown_name
+from datasetdm.features import FeatureSpec
+from datasetdm.types import Annotation, Sample
+
+TASKS = {"semantic": "datasetdm.tasks.semantic:Semantic", "depth": "datasetdm.tasks.depth:Depth"}
+"""Task name -> its class."""
+
+Outputs = Mapping[str, Tensor]
+
+
+class Head(nn.Module):
+    """What a task adds to the pixel decoder: pyramid, feature maps and label text in, raw outputs out."""
+
+    def forward(self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
+        """Outputs at the finest stride, `f[b c h w]` each."""
+        raise NotImplementedError
+
+    def calibrate(self, samples: Sequence[Sample]) -> None:
+        """Set buffers from the fitting samples, before the first step."""
+
+    def tune(self, outputs: Sequence[Outputs], targets: Sequence[Outputs]) -> None:
+        """Set buffers from held-out predictions, after the last step."""
+
+
+class Task(Protocol):
+    """One kind of annotation. `Outputs` are batched tensors, targets have the same keys for every sample."""
+
+    name: str
+
+    def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> Head:
+        """A fresh head."""
+        ...
+
+    def target(self, sample: Sample) -> dict[str, Any] | None:
+        """This task's maps `[h w]` of one sample at the image's size, or None if it has no such label."""
+        ...
+
+    def blank(self) -> dict[str, float]:
+        """What the maps of `target` hold where nothing is known (padding, samples without this label)."""
+        ...
+
+    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
+        """A scalar; pixels that hold `blank` do not count."""
+        ...
+
+    def record(self, head: Head, outputs: Outputs) -> Annotation:
+        """The annotation of one picture from its outputs `f[c h w]` at the picture's size."""
+        ...
+
+    def meter(self) -> Meter:
+        """A fresh accumulator of this task's figures."""
+        ...
+
+
+class Meter(Protocol):
+    """Figures over many samples."""
+
+    better: tuple[str, bool]
+    """The figure that a fit chooses by, and whether more is better."""
+
+    def update(self, predicted: Any, true: Any, labels: int) -> None:
+        """Add one picture: two records, and the size of the vocabulary."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The figures so far."""
+        ...
+
+
+def sample_pixels(outputs: Outputs, targets: Outputs, count: int = 4096) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The same random pixels of dense outputs f[b c h w] and targets f[b h w], as f[b c n 1] and f[b n 1].
+
+    A loss over a quarter of the pixels costs a quarter and learns as much (Kirillov et al. 2020, PointRend).
+    """
+    pixels = next(iter(targets.values()))[0].numel()
+    chosen = torch.randperm(pixels)[: min(count, pixels)]
+    take = {k: v.flatten(2).index_select(2, chosen.to(v.device))[..., None] for k, v in outputs.items()}
+    return take, {k: v.flatten(1).index_select(1, chosen.to(v.device))[..., None] for k, v in targets.items()}
+
+
+def make_task(name: str) -> Task:
+    """A task by name."""
+    if name not in TASKS:
+        raise unknown_name("task", name, TASKS)
+    module, cls = TASKS[name].split(":")
+    return getattr(importlib.import_module(module), cls)()

@@ -1,0 +1,94 @@
+"""Depth along the optical axis: its logarithm by regression, and where there is any (sky has none)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasetdm.decoder.pixel import Pyramid, merge
+from datasetdm.errors import DataError
+from datasetdm.features import FeatureSpec
+from datasetdm.metrics import DepthMeter
+from datasetdm.tasks import Head, Outputs, sample_pixels
+from datasetdm.types import DepthMap, Sample
+
+UNKNOWN = -1.0
+"""In target maps: depth 0 is a pixel without depth, UNKNOWN one that nobody measured."""
+
+
+class DepthHead(Head):
+    """Buffers: mean and spread of the fitting set's log depth; whether it is metric."""
+
+    mean: Tensor
+    std: Tensor
+    metric: Tensor
+
+    def __init__(self, widths: Mapping[int, int]):
+        super().__init__()
+        self.convs = nn.ModuleDict({str(s): nn.Conv2d(w, 2, 1) for s, w in widths.items()})
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.register_buffer("metric", torch.ones(()))
+
+    def forward(self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
+        out = merge({s: self.convs[str(s)](x) for s, x in pyramid.items()}).float()
+        return {"log_depth": out[:, :1] * self.std + self.mean, "validity": out[:, 1:]}
+
+    def calibrate(self, samples: Sequence[Sample]) -> None:
+        records = [r for s in samples if isinstance(r := s.annotations.get("depth"), DepthMap)]
+        units = {r.unit for r in records}
+        if len(units) > 1:
+            raise DataError("some depth is in metres and some is relative", expected="one unit in all fitting samples")
+        logs = np.log(np.concatenate([r.depth[r.valid & (r.depth > 0)] for r in records]))
+        if logs.size < 2:
+            raise DataError("no sample has valid depth", expected="valid pixels", remedy="leave depth out of --tasks")
+        self.mean.fill_(float(logs.mean()))
+        self.std.fill_(max(float(logs.std()), 1e-3))
+        self.metric.fill_(float(units == {"metre"}))
+
+
+class Depth:
+    """See `Task`."""
+
+    name = "depth"
+
+    def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> Head:
+        return DepthHead(widths)
+
+    def target(self, sample: Sample) -> dict[str, Any] | None:
+        record = sample.annotations.get(self.name)
+        if not isinstance(record, DepthMap):
+            return None
+        return {"depth": record.depth}
+
+    def blank(self) -> dict[str, float]:
+        return {"depth": UNKNOWN}
+
+    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
+        """Scale-aware SiLog (Eigen et al. 2014) plus L1 of the log, and cross-entropy of validity."""
+        outputs, targets = sample_pixels(outputs, targets)
+        depth = targets["depth"]
+        valid, known = depth > 0, depth >= 0
+        log_depth, validity = outputs["log_depth"][:, 0], outputs["validity"][:, 0]
+        if not known.any():
+            return log_depth.sum() * 0
+        loss = F.binary_cross_entropy_with_logits(validity[known], valid[known].float())
+        if valid.any():
+            error = log_depth[valid] - depth[valid].log()
+            loss = loss + 2 * (error.square().mean() - 0.5 * error.mean().square() + 1e-6).sqrt() + error.abs().mean()
+        return loss
+
+    def record(self, head: Head, outputs: Outputs) -> DepthMap:
+        assert isinstance(head, DepthHead)
+        valid = (outputs["validity"][0] > 0).cpu().numpy()
+        depth = outputs["log_depth"][0].float().exp().cpu().numpy()
+        unit = "metre" if float(head.metric) else "relative"
+        return DepthMap(depth, valid, unit).quantised()
+
+    def meter(self) -> DepthMeter:
+        return DepthMeter()

@@ -1,0 +1,258 @@
+"""The records that every part of the software exchanges. NumPy only, frozen, validated once when they are made.
+
+A `Sample` is one image with whatever is known about it; an annotation's key in `Sample.annotations` is its task's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float16, Float32, Int64, UInt8, UInt16
+
+from datasetdm.errors import DataError
+
+IGNORE = 65535
+"""The id of a pixel whose label is unknown: no loss, no score and no export counts it."""
+
+BACKGROUND = "background"
+"""The label of pixels that belong to none of a vocabulary's categories (Pascal VOC's convention)."""
+
+
+def _require(ok: bool, what: str, expected: str, where: str) -> None:
+    if not ok:
+        raise DataError(what, where=where, expected=expected)
+
+
+def _array(value: Any, dtype: type, shape: Sequence[int | None], name: str) -> np.ndarray:
+    """`value` as a read-only array of `dtype`, its shape held against `shape` (None: any size)."""
+    array = np.asarray(value)
+    fits = array.ndim == len(shape) and all(w is None or w == h for w, h in zip(shape, array.shape, strict=True))
+    wanted = "x".join("any" if s is None else str(s) for s in shape)
+    _require(fits, f"{name} has shape {array.shape}", f"shape {wanted}", name)
+    array = np.ascontiguousarray(array, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A vocabulary: label `i` is called `names[i]`; `synonyms[i]` are other words for it in prompts and captions."""
+
+    names: tuple[str, ...]
+    synonyms: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        names = tuple(str(n) for n in self.names)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "synonyms", tuple(tuple(s) for s in self.synonyms) or ((),) * len(names))
+        _require(len(names) > 0, "the label set is empty", "at least one label name", "Labels.names")
+        _require(len(names) < IGNORE, f"{len(names)} labels", f"fewer than {IGNORE}", "Labels.names")
+        _require(all(n.strip() for n in names), "a label name is blank", "a word or a phrase", "Labels.names")
+        folded = [n.strip().lower() for n in names]
+        twice = sorted({n for n in folded if folded.count(n) > 1})
+        _require(not twice, f"label names clash: {', '.join(twice)}", "names that differ", "Labels.names")
+        _require(len(self.synonyms) == len(names), "synonyms do not match names", "one tuple a name", "Labels.synonyms")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def things(self) -> tuple[int, ...]:
+        """Ids of all labels but the background."""
+        return tuple(i for i, n in enumerate(self.names) if n != BACKGROUND)
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        words = [(n, *s) for n, s in zip(self.names, self.synonyms, strict=True)]
+        return tuple(re.compile(r"\b(?:" + "|".join(map(_plural, w)) + r")\b", re.IGNORECASE) for w in words)
+
+    def named_in(self, text: str) -> tuple[str, ...]:
+        """The labels that `text` mentions (by name or synonym, singular or plural), in the vocabulary's order."""
+        return tuple(n for n, p in zip(self.names, self._patterns, strict=True) if p.search(text))
+
+
+def _plural(word: str) -> str:
+    """A pattern for a word and its regular English plural."""
+    stem = re.escape(word)
+    return f"{stem[:-1]}(?:y|ies)" if word.endswith("y") else f"{stem}(?:s|es)?"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to draw: the text, the labels that it names, and the seed of its noise."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SemanticMap:
+    """A label for every pixel.
+
+    ids: index into the sample's `Labels`, or `IGNORE`.
+    confidence: probability that the id is right, 0 to 1, kept in steps of 1/255 so that a store holds it exactly.
+    """
+
+    ids: UInt16[np.ndarray, "h w"]
+    confidence: Float16[np.ndarray, "h w"] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", _array(self.ids, np.uint16, (None, None), "SemanticMap.ids"))
+        if self.confidence is not None:
+            c = _array(self.confidence, np.float32, self.ids.shape, "SemanticMap.confidence")
+            _require(bool(((c >= 0) & (c <= 1)).all()), "confidence outside 0..1", "0..1", "SemanticMap.confidence")
+            steps = (np.rint(c * 255) / 255).astype(np.float16)
+            object.__setattr__(self, "confidence", _array(steps, np.float16, (None, None), "confidence"))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.ids.shape
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Distance along the optical axis (z-depth).
+
+    depth: metres if `unit` is "metre"; "relative" is 0..1 of an unknown range. 0 where it is not valid.
+    valid: False where there is no depth (sky, missing measurement).
+    """
+
+    depth: Float32[np.ndarray, "h w"]
+    valid: Bool[np.ndarray, "h w"]
+    unit: Literal["metre", "relative"] = "metre"
+
+    def __post_init__(self) -> None:
+        valid = _array(self.valid, np.bool_, (None, None), "DepthMap.valid")
+        depth = _array(self.depth, np.float32, valid.shape, "DepthMap.depth")
+        good = bool(np.isfinite(depth[valid]).all() and (depth[valid] >= 0).all())
+        _require(good, "valid depth is negative or not finite", "finite values of at least 0", "DepthMap.depth")
+        _require(self.unit in ("metre", "relative"), f"unknown unit {self.unit!r}", "metre | relative", "DepthMap.unit")
+        object.__setattr__(self, "valid", valid)
+        cleaned = np.where(valid, depth, np.float32(0))
+        object.__setattr__(self, "depth", _array(cleaned, np.float32, valid.shape, "DepthMap.depth"))
+
+    @property
+    def step(self) -> float:
+        """What one step of 16-bit storage is worth: 1/256 m (KITTI's convention) up to 255 m, coarser beyond."""
+        if self.unit == "relative":
+            return 1 / 65535
+        return max(1 / 256, float(self.depth.max(initial=0)) / 65535)
+
+    def quantised(self) -> DepthMap:
+        """A copy on the 16-bit grid, which a store holds exactly; valid depth is at least one step."""
+        steps = np.clip(np.rint(self.depth / self.step), self.valid, 65535)
+        return DepthMap((steps * self.step).astype(np.float32), self.valid, self.unit)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.depth.shape
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Separate objects: a mask, a label and a score each."""
+
+    masks: Bool[np.ndarray, "n h w"]
+    label_ids: Int64[np.ndarray, "n"]
+    scores: Float32[np.ndarray, "n"] | None = None
+
+    def __post_init__(self) -> None:
+        masks = _array(self.masks, np.bool_, (None, None, None), "Instances.masks")
+        n = len(masks)
+        object.__setattr__(self, "masks", masks)
+        object.__setattr__(self, "label_ids", _array(self.label_ids, np.int64, (n,), "Instances.label_ids"))
+        scores = np.ones(n) if self.scores is None else self.scores
+        object.__setattr__(self, "scores", _array(scores, np.float32, (n,), "Instances.scores"))
+        empty = [i for i, m in enumerate(masks) if not m.any()]
+        _require(not empty, f"instances {empty} have an empty mask", "at least one pixel each", "Instances.masks")
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.masks.shape[1], self.masks.shape[2]
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Named points of objects; row `i` belongs to instance `i` of the same sample.
+
+    xy: pixels from the image's top left corner. visibility: 0 absent, 1 hidden, 2 seen.
+    names: one tuple of point names an object (a person's differ from a bird's); rows are padded to the longest.
+    """
+
+    xy: Float32[np.ndarray, "n k 2"]
+    visibility: UInt8[np.ndarray, "n k"]
+    names: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        xy = _array(self.xy, np.float32, (None, None, 2), "Keypoints.xy")
+        n, k, _ = xy.shape
+        object.__setattr__(self, "xy", xy)
+        object.__setattr__(self, "visibility", _array(self.visibility, np.uint8, (n, k), "Keypoints.visibility"))
+        object.__setattr__(self, "names", tuple(tuple(s) for s in self.names))
+        _require(len(self.names) == n, f"{len(self.names)} name lists for {n} objects", "one each", "Keypoints.names")
+        _require(all(len(s) <= k for s in self.names), f"more than {k} names", f"at most {k}", "Keypoints.names")
+        _require(bool(np.isfinite(xy).all()), "a keypoint is not finite", "finite pixels", "Keypoints.xy")
+        _require(bool((self.visibility <= 2).all()), "visibility above 2", "0, 1 or 2", "Keypoints.visibility")
+
+
+Annotation = SemanticMap | DepthMap | Instances | Keypoints
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is known about it.
+
+    annotations: by task name ("semantic", "depth", "instance", "keypoints"); a missing task is not annotated.
+    provenance: where it comes from (backbone, decoder, index, source file), as plain strings and numbers.
+    """
+
+    key: str
+    image: UInt8[np.ndarray, "h w 3"]
+    labels: Labels
+    prompt: Prompt | None = None
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", _array(self.image, np.uint8, (None, None, 3), f"image of {self.key!r}"))
+        for task, record in self.annotations.items():
+            where = f"{task} of sample {self.key!r}"
+            size = getattr(record, "size", self.size)
+            _require(size == self.size, f"{task} is {size[0]}x{size[1]} pixels", f"the image's {self.size}", where)
+            if isinstance(record, SemanticMap):
+                known = (record.ids < len(self.labels)) | (record.ids == IGNORE)
+                _require(bool(known.all()), "a label id is unknown", f"0..{len(self.labels) - 1} or {IGNORE}", where)
+            if isinstance(record, Instances):
+                known = (record.label_ids >= 0) & (record.label_ids < len(self.labels))
+                _require(bool(known.all()), "a label id is unknown", f"0..{len(self.labels) - 1}", where)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def with_annotations(self, **records: Annotation) -> Sample:
+        """A copy with further or replaced annotations."""
+        return replace(self, annotations={**self.annotations, **records})
+
+    def digest(self) -> str:
+        """SHA-256 of image and annotations: equal exactly when every pixel and label is."""
+        h = hashlib.sha256(self.image.tobytes())
+        for task in sorted(self.annotations):
+            h.update(task.encode())
+            for name, value in sorted(vars(self.annotations[task]).items()):
+                h.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
+        return h.hexdigest()
