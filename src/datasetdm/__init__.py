@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasetdm.evaluate import annotate, evaluate
     from datasetdm.exporters import export
     from datasetdm.fit import FitConfig, fit, iter_fit
-    from datasetdm.generate import GenerateConfig, Generator, generate
+    from datasetdm.generate import DatasetGenerator, GenerateConfig, generate
     from datasetdm.model import PDecoder
     from datasetdm.readers import read
     from datasetdm.store import Store, write_store
@@ -32,7 +32,7 @@ _HOMES = {
     "evaluate": ("annotate", "evaluate"),
     "exporters": ("export",),
     "fit": ("FitConfig", "fit", "iter_fit"),
-    "generate": ("GenerateConfig", "Generator", "generate"),
+    "generate": ("GenerateConfig", "DatasetGenerator", "generate"),
     "model": ("PDecoder",),
     "readers": ("read",),
     "store": ("Store", "write_store"),
@@ -41,7 +41,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = [
+    "DatasetDMError", "DatasetGenerator", "DepthMap", "FeatureConfig", "FitConfig", "GenerateConfig", "Instances",
+    "Keypoints", "Labels", "PDecoder", "Prompt", "Sample", "SemanticMap", "Store", "annotate", "evaluate", "export",
+    "fit", "generate", "iter_fit", "load_backbone", "read", "write_store",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -11,14 +11,16 @@ from torch import Tensor
 
 
 def augment(
-    image: Float[Tensor, "1 3 H W"], maps: Mapping[str, Tensor], blanks: Mapping[str, float], seed: int
-) -> tuple[Float[Tensor, "1 3 H W"], dict[str, Tensor]]:
+    image: Float[Tensor, "1 3 H W"], maps: Mapping[str, Tensor], seed: int
+) -> tuple[Float[Tensor, "1 3 H W"], dict[str, Tensor], float]:
     """One random view.
 
     Args:
-        image: 0..1. maps: label maps f[1 1 H W], resampled by nearest neighbour.
-        blanks: what each map holds where nothing is known; a crop never leaves the picture, so none is added.
+        image: 0..1. maps: label maps f[1 1 H W], resampled by nearest neighbour (a crop never leaves the picture).
         seed: the same seed gives the same view.
+
+    Returns:
+        The picture, the maps, and the zoom: by how much larger things appear than before.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kornia imports deprecated parts of torch
@@ -36,4 +38,5 @@ def augment(
         torch.manual_seed(seed)
         view = K.AugmentationSequential(*geometry, *colour, data_keys=keys, extra_args=nearest)
         result = view(image, *maps.values())
-    return result[0].clamp(0, 1), dict(zip(maps, result[1:], strict=True))
+    zoom = float(torch.linalg.det(torch.as_tensor(view.transform_matrix)[0]).abs().sqrt())
+    return result[0].clamp(0, 1), dict(zip(maps, result[1:], strict=True)), zoom

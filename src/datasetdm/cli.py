@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import App, Parameter
 
 from datasetdm.errors import ConfigError, DatasetDMError
+
+if TYPE_CHECKING:
+    from datasetdm.backbones import Backbone
+    from datasetdm.model import PDecoder
 
 app = App(
     name="datasetdm",
@@ -145,13 +149,13 @@ def generate(
     labels
         Comma-separated labels to annotate instead of the decoder's own.
     """
-    from datasetdm.generate import Generator, default_batch
+    from datasetdm.generate import DatasetGenerator, default_batch
     from datasetdm.progress import console, generate_with_bars
     from datasetdm.prompts import check_labels, read_prompts
 
     _positive(count=count)
     texts = read_prompts(prompts)
-    generator = Generator(
+    generator = DatasetGenerator(
         texts,
         decoder=decoder,
         backbone=backbone,
@@ -244,7 +248,7 @@ def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
     print(path.resolve())
 
 
-def _load_pair(decoder: str, device: str):  # noqa: ANN202 (PDecoder, Backbone)
+def _load_pair(decoder: str, device: str) -> tuple[PDecoder, Backbone]:
     """A decoder and the backbone that it was fitted on."""
     from datasetdm.backbones import load_backbone
     from datasetdm.model import PDecoder

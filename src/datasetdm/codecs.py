@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pycocotools import mask as coco_mask
+from hotcoco import mask as coco_mask
 
 from datasetdm.errors import DataError
 
@@ -42,7 +43,9 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
+                    raise DataError(
+                        f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP"
+                    )
                 turned = ImageOps.exif_transpose(image)
                 if turned.mode.startswith("I;16"):
                     turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
@@ -51,7 +54,10 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
         raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(
-            f"the picture cannot be read: {e}", where=where, expected="a whole JPEG, PNG or WebP", remedy="restore or remove it"
+            f"the picture cannot be read: {e}",
+            where=where,
+            expected="a whole JPEG, PNG or WebP",
+            remedy="restore or remove it",
         ) from e
 
 
@@ -80,9 +86,9 @@ def decode_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
     return coco_mask.decode(rle).astype(bool)
 
 
-def decode_polygons(polygons: list[list[float]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def decode_polygons(polygons: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The union of polygons [x0, y0, x1, y1, ...] in pixels."""
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *size))).astype(bool)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], *size))).astype(bool)
 
 
 def rle_box(rle: dict[str, Any]) -> tuple[list[float], float]:

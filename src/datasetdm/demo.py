@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasetdm.backbones import load_backbone
 from datasetdm.fit import FitConfig
-from datasetdm.generate import Generator
+from datasetdm.generate import DatasetGenerator
 from datasetdm.model import CONFIG
 from datasetdm.progress import console, export_with_bars, fit_with_bars, gallery_with_bars, generate_with_bars
 from datasetdm.prompts import read_prompts
@@ -27,7 +27,7 @@ def run(*, fit: bool, count: int, seed: int, prompts: Sequence[str] | None, out:
     decoder = str(_fit(out / "decoder", device)) if fit else "mini"
     if not fit:
         console.print("P-Decoder: the shipped one (--fit fits it anew on mini:train)")
-    generator = Generator(texts, decoder=decoder, device=device, seed=seed, batch=min(16, count))
+    generator = DatasetGenerator(texts, decoder=decoder, device=device, seed=seed, batch=min(16, count))
     generate_with_bars(generator, out / "store", count)
     store = Store(out / "store")
     if (out / "coco" / "annotations").is_dir():

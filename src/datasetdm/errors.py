@@ -1,12 +1,12 @@
 """Every error that a user can cause, in one tree.
 
-    DatasetDMError            what was wrong, where, what was expected, what to do; the command line exits with 2
-    ├── ConfigError           an unknown name or an impossible setting
-    ├── DataError             labelled data that cannot be read as they say they are
-    ├── BackboneError         a folder or hub id that is no usable text-to-image pipeline
-    ├── DecoderError          a P-Decoder that is broken or belongs to another backbone
-    ├── StoreError            a store that is broken or belongs to another recipe
-    └── OutputError           a place that cannot be written (full disk, no permission)
+DatasetDMError            what was wrong, where, what was expected, what to do; the command line exits with 2
+├── ConfigError           an unknown name or an impossible setting
+├── DataError             labelled data that cannot be read as they say they are
+├── BackboneError         a folder or hub id that is no usable text-to-image pipeline
+├── DecoderError          a P-Decoder that is broken or belongs to another backbone
+├── StoreError            a store that is broken or belongs to another recipe
+└── OutputError           a place that cannot be written (full disk, no permission)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a frozen backbone tells about a picture: feature maps at several strides, their specs, and the hooks that catch them."""
+"""What a frozen backbone tells about a picture: feature maps at several strides, and the hooks that catch them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from datasetdm.errors import OutputError
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Generator[None]:
     """Turn the operating system's refusals below `path` into one clear `OutputError`."""
     try:
         yield
@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Generator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well and vanishes when it does not."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +23,13 @@ from torch import Tensor
 
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone, load_backbone
-from datasetdm.errors import ConfigError, DataError, OutputError
+from datasetdm.decoder.transformer import upsample
+from datasetdm.errors import DataError, OutputError
 from datasetdm.evaluate import evaluate
 from datasetdm.files import atomic, write_json, writing
-from datasetdm.decoder.transformer import upsample
 from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
-from datasetdm.readers.coco import describe
 from datasetdm.settings import validated
 from datasetdm.tasks import make_task
 from datasetdm.types import Sample
@@ -115,7 +114,9 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 def _usable(samples: list[Sample], tasks: Sequence[str]) -> list[Sample]:
     for name in tasks:
         if not any(make_task(name).target(s) is not None for s in samples):
-            raise DataError(f"no sample has a {name} label", expected=f"{name} labels", remedy=f"leave {name} out of --tasks")
+            raise DataError(
+                f"no sample has a {name} label", expected=f"{name} labels", remedy=f"leave {name} out of --tasks"
+            )
     return [s for s in samples if any(make_task(n).target(s) is not None for n in tasks)]
 
 
@@ -123,7 +124,9 @@ def _recipe(samples: Sequence[Sample], backbone: Backbone, config: FitConfig) ->
     data = hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest()
     captions = hashlib.sha256("\n".join(_caption(s) for s in samples).encode()).hexdigest()
     features = asdict(backbone.config)
-    value = dict(config=config.model_dump(), data=data, captions=captions, backbone=backbone.identity, features=features)
+    value = dict(
+        config=config.model_dump(), data=data, captions=captions, backbone=backbone.identity, features=features
+    )
     return json.loads(json.dumps(value))
 
 
@@ -135,10 +138,14 @@ def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
         raise OutputError("the output place is a file", where=out, expected="a folder", remedy="choose another --out")
     if mark.exists() and json.loads(mark.read_text()) != recipe:
         raise OutputError(
-            "the output folder belongs to another, unfinished fit", where=out, remedy="choose another --out, or delete it"
+            "the output folder belongs to another, unfinished fit",
+            where=out,
+            remedy="choose another --out, or delete it",
         )
     if not mark.exists() and out.exists() and any(out.iterdir()):
-        raise OutputError("the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out")
+        raise OutputError(
+            "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
+        )
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
     write_json(mark, recipe)
@@ -146,13 +153,13 @@ def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
 
 
 def _caption(sample: Sample) -> str:
-    return sample.prompt.text if sample.prompt else describe(sample.labels.names[1:])
+    return sample.prompt.text if sample.prompt else ""
 
 
 # ---------------------------------------------------------------------- features
 def _cache_features(
     samples: Sequence[Sample], backbone: Backbone, decoder: PDecoder, config: FitConfig, work: Path
-) -> Iterator[FitProgress]:
+) -> Generator[FitProgress, None, list[Path]]:
     """One file a variant of a picture: its features and targets. Returns the files."""
     jobs = [(v, i) for v in range(config.variants) for i in range(len(samples))]
     files = [work / f"features-{v:02d}-{i:05d}.safetensors" for v, i in jobs]
@@ -177,18 +184,23 @@ def _variant(
     sample: Sample, variant: int, index: int, decoder: PDecoder, config: FitConfig, finest: int
 ) -> tuple[Tensor, dict[str, Tensor], str]:
     """One augmented picture f[1 3 H W], its target maps f[h w] at the decoder's finest stride, and its caption."""
-    place = Placement.fit(sample.size, (decoder.config.side,) * 2)
-    maps, blanks = {}, {}
+    place = Placement.fit(sample.size, (decoder.config.side, decoder.config.side))
+    maps = {}
     for name, task in decoder.tasks.items():
         own = task.target(sample)
         for key, blank in task.blank().items():
             values = np.full(sample.size, blank, np.float32) if own is None else own[key]
-            maps[f"target.{name}.{key}"], blanks[f"target.{name}.{key}"] = place.map(values, blank), blank
+            maps[f"target.{name}.{key}"] = place.map(values, blank)
     image = place.image(sample.image)
     rng = np.random.default_rng((config.seed, variant, index))
     if variant:
-        image, maps = augment(image, maps, blanks, seed=int(rng.integers(2**31)))
-    small = {k: torch.nn.functional.interpolate(m, (finest, finest), mode="nearest-exact")[0, 0] for k, m in maps.items()}
+        image, maps, zoom = augment(image, maps, seed=int(rng.integers(2**31)))
+        for name, task in decoder.tasks.items():
+            for key in task.blank():
+                maps[f"target.{name}.{key}"] = task.zoomed(key, maps[f"target.{name}.{key}"], zoom)
+    small = {
+        k: torch.nn.functional.interpolate(m, (finest, finest), mode="nearest-exact")[0, 0] for k, m in maps.items()
+    }
     caption = "" if rng.random() < config.caption_dropout else _caption(sample)
     return image, small, caption
 
@@ -258,8 +270,8 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _train(
     decoder: PDecoder, files: Sequence[Path], held: Sequence[Sample], backbone: Backbone, config: FitConfig, work: Path
-) -> Iterator[FitProgress]:
-    """Steps; returns the average of the weights that did best on the held-out pictures (the last, if there are none)."""
+) -> Generator[FitProgress, None, PDecoder]:
+    """Steps; returns the averaged weights that did best on the held-out pictures (the last, if there are none)."""
     state = _State(decoder, config)
     state.load(work)
     text = load_file(work / "text.safetensors")["text"]
@@ -323,7 +335,7 @@ def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone) -> None
     """Let every head set what it sets on held-out predictions (temperatures)."""
     if not held:
         return
-    canvas = (decoder.config.side,) * 2
+    canvas = (decoder.config.side, decoder.config.side)
     places = [Placement.fit(s.size, canvas) for s in held]
     latents = backbone.encode(stack_images([s.image for s in held], places))
     f = backbone.features(latents, [_caption(s) for s in held], decoder.config.labels.names)

@@ -45,7 +45,7 @@ class GenerateConfig(BaseModel):
     labels: tuple[str, ...] | None = None
 
 
-class Generator:
+class DatasetGenerator:
     """A loaded backbone and decoder with a recipe: `samples` yields annotated pictures for ever.
 
     Args:
@@ -63,7 +63,9 @@ class Generator:
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, prompts=tuple(prompts), **settings)
-        config = decoder.config if isinstance(decoder, PDecoder) else read_config(BUILTIN.get(str(decoder), Path(decoder)))
+        config = (
+            decoder.config if isinstance(decoder, PDecoder) else read_config(BUILTIN.get(str(decoder), Path(decoder)))
+        )
         name = config.backbone if backbone is None else backbone
         self.backbone = load_backbone(name, config=config.features, device=device) if isinstance(name, str) else name
         self.decoder = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
@@ -103,7 +105,14 @@ class Generator:
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
         records = self.decoder.annotate(features, places)
         return [
-            Sample(f"{first + i:08d}", picture, self.labels, prompt, record, {"index": first + i, "backbone": self.backbone.name})
+            Sample(
+                f"{first + i:08d}",
+                picture,
+                self.labels,
+                prompt,
+                record,
+                {"index": first + i, "backbone": self.backbone.name},
+            )
             for i, (picture, prompt, record) in enumerate(zip(to_uint8(features.images), prompts, records, strict=True))
         ]
 
@@ -132,14 +141,14 @@ class Generator:
 def generate(prompts: Sequence[str], *, count: int | None = None, start: int = 0, **settings: Any) -> Iterator[Sample]:
     """Annotated pictures, one after the other; without `count` the iterator never ends.
 
-    Prompts are used in turn. See `Generator` for the settings (decoder, backbone, device, seed, batch, steps, guidance,
-    labels).
+    Prompts are used in turn. See `DatasetGenerator` for the settings: decoder, backbone, device, seed, batch, steps,
+    guidance, labels.
     """
     if count is not None and count < 1:
         raise ConfigError(f"count {count}", expected="at least 1")
     if count is not None and "batch" not in settings:
         settings["batch"] = min(16, count)
-    return islice(Generator(prompts, **settings).samples(start), count)
+    return islice(DatasetGenerator(prompts, **settings).samples(start), count)
 
 
 def default_batch(out: Path, count: int) -> int:

@@ -39,7 +39,7 @@ class SemanticMeter:
 
 
 class DepthMeter:
-    """Errors of depth over the truth's valid pixels, averaged within each picture, then over pictures (Eigen et al. 2014).
+    """Errors of depth over the truth's valid pixels, averaged in each picture, then over pictures (Eigen et al. 2014).
 
     absrel: |predicted - true| / true. delta1: share with max(predicted / true, true / predicted) < 1.25.
     rmse in the truth's unit. Pixels that the prediction calls invalid are compared with its depth of 0.

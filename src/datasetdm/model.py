@@ -1,4 +1,4 @@
-"""The P-Decoder: a frozen backbone's features in, annotations of every task out; saved as safetensors beside its config."""
+"""The P-Decoder: a frozen backbone's features in, annotations of every task out; saved as safetensors with a config."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ class PDecoder(nn.Module):
         for i, place in enumerate(places):
             own: dict[str, Annotation] = {}
             for name, task in self.tasks.items():
-                full = {k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()}
+                full = {
+                    k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()
+                }
                 own[name] = task.record(self.heads[name], full)
             result.append(own)
         return result
@@ -161,7 +163,7 @@ def read_config(folder: Path) -> DecoderConfig:
         return DecoderConfig(
             tasks=tuple(raw.pop("tasks")),
             labels=Labels(tuple(raw["labels"]["names"]), tuple(tuple(s) for s in raw.pop("labels")["synonyms"])),
-            features=FeatureConfig(**{**features, "timesteps": tuple(features["timesteps"])}),
+            features=FeatureConfig(timesteps=tuple(features.pop("timesteps")), **features),
             specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
             **raw,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
     from datasetdm.fit import FitConfig
-    from datasetdm.generate import Generator
+    from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
     from datasetdm.store import Store
 
@@ -45,10 +45,12 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
+def bars() -> Generator[Progress]:
     """A group of progress bars; `add_task(text, total=..., unit=...)` opens one."""
     columns = (SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), _Rate())
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console) as progress:
+    with Progress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+    ) as progress:
         yield progress
 
 
@@ -75,7 +77,7 @@ def fit_with_bars(reader: Reader, out: Path, backbone: Backbone, config: FitConf
     return figures
 
 
-def generate_with_bars(generator: Generator, out: Path, count: int) -> None:
+def generate_with_bars(generator: DatasetGenerator, out: Path, count: int) -> None:
     """Bring the store `out` to `count` samples."""
     with bars() as progress:
         task = None

@@ -22,5 +22,7 @@ def validated(model: type[Model], **values: Any) -> Model:
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, model.model_fields, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(model.model_fields)}"
-            raise ConfigError(f"unknown setting {name!r}", expected=f"a setting of {model.__name__}", remedy=remedy) from e
+            raise ConfigError(
+                f"unknown setting {name!r}", expected=f"a setting of {model.__name__}", remedy=remedy
+            ) from e
         raise ConfigError(f"{name}: {first['msg']}", where=f"{name} = {first['input']!r}") from e

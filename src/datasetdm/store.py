@@ -1,4 +1,4 @@
-"""Samples as Parquet shards: a folder that Hugging Face `datasets` opens, that is never half-written and always resumable.
+"""Samples as Parquet shards: a folder that Hugging Face `datasets` opens, never half-written and always resumable.
 
     STORE/
       dataset.json                   format version, labels, tasks, recipe; written first
@@ -46,7 +46,7 @@ _COLUMNS: dict[str, pa.DataType] = {
 
 def _schema() -> pa.Schema:
     """Columns with the metadata that makes Hugging Face `datasets` decode the pictures."""
-    hf = {n: {"_type": "Image"} for n, t in _COLUMNS.items() if t == _PICTURE}
+    hf: dict[str, Any] = {n: {"_type": "Image"} for n, t in _COLUMNS.items() if t == _PICTURE}
     hf["prompt_labels"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
     names = {pa.string(): "string", pa.uint64(): "uint64", pa.float64(): "float64"}
     hf |= {n: {"dtype": names[t], "_type": "Value"} for n, t in _COLUMNS.items() if t in names}
@@ -110,7 +110,7 @@ class Writer:
 
     def __init__(self, folder: Path | str, labels: Labels, recipe: Mapping[str, Any], shard_size: int = 256):
         self.folder, self.labels = Path(folder), labels
-        self._meta = {
+        self._meta: dict[str, Any] = {
             "format": "datasetdm-store",
             "version": VERSION,
             "labels": {"names": list(labels.names), "synonyms": [list(s) for s in labels.synonyms]},
@@ -206,7 +206,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
         _ = meta["labels"]["names"], meta["labels"]["synonyms"], meta["shard_size"], meta["recipe"]
     except (FileNotFoundError, NotADirectoryError) as e:
         raise StoreError(
-            "there is no store here", where=folder, expected="a folder that `datasetdm generate` wrote", remedy="check the path"
+            "there is no store here",
+            where=folder,
+            expected="a folder that `datasetdm generate` wrote",
+            remedy="check the path",
         ) from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise StoreError(f"dataset.json cannot be read: {e!r}", where=path, remedy="generate the store again") from e
@@ -262,7 +265,10 @@ def _annotation_columns(record: Annotation) -> dict[str, Any]:
         case SemanticMap():
             sure = record.confidence
             levels = None if sure is None else np.rint(sure.astype(np.float32) * 255).astype(np.uint8)
-            return {"semantic": _picture(record.ids), "semantic_confidence": None if levels is None else _picture(levels)}
+            return {
+                "semantic": _picture(record.ids),
+                "semantic_confidence": None if levels is None else _picture(levels),
+            }
         case DepthMap():
             grid = record.quantised()
             steps = np.rint(grid.depth / record.step).astype(np.uint16)

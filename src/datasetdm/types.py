@@ -163,7 +163,7 @@ class Instances:
 
     masks: Bool[np.ndarray, "n h w"]
     label_ids: Int64[np.ndarray, "n"]
-    scores: Float32[np.ndarray, "n"] | None = None
+    scores: Float32[np.ndarray, "n"] = None  # ty: ignore[invalid-assignment]  (ones, unless given)
 
     def __post_init__(self) -> None:
         masks = _array(self.masks, np.bool_, (None, None, None), "Instances.masks")

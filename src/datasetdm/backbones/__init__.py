@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,8 +42,9 @@ class FeatureConfig:
     inversion_steps: int = 100
 
 
+@runtime_checkable
 class Backbone(Protocol):
-    """A frozen text-to-image model. Images are f[b 3 H W] in 0..1, latents are clean and scaled as the denoiser sees them."""
+    """A frozen text-to-image model. Images are f[b 3 H W] in 0..1; latents are clean, scaled for the denoiser."""
 
     name: str
     identity: str
@@ -90,7 +91,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as e:
-        raise ConfigError(f"device {name!r} cannot be used", expected="auto, cpu or cuda", remedy="omit --device") from e
+        raise ConfigError(
+            f"device {name!r} cannot be used", expected="auto, cpu or cuda", remedy="omit --device"
+        ) from e
     return device
 
 
@@ -113,12 +116,16 @@ def load_backbone(
     kind = read_model_index(folder)["_class_name"]
     if kind not in FAMILIES:
         raise BackboneError(
-            f"pipelines of class {kind} are not supported", where=folder, expected=f"one of: {', '.join(sorted(FAMILIES))}"
+            f"pipelines of class {kind} are not supported",
+            where=folder,
+            expected=f"one of: {', '.join(sorted(FAMILIES))}",
         )
     module, cls = FAMILIES[kind].split(":")
     target = pick_device(device)
     factory = getattr(importlib.import_module(module), cls)
-    return factory(folder, name=name, config=config or FeatureConfig(), device=target, dtype=dtype or pick_dtype(target))
+    return factory(
+        folder, name=name, config=config or FeatureConfig(), device=target, dtype=dtype or pick_dtype(target)
+    )
 
 
 def resolve(name: str) -> Path:
@@ -134,7 +141,9 @@ def resolve(name: str) -> Path:
         )
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         if "/" in name:
-            raise BackboneError(f"there is no folder {name}", where=name, expected="a pipeline folder or a hub id org/name")
+            raise BackboneError(
+                f"there is no folder {name}", where=name, expected="a pipeline folder or a hub id org/name"
+            )
         raise unknown_name("backbone", name, BUILTIN)
     return _download(name)
 
@@ -149,12 +158,11 @@ def _download(hub_id: str) -> Path:
             f"cannot get {hub_id} from the Hugging Face hub: {str(e).strip().splitlines()[0]}",
             where=f"https://huggingface.co/{hub_id}",
             expected="a public repository, or a gated one whose licence you accepted, with safetensors weights",
-            remedy="check the id and the network; for a gated repository accept its licence on its page and set HF_TOKEN; "
-            "or pass a local folder",
+            remedy="check the id and the network; if it is gated, accept its licence there and set HF_TOKEN",
         ) from e
 
 
-def read_model_index(folder: Path) -> dict[str, object]:
+def read_model_index(folder: Path) -> dict[str, Any]:
     """A pipeline folder's `model_index.json`."""
     path = folder / "model_index.json"
     try:

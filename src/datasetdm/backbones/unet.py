@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -90,8 +90,12 @@ class UNetBackbone:
         """Read off one blank picture, so that they are what really arrives."""
         blank = torch.zeros(1, self.pipe.unet.config.in_channels, *(s // self.stride for s in self.size))
         f = self.features(blank, [""], ["thing"])
-        kinds = [(n, "vae" if n in self._vae_modules else "attention" if x.ndim == 5 else "hidden") for n, x in f.maps.items()]
-        return tuple(FeatureSpec(n, f.maps[n].shape[-3], self.size[0] // f.maps[n].shape[-2], kind) for n, kind in kinds)
+        return tuple(
+            FeatureSpec(n, x.shape[-3], self.size[0] // x.shape[-2], self._kind(n, x)) for n, x in f.maps.items()
+        )
+
+    def _kind(self, name: str, x: Tensor) -> Literal["hidden", "attention", "vae"]:
+        return "attention" if x.ndim == 5 else "vae" if name in self._vae_modules else "hidden"
 
     @property
     def text_width(self) -> int:
@@ -99,7 +103,7 @@ class UNetBackbone:
 
     @cached_property
     def _hidden_modules(self) -> dict[str, nn.Module]:
-        """The output of the middle and of every layer of the up blocks (which see the down blocks' through the skips)."""
+        """The output of the middle and of every layer of the up blocks (skips bring the down blocks' in)."""
         found: dict[str, nn.Module] = {"mid": self.pipe.unet.mid_block}
         for i, block in enumerate(self.pipe.unet.up_blocks):
             layers = getattr(block, "attentions", None) or block.resnets
@@ -118,7 +122,7 @@ class UNetBackbone:
         return self.pipe.unet(noisy, t, encoder_hidden_states=context).sample
 
     def _invert(self, latents: Tensor, t: int, context: Tensor) -> Tensor:
-        """Latents at timestep `t`: the same fixed noise for every picture, or DDIM run backwards from the clean latents."""
+        """Latents at timestep `t`: the same fixed noise for every picture, or DDIM run backwards from clean latents."""
         from diffusers import DDIMInverseScheduler, DDIMScheduler
 
         config = self.pipe.scheduler.config
@@ -126,8 +130,9 @@ class UNetBackbone:
             noise = torch.randn((1, *latents.shape[1:]), generator=torch.Generator("cpu").manual_seed(0))
             noise = noise.to(latents).expand_as(latents)
             steps = torch.full((len(latents),), t, device=latents.device)
-            return _quiet(lambda: DDIMScheduler.from_config(config)).add_noise(latents, noise, steps)
-        scheduler = _quiet(lambda: DDIMInverseScheduler.from_config(config, clip_sample=False))
+            forward: Any = _quiet(lambda: DDIMScheduler.from_config(config))
+            return forward.add_noise(latents, noise, steps)
+        scheduler: Any = _quiet(lambda: DDIMInverseScheduler.from_config(config, clip_sample=False))
         scheduler.set_timesteps(self.config.inversion_steps, device=latents.device)
         x = latents
         for now in scheduler.timesteps[scheduler.timesteps <= t]:
@@ -170,12 +175,12 @@ class UNetBackbone:
 
 
 def label_attention(
-    attn: nn.Module, x: Float[Tensor, "b n c"], tokens: Float[Tensor, "l k d"], is_label: Tensor
+    attn: Any, x: Float[Tensor, "b n c"], tokens: Float[Tensor, "l k d"], is_label: Tensor
 ) -> Float[Tensor, "b l n"]:
     """Attention of every position to each label's own words, averaged over heads.
 
     Every label is attended to as a prompt of its own: the softmax runs over that label's start, word and end tokens, so
-    its rows sum to one and the share of the words is a probability.
+    its rows sum to one and the share of the words is a probability. `attn` is a diffusers `Attention`.
     """
     heads = attn.heads
     q = attn.to_q(x).unflatten(-1, (heads, -1)).float()
@@ -189,10 +194,10 @@ def label_attention(
     return torch.cat(shares, 1)
 
 
-def _load(folder: Path, dtype: torch.dtype):  # noqa: ANN202 (a diffusers pipeline)
+def _load(folder: Path, dtype: torch.dtype) -> Any:
     """The stock pipeline, safetensors only, without a safety checker (it would blank pictures that have labels)."""
 
-    def load():  # noqa: ANN202
+    def load() -> Any:
         from diffusers import StableDiffusionPipeline
 
         return StableDiffusionPipeline.from_pretrained(
@@ -217,7 +222,7 @@ def _load(folder: Path, dtype: torch.dtype):  # noqa: ANN202 (a diffusers pipeli
 
 
 def _quiet(call: Callable[[], T]) -> T:
-    """Run a library call without its advisory logs and warnings (missing torchvision, unused configuration keys) and bars."""
+    """Run a library call without its bars and its advice (missing torchvision, unused configuration keys)."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -78,19 +78,22 @@ class PixelDecoder(nn.Module):
         width: channels of the coarse levels.
     """
 
-    def __init__(self, specs: Sequence[FeatureSpec], side: int, width: int):
+    def __init__(self, specs: Sequence[FeatureSpec], side: int, width: int, dropout: float = 0.2):
         super().__init__()
         specs = [s for s in specs if s.kind != "attention"]
         self.widths = level_widths(specs, side, width)
         self.names = {stride: [s.name for s in specs if s.stride == stride] for stride in self.widths}
         channels = {s.name: s.channels for s in specs}
-        self.norms = nn.ModuleDict({module_key(n): Standardise(channels[n]) for names in self.names.values() for n in names})
+        self.norms = nn.ModuleDict(
+            {module_key(n): Standardise(channels[n]) for names in self.names.values() for n in names}
+        )
+        self.drop = nn.Dropout2d(dropout)
         self.projections = nn.ModuleDict()
         self.tops = nn.ModuleDict()
         self.blocks = nn.ModuleDict()
         above = None
         for stride, w in self.widths.items():
-            self.projections[str(stride)] = nn.Conv2d(sum(channels[n] for n in self.names[stride]), w, 1)
+            self.projections[str(stride)] = nn.Conv2d(sum(channels[n] for n in self.names[stride]) + 2, w, 1)
             self.blocks[str(stride)] = Block(w)
             if above is not None:
                 self.tops[str(stride)] = nn.Conv2d(above, w, 1)
@@ -102,8 +105,8 @@ class PixelDecoder(nn.Module):
     def forward(self, maps: Mapping[str, Tensor]) -> Pyramid:
         levels: Pyramid = {}
         for stride, names in self.names.items():
-            x = torch.cat([self.norms[module_key(n)](maps[n]) for n in names], 1)
-            levels[stride] = self.projections[str(stride)](x)
+            x = self.drop(torch.cat([self.norms[module_key(n)](maps[n]) for n in names], 1))
+            levels[stride] = self.projections[str(stride)](torch.cat([x, coordinates(x)], 1))
         self._add_context(levels)
         above: Tensor | None = None
         for stride, x in levels.items():
@@ -127,6 +130,13 @@ class PixelDecoder(nn.Module):
 def tokenise(levels: Sequence[Tensor]) -> Tensor:
     """f[b c h w] of several sizes -> one sequence f[b n c] with 2-D sinusoidal positions added."""
     return torch.cat([(x + positions(x)).flatten(2).transpose(1, 2) for x in levels], 1)
+
+
+def coordinates(x: Tensor) -> Tensor:
+    """Row and column of every position, -1 to 1: f[b 2 h w]. Up is sky, down is near."""
+    rows = torch.linspace(-1, 1, x.shape[-2], device=x.device, dtype=x.dtype)
+    columns = torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
 
 
 def positions(x: Tensor) -> Tensor:

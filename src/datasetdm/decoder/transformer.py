@@ -41,13 +41,21 @@ class LabelDecoder(nn.Module):
     """
 
     def __init__(
-        self, widths: Mapping[int, int], specs: Sequence[FeatureSpec], text_width: int, *, layers: int = 2, dropout: float = 0.1
+        self,
+        widths: Mapping[int, int],
+        specs: Sequence[FeatureSpec],
+        text_width: int,
+        *,
+        layers: int = 2,
+        dropout: float = 0.1,
     ):
         super().__init__()
         width = max(widths.values())
         self.memory_strides = [s for s, w in widths.items() if w == width]
         specs = [s for s in specs if s.kind == "attention" and s.stride in widths]
-        self.attention = {k: [s.name for s in specs if s.stride == k] for k in widths if any(s.stride == k for s in specs)}
+        self.attention = {
+            k: [s.name for s in specs if s.stride == k] for k in widths if any(s.stride == k for s in specs)
+        }
         self.norms = nn.ModuleDict({module_key(s.name): Standardise(s.channels) for s in specs})
         self.evidence = nn.ModuleDict()
         for stride in self.attention:
@@ -83,10 +91,16 @@ class LabelDecoder(nn.Module):
         for stride in self.memory_strides:
             if stride in shared:
                 weight = shared[stride].mean(2).flatten(2).mul(2).softmax(-1)
-                pooled.append(torch.einsum("bln,bcn->blc", weight.to(pyramid[stride].dtype), pyramid[stride].flatten(2)))
+                pooled.append(
+                    torch.einsum("bln,bcn->blc", weight.to(pyramid[stride].dtype), pyramid[stride].flatten(2))
+                )
         return self.looks(torch.stack(pooled).mean(0)) if pooled else self.looks.bias
 
 
 def upsample(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:
     """Bilinear to (height, width)."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return (
+        x
+        if tuple(x.shape[-2:]) == tuple(size)
+        else F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    )

@@ -35,7 +35,10 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(
-            "the output folder is not empty", where=folder, expected="a new folder", remedy="choose another --out, or delete it"
+            "the output folder is not empty",
+            where=folder,
+            expected="a new folder",
+            remedy="choose another --out, or delete it",
         )
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasetdm.errors import ConfigError
-from datasetdm.types import Labels
+from datasetdm.types import BACKGROUND, Labels
 
 
 def read_prompts(given: Sequence[str]) -> list[str]:
@@ -26,7 +26,9 @@ def read_prompts(given: Sequence[str]) -> list[str]:
         return prompts
     looks_like_file = len(given) == 1 and given[0].endswith((".txt", ".csv", ".json")) and " " not in given[0]
     if looks_like_file:
-        raise ConfigError("there is no such prompt file", where=given[0], expected="a text file, or prompts as arguments")
+        raise ConfigError(
+            "there is no such prompt file", where=given[0], expected="a text file, or prompts as arguments"
+        )
     prompts = [g.strip() for g in given if g.strip()]
     if not prompts:
         raise ConfigError("there is no prompt", expected="--prompts FILE or --prompts 'a photo of a dog' ...")
@@ -36,3 +38,9 @@ def read_prompts(given: Sequence[str]) -> list[str]:
 def check_labels(prompts: Sequence[str], labels: Labels) -> list[str]:
     """Those of the prompts that name none of the labels: their pictures show nothing that the decoder was asked for."""
     return [p for p in prompts if not labels.named_in(p)]
+
+
+def describe(labels: Sequence[str]) -> str:
+    """A caption for a picture that has none, from the labels in it."""
+    named = [f"a {n}" for n in labels if n != BACKGROUND] or ["a scene"]
+    return "a photo of " + " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))

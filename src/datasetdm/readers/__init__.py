@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from datasetdm.errors import ConfigError, unknown_name
 from datasetdm.types import Labels, Sample
@@ -18,6 +18,7 @@ READERS = {
 """Format name -> its reader, called with (path, images)."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A labelled set: everything is checked when it is opened, pictures are read while it is iterated."""
 

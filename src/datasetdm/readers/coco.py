@@ -17,6 +17,7 @@ import numpy as np
 
 from datasetdm.codecs import decode_polygons, decode_rle, image_size, read_image
 from datasetdm.errors import DataError
+from datasetdm.prompts import describe
 from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Labels, Prompt, Sample, SemanticMap
 
 
@@ -115,11 +116,15 @@ class CocoReader:
         if missing:
             raise DataError(f"an annotation has no {', '.join(missing)}", where=where, expected=", ".join(keys))
         if a["image_id"] not in sizes:
-            raise DataError(f"it names image {a['image_id']}, which is not in the file", where=where, expected="an image's id")
+            raise DataError(
+                f"it names image {a['image_id']}, which is not in the file", where=where, expected="an image's id"
+            )
         if a["category_id"] not in self._label_of:
             known = ", ".join(map(str, sorted(self._label_of)[:12]))
             raise DataError(
-                f"it names category {a['category_id']}, which is not in the file", where=where, expected=f"one of: {known}"
+                f"it names category {a['category_id']}, which is not in the file",
+                where=where,
+                expected=f"one of: {known}",
             )
         where += f" of image {a['image_id']}"
         self._check_shape(a["segmentation"], sizes[a["image_id"]], where)
@@ -129,13 +134,19 @@ class CocoReader:
         h, w = size
         if isinstance(shape, dict):
             if list(shape.get("size", ())) != [h, w] or not isinstance(shape.get("counts"), (list, str)):
-                raise DataError(f"run lengths of size {shape.get('size')}", where=where, expected=f"size [{h}, {w}] and counts")
+                raise DataError(
+                    f"run lengths of size {shape.get('size')}", where=where, expected=f"size [{h}, {w}] and counts"
+                )
             return
         if not isinstance(shape, list) or not shape or not all(isinstance(p, list) for p in shape):
-            raise DataError("the segmentation is empty or no list of polygons", where=where, expected="polygons or run lengths")
+            raise DataError(
+                "the segmentation is empty or no list of polygons", where=where, expected="polygons or run lengths"
+            )
         for polygon in shape:
             if len(polygon) < 6 or len(polygon) % 2:
-                raise DataError(f"a polygon has {len(polygon)} numbers", where=where, expected="x, y of at least 3 points")
+                raise DataError(
+                    f"a polygon has {len(polygon)} numbers", where=where, expected="x, y of at least 3 points"
+                )
             if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon):
                 raise DataError("a polygon holds something that is no finite number", where=where, expected="pixels")
             x, y = polygon[::2], polygon[1::2]
@@ -152,7 +163,11 @@ class CocoReader:
         first = self._images[0]["file_name"]
         beside, above = self.path.parent, self.path.parent.parent
         split = self.path.stem.rpartition("_")[2]
-        tried = [images] if images else [beside, beside / "images", above / "images", above / split, above / "images" / split]
+        tried = (
+            [images]
+            if images
+            else [beside, beside / "images", above / "images", above / split, above / "images" / split]
+        )
         for folder in tried:
             if (folder / first).is_file():
                 return folder
@@ -175,17 +190,13 @@ class CocoReader:
             )
 
 
-def describe(labels: tuple[str, ...]) -> str:
-    """A caption for a picture that has none, from the labels in it."""
-    named = [f"a {n}" for n in labels if n != BACKGROUND]
-    return "a photo of " + (" and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named) if named else "a scene")
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
-        raise DataError("there is no such file", where=path, expected="a COCO annotation file", remedy="check --data") from e
+        raise DataError(
+            "there is no such file", where=path, expected="a COCO annotation file", remedy="check --data"
+        ) from e
     except (OSError, ValueError) as e:
         raise DataError(f"the file is no JSON: {e}", where=path, expected="a COCO annotation file") from e
     keys = ("images", "annotations", "categories")

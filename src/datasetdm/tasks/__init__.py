@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class Head(nn.Module):
         """Set buffers from held-out predictions, after the last step."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """One kind of annotation. `Outputs` are batched tensors, targets have the same keys for every sample."""
 
@@ -51,6 +52,10 @@ class Task(Protocol):
         """What the maps of `target` hold where nothing is known (padding, samples without this label)."""
         ...
 
+    def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
+        """What a target map holds once things appear `zoom` times larger than they did."""
+        ...
+
     def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
         """A scalar; pixels that hold `blank` do not count."""
         ...
@@ -64,6 +69,7 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
 class Meter(Protocol):
     """Figures over many samples."""
 

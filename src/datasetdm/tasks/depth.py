@@ -69,6 +69,10 @@ class Depth:
     def blank(self) -> dict[str, float]:
         return {"depth": UNKNOWN}
 
+    def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
+        """What looks twice as large through the same camera is half as far (Yin et al. 2023, Metric3D)."""
+        return torch.where(values > 0, values / zoom, values)
+
     def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
         """Scale-aware SiLog (Eigen et al. 2014) plus L1 of the log, and cross-entropy of validity."""
         outputs, targets = sample_pixels(outputs, targets)

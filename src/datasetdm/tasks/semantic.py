@@ -45,7 +45,10 @@ class SemanticHead(Head):
         """The temperature that makes held-out confidences most likely (Guo et al. 2017, arXiv 1706.04599)."""
         steps = torch.linspace(0.5, 4, 36).tolist()
         nll = [
-            sum(float(_cross_entropy(o["semantic"] / s, t["semantic"], None)) for o, t in zip(outputs, targets, strict=True))
+            sum(
+                float(_cross_entropy(o["semantic"] / s, t["semantic"], None))
+                for o, t in zip(outputs, targets, strict=True)
+            )
             for s in steps
         ]
         self.temperature.fill_(steps[int(np.argmin(nll))])
@@ -65,6 +68,9 @@ class Semantic:
 
     def blank(self) -> dict[str, float]:
         return {"semantic": float(IGNORE)}
+
+    def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
+        return values
 
     def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
         assert isinstance(head, SemanticHead)

@@ -63,7 +63,10 @@ def _card(sample: Sample, colours: np.ndarray) -> dict[str, Any]:
                 facts.append(f"{len(record)} objects")
             case Keypoints():
                 seen = np.argwhere(record.visibility > 0)
-                points = [dict(x=record.xy[i, k, 0], y=record.xy[i, k, 1], hidden=record.visibility[i, k] == 1) for i, k in seen]
+                points = [
+                    dict(x=record.xy[i, k, 0], y=record.xy[i, k, 1], hidden=record.visibility[i, k] == 1)
+                    for i, k in seen
+                ]
     prompt = sample.prompt
     return dict(
         key=sample.key,

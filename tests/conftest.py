@@ -1,0 +1,103 @@
+"""Fixtures. Every call into the package is checked against its shape annotations while the tests run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # third-party modules warn about each other while they are imported
+    import diffusers  # noqa: F401
+    import kornia.augmentation  # noqa: F401
+    import transformers  # noqa: F401
+
+MODULES = "backbones codecs decoder evaluate exporters features fit generate images metrics model prompts readers store tasks"
+install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "beartype.beartype")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasetdm.backbones import BUILTIN, Backbone, load_backbone
+from datasetdm.types import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+
+LABELS = Labels(("sky", "dog", "grass"), ((), ("puppy",), ()))
+
+
+def make_sample(key: str = "a", size: tuple[int, int] = (24, 32), seed: int = 0, labels: Labels = LABELS) -> Sample:
+    """A picture of sky over grass with a dog, and everything known about it."""
+    rng = np.random.default_rng(seed)
+    h, w = size
+    ids = np.zeros(size, np.uint16)
+    ids[h // 2 :] = 2
+    top, left = rng.integers(1, h // 2), rng.integers(1, w // 2)
+    dog = np.zeros(size, bool)
+    dog[top : top + h // 3, left : left + w // 3] = True
+    ids[dog] = 1
+    colours = np.array([[120, 170, 250], [120, 80, 40], [60, 150, 60]])
+    image = np.clip(colours[ids] + rng.normal(0, 8, (h, w, 3)), 0, 255).astype(np.uint8)
+    depth = np.where(ids == 0, 0, 2 + 8 * (h - np.arange(h)[:, None]) / h).astype(np.float32)
+    records = {
+        "semantic": SemanticMap(ids, rng.random(size)),
+        "depth": DepthMap(depth, ids != 0).quantised(),
+        "instance": Instances(dog[None], np.array([1]), np.array([0.75])),
+        "keypoints": Keypoints(np.array([[[left, top], [0, 0]]]), np.array([[2, 0]]), (("nose", "tail"),)),
+    }
+    return Sample(key, image, labels, Prompt("a photo of a dog", ("dog",), 7), records, {"source": "test"})
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    """Twelve pictures of different sizes and aspects."""
+    sizes = [(24, 32), (48, 24), (40, 40), (17, 64)]
+    return [make_sample(f"s{i}", sizes[i % 4], i) for i in range(12)]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A StableDiffusionPipeline folder of the real classes with random weights: 64x64 pictures, stride 4, no training."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(BUILTIN["mini"] / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 16, 32), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=64,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32, attention_head_dim=(2, 4), norm_num_groups=8,
+    )  # fmt: skip
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny-pipeline")
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Backbone:
+    """The tiny pipeline, loaded."""
+    return load_backbone(str(tiny_folder), device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def mini() -> Backbone:
+    """The embedded model."""
+    return load_backbone("mini", device="cpu")

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import LABELS
+from PIL import Image
+
+from datasetdm.codecs import decode_png
+from datasetdm.errors import ConfigError, DataError
+from datasetdm.readers import READERS, Reader, read
+from datasetdm.readers.mini import CLASSES, PACKAGED
+from datasetdm.store import write_store
+from datasetdm.types import IGNORE, Sample
+
+
+def coco_folder(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+    """Two pictures, a dog on a cat, a crowd; `change` edits the annotations before they are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("a.png", "b b.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / name)
+    images = [dict(id=n, file_name=f, width=30, height=20) for n, f in ((5, "a.png"), (9, "b b.png"))]
+    box = [[2, 2, 20, 2, 20, 18, 2, 18]]
+    annotations = [
+        dict(id=1, image_id=5, category_id=3, segmentation=[[4, 4, 10, 4, 10, 10, 4, 10]], iscrowd=0),
+        dict(id=2, image_id=5, category_id=7, segmentation=box, iscrowd=0),
+        dict(id=3, image_id=9, category_id=7, segmentation={"size": [20, 30], "counts": [0, 40, 560]}, iscrowd=1),
+    ]
+    content = dict(images=images, annotations=annotations, categories=[dict(id=3, name="dog"), dict(id=7, name="cat")])
+    change(content)
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder / "annotations.json"
+
+
+@pytest.fixture(params=sorted(READERS))
+def any_reader(request: pytest.FixtureRequest, samples: list[Sample], tmp_path: Path) -> Reader:
+    """Every reader, on data of its own."""
+    if request.param == "store":
+        write_store(samples, tmp_path / "s", LABELS)
+    else:
+        coco_folder(tmp_path)
+    where = {"mini": "mini:test", "coco": f"coco:{tmp_path / 'annotations.json'}", "store": f"store:{tmp_path / 's'}"}
+    return read(where[request.param])
+
+
+def test_contract(any_reader: Reader) -> None:
+    """What every reader promises; a new one is in the table and so in this test."""
+    assert isinstance(any_reader, Reader)
+    first, second = list(any_reader), list(any_reader)
+    assert len(first) == len(any_reader) > 0
+    assert [a.digest() for a in first] == [b.digest() for b in second]
+    assert len({s.key for s in first}) == len(first)
+    for sample in first:
+        assert sample.labels == any_reader.labels
+        assert sample.annotations
+
+
+def test_mini_matches_its_files() -> None:
+    rows = pq.read_table(PACKAGED / "train-000000.parquet").to_pylist()
+    samples = list(read("mini:train"))
+    assert len(samples) == len(rows) == 100
+    by_name = {v: k for k, v in CLASSES.items()}
+    for row, sample in zip(rows[:20], samples, strict=False):
+        truth = decode_png(row["classes"], np.uint8)
+        ids = sample.annotations["semantic"].ids
+        known = ids != IGNORE
+        back = np.array([by_name[n] for n in sample.labels.names])[np.where(known, ids, 0)]
+        assert np.array_equal(back[known], truth[known])
+        assert not np.isin(truth[~known], list(CLASSES)).any()
+        depth = decode_png(row["depth"], np.uint16)
+        assert np.allclose(sample.annotations["depth"].depth, depth / 256)
+        assert len(sample.annotations["instance"]) == len(np.unique(decode_png(row["instances"], np.uint8))) - 1
+        assert sample.prompt is not None and sample.prompt.text == row["caption"]
+
+
+def test_the_two_packaged_sets_differ() -> None:
+    keys = [{s.key for s in read(f"mini:{n}")} for n in ("train", "test")]
+    assert not keys[0] & keys[1]
+
+
+def test_coco_paints_small_on_large(tmp_path: Path) -> None:
+    first, second = list(read(f"coco:{coco_folder(tmp_path)}"))
+    names = first.labels.names
+    ids = first.annotations["semantic"].ids
+    assert names == ("background", "dog", "cat")
+    assert (ids[4:10, 4:10] == 1).all() and ids[15, 15] == 2 and ids[0, 0] == 0
+    assert (ids == 1).sum() == 36 and (ids == 2).sum() == 18 * 16 - 36
+    assert first.annotations["instance"].label_ids.tolist() == [1, 2]
+    crowd = second.annotations["semantic"].ids
+    assert (crowd == IGNORE).sum() == 40 and len(second.annotations["instance"]) == 0
+    assert second.key == "b b" and first.prompt is not None and first.prompt.text == "a photo of a dog and a cat"
+
+
+def test_coco_finds_pictures_elsewhere(tmp_path: Path) -> None:
+    path = coco_folder(tmp_path / "x")
+    (tmp_path / "y").mkdir()
+    for name in ("a.png", "b b.png"):
+        (tmp_path / "x" / name).rename(tmp_path / "y" / name)
+    assert len(list(read(f"coco:{path}", tmp_path / "y"))) == 2
+    with pytest.raises(DataError, match="missing") as caught:
+        read(f"coco:{path}")
+    assert "--images" in str(caught.value)
+
+
+def edit(kind: str, index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda c: c[kind][index].update(values)
+
+
+BAD = {
+    "absent image": (edit("annotations", 0, image_id=77), "names image 77"),
+    "absent category": (edit("annotations", 0, category_id=77), "names category 77"),
+    "outside": (edit("annotations", 0, segmentation=[[4, 4, 99, 4, 99, 10]]), "outside the picture"),
+    "two points": (edit("annotations", 0, segmentation=[[4, 4, 9, 4]]), "4 numbers"),
+    "nan": (edit("annotations", 0, segmentation=[[4, 4, float("nan"), 4, 9, 9]]), "finite"),
+    "empty shape": (edit("annotations", 0, segmentation=[]), "empty"),
+    "other size": (edit("annotations", 2, segmentation={"size": [9, 9], "counts": [81]}), r"size \[9, 9\]"),
+    "twice": (edit("images", 1, id=5), "occurs twice"),
+    "leaves": (edit("images", 0, file_name="../../etc/passwd"), "leaves the image folder"),
+    "absolute": (edit("images", 0, file_name="/etc/passwd"), "leaves the image folder"),
+    "wrong size": (edit("images", 0, width=31), "30x20 pixels"),
+    "no picture": (edit("images", 1, file_name="none.png"), "missing"),
+    "no labels": (lambda c: c.update(categories=[], annotations=[]), "label set is empty"),
+    "clash": (edit("categories", 0, name="Cat"), "clash"),
+    "no list": (lambda c: c.pop("images"), "no list images"),
+    "no key": (lambda c: c["annotations"][0].pop("segmentation"), "no segmentation"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_coco_is_refused_when_it_is_opened(case: str, tmp_path: Path) -> None:
+    change, what = BAD[case]
+    path = coco_folder(tmp_path, change)
+    with pytest.raises(DataError, match=what):
+        read(f"coco:{path}")
+
+
+def test_no_coco_file_and_no_json(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    for name, what in (("none.json", "no such file"), ("x.json", "no JSON")):
+        with pytest.raises(DataError, match=what):
+            read(f"coco:{tmp_path / name}")
+
+
+def test_formats_are_named() -> None:
+    with pytest.raises(ConfigError, match="names no format"):
+        read("annotations.json")
+    with pytest.raises(ConfigError, match="did you mean 'coco'|unknown format"):
+        read("cocoo:x.json")
+    with pytest.raises(DataError, match="no mini-world files"):
+        read("mini:nowhere/x")
+
+
+@pytest.mark.skipif("DATASETDM_REAL" not in os.environ, reason="needs DATASETDM_REAL, a folder with true files")
+def test_true_coco_files() -> None:
+    root = Path(os.environ["DATASETDM_REAL"]) / "coco"
+    path = next(root.glob("annotations/*instances*.json"))
+    reader = read(f"coco:{path}", root / "images")
+    objects = sum(len(s.annotations["instance"]) for s in reader)
+    total = [a for a in json.loads(path.read_text())["annotations"] if not a.get("iscrowd")]
+    assert len(reader) > 5 and objects == len(total)
