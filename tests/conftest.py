@@ -15,7 +15,9 @@ with warnings.catch_warnings():
     import kornia.augmentation  # noqa: F401
     import transformers  # noqa: F401
 
-MODULES = "backbones codecs decoder evaluate exporters features fit generate images metrics model prompts readers store tasks"
+MODULES = (
+    "backbones codecs decoder evaluate exporters features fit generate images metrics model prompts readers store tasks"
+)
 install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "beartype.beartype")
 
 from pathlib import Path

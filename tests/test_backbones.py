@@ -79,12 +79,14 @@ def test_capture_changes_nothing(backbone: Backbone) -> None:
 
 def test_labels_do_not_depend_on_each_other(backbone: Backbone) -> None:
     latents = backbone.sample(PROMPTS[:1], 1, 1.0)
-    few, many = (backbone.features(latents, ["a dog"], names) for names in (("sky",), ("a long label of words", "sky", "dog")))
+    few, many = (
+        backbone.features(latents, ["a dog"], names) for names in (("sky",), ("a long label of words", "sky", "dog"))
+    )
     close(few.text[0], many.text[1])
     for spec in backbone.specs:
         if spec.kind == "attention":
             close(few.maps[spec.name][:, 0], many.maps[spec.name][:, 1])
-            assert 0 <= float(many.maps[spec.name].min()) and float(many.maps[spec.name].max()) <= 1
+            assert float(many.maps[spec.name].min()) >= 0 and float(many.maps[spec.name].max()) <= 1
 
 
 def test_labels_without_words_are_refused(backbone: Backbone) -> None:
@@ -192,7 +194,10 @@ def test_prompts_longer_than_the_text_encoder(backbone: Backbone) -> None:
 
 def test_a_silent_module_is_an_error() -> None:
     heard, silent = torch.nn.Identity(), torch.nn.Identity()
-    with pytest.raises(BackboneError, match="no feature arrived from silent"), Capture({"heard": heard, "silent": silent}):
+    with (
+        pytest.raises(BackboneError, match="no feature arrived from silent"),
+        Capture({"heard": heard, "silent": silent}),
+    ):
         heard(torch.zeros(1))
     assert not heard._forward_hooks
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, make_sample
 from PIL import Image
 from pycocotools.coco import COCO
 
+from conftest import LABELS, make_sample
 from datasetdm.errors import ConfigError, OutputError
 from datasetdm.exporters import export, iter_export
 from datasetdm.readers import read

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import LABELS
 from PIL import Image
 
+from conftest import LABELS
 from datasetdm.codecs import decode_png
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.readers import READERS, Reader, read

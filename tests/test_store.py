@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, make_sample
 
+from conftest import LABELS, make_sample
 from datasetdm.errors import StoreError
 from datasetdm.store import META, Store, Writer, shard_path, write_store
 from datasetdm.types import IGNORE, DepthMap, Sample, SemanticMap
@@ -31,7 +31,9 @@ def test_rare_values_survive(tmp_path: Path) -> None:
     far = DepthMap(np.array([[300.0, 2000.0], [0.5, 0]]), np.array([[True, True], [True, False]])).quantised()
     near = DepthMap(np.array([[0.25, 1.0], [0.5, 0]]), np.ones((2, 2), bool), "relative").quantised()
     image = np.zeros((2, 2, 3), np.uint8)
-    rows = [Sample(k, image, LABELS, None, {"semantic": SemanticMap(ids), "depth": d}) for k, d in (("a", far), ("b", near))]
+    rows = [
+        Sample(k, image, LABELS, None, {"semantic": SemanticMap(ids), "depth": d}) for k, d in (("a", far), ("b", near))
+    ]
     rows.append(Sample("Ünïcode <b> name/with slash", image, LABELS))
     write_store(rows, tmp_path / "s", LABELS)
     assert [r.digest() for r in Store(tmp_path / "s")] == [r.digest() for r in rows]

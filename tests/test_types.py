@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import LABELS, make_sample
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conftest import LABELS, make_sample
 from datasetdm.errors import DataError
 from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, make_sample
 
+from conftest import LABELS, make_sample
 from datasetdm.types import DepthMap, Labels, Prompt, Sample, SemanticMap
 from datasetdm.viewer import paint
 from datasetdm.viewer.gallery import LAYERS, write_gallery

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hotcoco import mask as coco_mask
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-from hotcoco import mask as coco_mask
 
 from datasetdm.errors import DataError
 

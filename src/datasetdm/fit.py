@@ -26,7 +26,7 @@ from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DataError, OutputError
 from datasetdm.evaluate import evaluate
-from datasetdm.files import atomic, write_json, writing
+from datasetdm.files import atomic, safe_name, write_json, writing
 from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
@@ -65,7 +65,7 @@ class FitProgress:
     done: int
     total: int
     loss: float = float("nan")
-    held_out: Mapping[str, float] = field(default_factory=dict)
+    held_out: Mapping[str, float | int] = field(default_factory=dict)
 
 
 def fit(data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini", **settings: Any) -> PDecoder:
@@ -162,7 +162,7 @@ def _cache_features(
 ) -> Generator[FitProgress, None, list[Path]]:
     """One file a variant of a picture: its features and targets. Returns the files."""
     jobs = [(v, i) for v in range(config.variants) for i in range(len(samples))]
-    files = [work / f"features-{v:02d}-{i:05d}.safetensors" for v, i in jobs]
+    files = [work / f"{i:05d}-{safe_name(samples[i].key)}-{v:02d}.safetensors" for v, i in jobs]
     finest = decoder.config.side // min(decoder.pixels.widths)
     for start in range(0, len(jobs), config.batch):
         chunk = range(start, min(start + config.batch, len(jobs)))
@@ -303,7 +303,7 @@ def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig)
         bad = ", ".join(f"{n} {float(v.detach()):g}" for n, v in losses.items())
         raise DataError(
             f"the loss is no number at step {state.step}: {bad}",
-            where=", ".join(p.name for p in chosen[:4]) + ", ...",
+            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in chosen})),
             remedy="the last checkpoint is kept; lower learning_rate, or look at these pictures' labels",
         )
     state.optimiser.zero_grad(set_to_none=True)

@@ -42,13 +42,15 @@ class DepthMeter:
     """Errors of depth over the truth's valid pixels, averaged in each picture, then over pictures (Eigen et al. 2014).
 
     absrel: |predicted - true| / true. delta1: share with max(predicted / true, true / predicted) < 1.25.
-    rmse in the truth's unit. Pixels that the prediction calls invalid are compared with its depth of 0.
+    rmse in the truth's unit. `_scaled`: after the picture's median ratio has been divided out, which leaves its shape.
+    Pixels that the prediction calls invalid are compared with its depth of 0.
     """
 
     better = ("absrel", False)
+    figures = ("absrel", "delta1", "rmse", "absrel_scaled", "delta1_scaled")
 
     def __init__(self) -> None:
-        self.rows: list[tuple[float, float, float]] = []
+        self.rows: list[tuple[float, ...]] = []
 
     def update(self, predicted: DepthMap, true: DepthMap, labels: int = 0) -> None:
         """Add one picture."""
@@ -56,10 +58,17 @@ class DepthMeter:
         if not ok.any():
             return
         p, t = predicted.depth[ok].astype(np.float64), true.depth[ok].astype(np.float64)
-        ratio = np.maximum(np.maximum(p, 1e-6) / t, t / np.maximum(p, 1e-6))
-        self.rows.append((np.mean(np.abs(p - t) / t), np.mean(ratio < 1.25), np.sqrt(np.mean((p - t) ** 2))))
+        some = p > 0
+        scale = np.median(t[some] / p[some]) if some.any() else 1.0
+        rmse = float(np.sqrt(np.mean((p - t) ** 2)))
+        self.rows.append((*_absrel_delta1(p, t), rmse, *_absrel_delta1(p * scale, t)))
 
     def compute(self) -> dict[str, float]:
-        """absrel, delta1, rmse."""
-        mean = np.mean(self.rows, 0) if self.rows else [float("nan")] * 3
-        return {n: float(v) for n, v in zip(("absrel", "delta1", "rmse"), mean, strict=True)}
+        """All figures."""
+        mean = np.mean(self.rows, 0) if self.rows else [float("nan")] * len(self.figures)
+        return {n: float(v) for n, v in zip(self.figures, mean, strict=True)}
+
+
+def _absrel_delta1(p: np.ndarray, t: np.ndarray) -> tuple[float, float]:
+    ratio = np.maximum(np.maximum(p, 1e-6) / t, t / np.maximum(p, 1e-6))
+    return float(np.mean(np.abs(p - t) / t)), float(np.mean(ratio < 1.25))

@@ -20,7 +20,7 @@ from datasetdm.errors import DecoderError
 from datasetdm.features import Features, FeatureSpec
 from datasetdm.files import atomic, write_json
 from datasetdm.images import Placement
-from datasetdm.tasks import Head, make_task
+from datasetdm.tasks import TASKS, Head, make_task
 from datasetdm.types import Annotation, Labels
 
 BUILTIN = {"mini": Path(__file__).parent / "assets" / "decoder"}
@@ -80,7 +80,10 @@ class PDecoder(nn.Module):
     def forward(self, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, dict[str, Tensor]]:
         """Raw outputs of every task, at the finest stride."""
         pyramid = self.pixels(maps)
-        return {name: head(pyramid, maps, text) for name, head in self.heads.items()}
+        outputs: dict[str, dict[str, Tensor]] = {}
+        for name in (n for n in TASKS if n in self.tasks):
+            outputs[name] = self.heads[name](pyramid, maps, text, outputs)
+        return outputs
 
     @torch.no_grad()
     def annotate(self, features: Features, places: Sequence[Placement]) -> list[dict[str, Annotation]]:

@@ -63,11 +63,11 @@ def track(items: Iterable[T], text: str, total: int, unit: str = "picture") -> I
             progress.advance(task)
 
 
-def fit_with_bars(reader: Reader, out: Path, backbone: Backbone, config: FitConfig) -> Mapping[str, float]:
+def fit_with_bars(reader: Reader, out: Path, backbone: Backbone, config: FitConfig) -> Mapping[str, float | int]:
     """Fit; returns the held-out figures."""
     from datasetdm.fit import iter_fit
 
-    figures: Mapping[str, float] = {}
+    figures: Mapping[str, float | int] = {}
     units = {"features": "picture", "steps": "step"}
     with bars() as progress:
         tasks = {name: progress.add_task(f"fit: {name}", total=None, unit=unit) for name, unit in units.items()}

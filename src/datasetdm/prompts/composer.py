@@ -34,16 +34,18 @@ class Grammar:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def compose(self, count: int, seed: int = 0) -> list[str]:
-        """`count` prompts that go round all places; prompt `i` depends on the seed and `i` alone."""
+        """`count` prompts that go round all places and their things; prompt `i` depends on the seed and `i` alone."""
         return [self._one(np.random.default_rng((seed, i)), i) for i in range(count)]
 
     def _one(self, rng: np.random.Generator, index: int) -> str:
-        place = self.places[list(self.places)[index % len(self.places)]]
-        things = rng.choice(sorted(set(place["things"])), size=min(2, len(set(place["things"]))), replace=False)
-        phrase = self._thing(str(things[0]), rng)
-        if len(things) > 1 and rng.random() < 0.35:
+        turn, place_number = divmod(index, len(self.places))
+        place = self.places[list(self.places)[place_number]]
+        things = sorted(set(place["things"]))
+        first, others = things[turn % len(things)], things[: turn % len(things)] + things[turn % len(things) + 1 :]
+        phrase = self._thing(first, rng)
+        if others and rng.random() < 0.35:
             link = rng.choice(["and", "next to", "in front of", "to the left of"])
-            phrase += f" {link} {self._thing(str(things[1]), rng, single=True)}"
+            phrase += f" {link} {self._thing(str(rng.choice(others)), rng, single=True)}"
         words = (rng.choice(_OPENINGS) + phrase, rng.choice(place["phrases"]), rng.choice([*self.lights, ""]))
         return " ".join(" ".join(map(str, words)).split())
 

@@ -15,7 +15,7 @@ from datasetdm.features import FeatureSpec
 from datasetdm.types import Annotation, Sample
 
 TASKS = {"semantic": "datasetdm.tasks.semantic:Semantic", "depth": "datasetdm.tasks.depth:Depth"}
-"""Task name -> its class."""
+"""Task name -> its class, in the order in which their heads run."""
 
 Outputs = Mapping[str, Tensor]
 
@@ -23,8 +23,10 @@ Outputs = Mapping[str, Tensor]
 class Head(nn.Module):
     """What a task adds to the pixel decoder: pyramid, feature maps and label text in, raw outputs out."""
 
-    def forward(self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
-        """Outputs at the finest stride, `f[b c h w]` each."""
+    def forward(
+        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
+    ) -> dict[str, Tensor]:
+        """Outputs at the finest stride, `f[b c h w]` each. `before`: those of the tasks that precede in `TASKS`."""
         raise NotImplementedError
 
     def calibrate(self, samples: Sequence[Sample]) -> None:

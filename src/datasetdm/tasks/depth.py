@@ -1,4 +1,4 @@
-"""Depth along the optical axis: its logarithm by regression, and where there is any (sky has none)."""
+"""Depth along the optical axis: its logarithm by regression, its scale from the labels, and where there is any."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import Pyramid, merge
+from datasetdm.decoder.scale import ScaleVotes
 from datasetdm.errors import DataError
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import DepthMeter
@@ -28,16 +29,26 @@ class DepthHead(Head):
     std: Tensor
     metric: Tensor
 
-    def __init__(self, widths: Mapping[int, int]):
+    def __init__(self, widths: Mapping[int, int], text_width: int):
         super().__init__()
+        self.scale = ScaleVotes(text_width)
         self.convs = nn.ModuleDict({str(s): nn.Conv2d(w, 2, 1) for s, w in widths.items()})
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.register_buffer("metric", torch.ones(()))
 
-    def forward(self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
+    ) -> dict[str, Tensor]:
+        """With a semantic task, the map's own mean gives way to what the labels' regions say."""
         out = merge({s: self.convs[str(s)](x) for s, x in pyramid.items()}).float()
-        return {"log_depth": out[:, :1] * self.std + self.mean, "validity": out[:, 1:]}
+        shape, validity = out[:, :1], out[:, 1:]
+        if "semantic" in before:
+            masks = before["semantic"]["semantic"].detach().float().softmax(1)
+            some = validity.detach().sigmoid() + 1e-3
+            mean = (shape * some).sum((2, 3), keepdim=True) / some.sum((2, 3), keepdim=True)
+            shape = shape - mean + self.scale(masks, text)[:, None, None, None]
+        return {"log_depth": shape * self.std + self.mean, "validity": validity}
 
     def calibrate(self, samples: Sequence[Sample]) -> None:
         records = [r for s in samples if isinstance(r := s.annotations.get("depth"), DepthMap)]
@@ -58,7 +69,7 @@ class Depth:
     name = "depth"
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> Head:
-        return DepthHead(widths)
+        return DepthHead(widths, text_width)
 
     def target(self, sample: Sample) -> dict[str, Any] | None:
         record = sample.annotations.get(self.name)

@@ -30,7 +30,9 @@ class SemanticHead(Head):
         self.register_buffer("weights", torch.ones(0), persistent=False)
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
+    ) -> dict[str, Tensor]:
         return {"semantic": self.decoder(pyramid, maps, text)}
 
     def calibrate(self, samples: Sequence[Sample]) -> None:

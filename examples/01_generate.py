@@ -1,0 +1,13 @@
+"""Annotated pictures from prompts, with the embedded model: one after the other, for as long as you like."""
+
+import numpy as np
+
+import datasetdm as ddm
+
+prompts = ["a photo of a red bus on a city street", "a photo of two white boats on the water"]
+
+for sample in ddm.generate(prompts, count=4, seed=1):
+    ids, depth = sample.annotations["semantic"].ids, sample.annotations["depth"]
+    found = [sample.labels.names[i] for i in np.unique(ids)]
+    nearest = depth.depth[depth.valid].min()
+    print(f"{sample.prompt.text}: {', '.join(found)}; nearest thing at {nearest:.1f} m")

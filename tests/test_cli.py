@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datasetdm.cli import main
+from datasetdm.store import Store
+from test_readers import coco_folder
+
+ENTRY = str(Path(sys.executable).parent / "datasetdm")
+
+
+def run(*arguments: str) -> int:
+    try:
+        main(list(arguments))
+    except SystemExit as e:
+        return int(e.code or 0)
+    return 0
+
+
+def test_help_answers_at_once() -> None:
+    """The best of a few, since the machine may be busy."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        done = subprocess.run([ENTRY, "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+    assert all(c in done.stdout for c in ("demo", "fit", "generate", "evaluate", "export", "view"))
+
+
+def test_neither_help_nor_the_package_imports_torch() -> None:
+    code = "import sys, datasetdm, datasetdm.cli; print([m for m in ('torch', 'diffusers', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_whole_way_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """generate -> export -> view, with the shipped decoder; another seed and prompt give other bytes."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a red bus on a city street\na photo of a white boat on the water\n")
+    for name, seed, words in (
+        ("a", "1", str(prompts)),
+        ("b", "2", str(prompts)),
+        ("c", "1", "a black cat in a studio"),
+    ):
+        common = ["--count", "2", "--steps", "6", "--seed", seed, "--device", "cpu", "--out", str(tmp_path / name)]
+        assert run("generate", "--prompts", words, *common) == 0
+    a, b, c = (list(Store(tmp_path / n)) for n in "abc")
+    assert len(a) == 2 and a[0].prompt is not None and a[0].prompt.labels == ("bus", "road")
+    for other in (b, c):
+        assert a[0].image.tobytes() != other[0].image.tobytes()
+        assert a[0].annotations["semantic"].ids.tobytes() != other[0].annotations["semantic"].ids.tobytes()
+    assert run("export", str(tmp_path / "a"), "--format", "coco", "--out", str(tmp_path / "coco")) == 0
+    assert len(json.loads((tmp_path / "coco/annotations/instances.json").read_text())["images"]) == 2
+    assert run("view", str(tmp_path / "a")) == 0
+    page = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert page == (tmp_path / "a" / "gallery.html").resolve() and page.read_text().count("<figure") == 2
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    for _ in range(2):  # a second run finds everything and ends well
+        assert run("demo", "--count", "3", "--out", str(out), "--device", "cpu") == 0
+        captured = capsys.readouterr()
+        assert captured.out.strip().splitlines()[-1] == str((out / "gallery.html").resolve())
+        assert "peak memory" in captured.err and "shipped" in captured.err
+    assert len(Store(out / "store")) == 3
+    assert sorted(p.name for p in (out / "coco" / "images").iterdir()) == [f"{i:08d}.png" for i in range(3)]
+
+
+def test_fit_and_evaluate_own_pictures(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = coco_folder(tmp_path / "own")
+    out = tmp_path / "decoder"
+    few = ["--steps", "2", "--variants", "1", "--backbone", str(tiny_folder), "--device", "cpu"]
+    assert run("fit", "--data", f"coco:{path}", "--tasks", "semantic", "--out", str(out), *few) == 0
+    again = ["--data", f"coco:{path}", "--decoder", str(out), "--device", "cpu", "--json", str(tmp_path / "f.json")]
+    assert run("evaluate", *again) == 0
+    assert 0 <= json.loads((tmp_path / "f.json").read_text())["semantic"]["miou"] <= 1
+    assert json.loads((out / "config.json").read_text())["labels"]["names"] == ["background", "dog", "cat"]
+
+
+MISTAKES = {
+    "unknown command": (["generat"], "generate"),
+    "missing option": (["generate", "--count", "2"], "--prompts"),
+    "unknown option": (["view", "x", "--limitt", "3"], "limitt"),
+    "wrong type": (["view", "x", "--limit", "many"], "many"),
+    "no format": (["fit", "--data", "x.json", "--out", "o"], "FORMAT:PATH"),
+    "unknown format": (["fit", "--data", "cocoo:x", "--out", "o"], "did you mean 'coco'?"),
+    "unknown task": (["fit", "--data", "mini:train", "--tasks", "semantik", "--out", "o"], "did you mean 'semantic'?"),
+    "unknown backbone": (["fit", "--data", "mini:train", "--backbone", "mimi", "--out", "o"], "did you mean 'mini'?"),
+    "no pipeline": (["fit", "--data", "mini:train", "--backbone", ".", "--out", "o"], "no model_index.json"),
+    "no decoder": (
+        ["generate", "--prompts", "x", "--count", "1", "--out", "o", "--decoder", "nope"],
+        "no decoder here",
+    ),
+    "no store": (["view", "nope"], "no store here"),
+    "unknown export": (["export", "STORE", "--format", "coca", "--out", "o"], "did you mean 'coco'?"),
+    "count 0": (["demo", "--count", "0"], "at least 1"),
+    "timesteps": (["fit", "--data", "mini:train", "--timesteps", "x", "--out", "o"], "whole number"),
+    "device": (["demo", "--device", "tpu9"], "device 'tpu9'"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(MISTAKES))
+def test_mistakes_give_one_clear_error(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from conftest import LABELS, make_sample
+    from datasetdm.store import write_store
+
+    monkeypatch.chdir(tmp_path)
+    write_store([make_sample()], "STORE", LABELS)
+    arguments, hint = MISTAKES[case]
+    assert run(*arguments) == 2
+    captured = capfd.readouterr()
+    said = captured.err + captured.out
+    assert hint in " ".join(said.replace("│", " ").split()) and "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir()] == ["STORE"], "nothing half-written"
+
+
+def test_settings_from_file_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("datasetdm.toml").write_text("[view]\nlimit = 0\n")
+    assert run("view", "x") == 2 and "--limit 0" in capfd.readouterr().err
+    monkeypatch.setenv("DATASETDM_VIEW_LIMIT", "-7")
+    assert run("view", "x") == 2 and "--limit -7" in capfd.readouterr().err
+    assert run("view", "x", "--limit", "-9") == 2 and "--limit -9" in capfd.readouterr().err
+    monkeypatch.delenv("DATASETDM_VIEW_LIMIT")
+    Path("datasetdm.toml").write_text("[view]\nlimitt = 3\n")
+    assert run("view", "x") == 2 and "limitt" in "".join(capfd.readouterr())
+
+
+def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    import datasetdm.cli as cli
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert run("demo") == 130 and "goes on where it stopped" in capfd.readouterr().err

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import LABELS
+from datasetdm.backbones import Backbone, FeatureConfig
+from datasetdm.errors import DecoderError
+from datasetdm.images import Placement
+from datasetdm.model import CONFIG, WEIGHTS, PDecoder
+from datasetdm.types import Prompt
+
+
+@pytest.fixture
+def decoder(tiny: Backbone) -> PDecoder:
+    torch.manual_seed(0)
+    return PDecoder.for_backbone(tiny, LABELS, ("semantic", "depth"), width=32).eval()
+
+
+def test_saved_and_loaded_it_is_the_same(decoder: PDecoder, tiny: Backbone, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "d")
+    again = PDecoder.load(tmp_path / "d")
+    assert again.config == decoder.config and again.fingerprint() == decoder.fingerprint()
+    assert not again.training
+    latents = tiny.sample([Prompt("a dog")], 1, 1.0)
+    features = tiny.features(latents, ["a dog"], LABELS.names)
+    place = Placement.fit((50, 30), tiny.size)
+    a, b = decoder.annotate(features, [place])[0], again.annotate(features, [place])[0]
+    assert set(a) == {"semantic", "depth"}
+    assert a["semantic"].size == (50, 30)
+    assert (a["semantic"].ids == b["semantic"].ids).all() and (a["depth"].depth == b["depth"].depth).all()
+
+
+def test_files_are_safetensors_and_json_only(decoder: PDecoder, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "d")
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [CONFIG, WEIGHTS]
+    assert json.loads((tmp_path / "d" / CONFIG).read_text())["identity"] == decoder.config.identity
+
+
+def test_weights_and_backbone_make_the_fingerprint(decoder: PDecoder) -> None:
+    before = decoder.fingerprint()
+    with torch.no_grad():
+        next(decoder.parameters()).add_(1e-3)
+    assert decoder.fingerprint() != before
+
+
+def test_another_backbone_is_refused(decoder: PDecoder, tiny: Backbone, mini: Backbone) -> None:
+    decoder.check_backbone(tiny)
+    with pytest.raises(DecoderError, match="fitted on another backbone") as caught:
+        decoder.check_backbone(mini)
+    assert "--backbone" in str(caught.value)
+    decoder.config = dataclasses.replace(decoder.config, features=FeatureConfig(timesteps=(1,)))
+    with pytest.raises(DecoderError, match="in another way"):
+        decoder.check_backbone(tiny)
+
+
+def test_every_feature_is_standardised_once(decoder: PDecoder) -> None:
+    names = [n for n, _ in decoder.normalisers()]
+    used = {n for names in decoder.pixels.names.values() for n in names}
+    used |= {s.name for s in decoder.config.specs if s.kind == "attention"}
+    assert sorted(names) == sorted(used)
+
+
+def test_broken_decoders(decoder: PDecoder, tmp_path: Path) -> None:
+    with pytest.raises(DecoderError, match="no decoder here"):
+        PDecoder.load(tmp_path / "none")
+    decoder.save(tmp_path / "d")
+    (tmp_path / "d" / WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(DecoderError, match="weights cannot be read"):
+        PDecoder.load(tmp_path / "d")
+    (tmp_path / "d" / CONFIG).write_text('{"tasks": []}')
+    with pytest.raises(DecoderError, match=r"config\.json cannot be read"):
+        PDecoder.load(tmp_path / "d")

@@ -1,0 +1,199 @@
+"""What every task promises; a new one is in the table and so in these tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import LABELS, make_sample
+from datasetdm.decoder.pixel import level_widths
+from datasetdm.errors import ConfigError, DataError
+from datasetdm.features import FeatureSpec
+from datasetdm.tasks import TASKS, Head, Task, make_task, sample_pixels
+from datasetdm.tasks.depth import DepthHead
+from datasetdm.tasks.semantic import SemanticHead
+from datasetdm.types import IGNORE, DepthMap, Sample
+
+SPECS = (FeatureSpec("a", 8, 4, "hidden"), FeatureSpec("att", 2, 4, "attention"), FeatureSpec("v", 4, 1, "vae"))
+SIDE = 32
+WIDTHS = level_widths(SPECS, SIDE, 32)
+
+
+@pytest.fixture(params=sorted(TASKS))
+def task(request: pytest.FixtureRequest) -> Task:
+    return make_task(request.param)
+
+
+def square(seed: int = 0) -> Sample:
+    return make_sample("k", (SIDE, SIDE), seed)
+
+
+def inputs(batch: int = 2) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    torch.manual_seed(0)
+    pyramid = {s: torch.randn(batch, w, SIDE // s, SIDE // s) for s, w in WIDTHS.items()}
+    return pyramid, {"att": torch.rand(batch, len(LABELS), 2, 8, 8)}, torch.randn(len(LABELS), 12)
+
+
+def targets(task: Task, samples: list[Sample]) -> dict[str, torch.Tensor]:
+    rows = [task.target(s) or {k: np.full((SIDE, SIDE), v) for k, v in task.blank().items()} for s in samples]
+    return {k: torch.stack([torch.from_numpy(np.array(r[k], np.float32)) for r in rows]) for k in task.blank()}
+
+
+def make_head(task: Task) -> Head:
+    torch.manual_seed(0)
+    head = task.head(SPECS, WIDTHS, 12)
+    head.calibrate([square(i) for i in range(3)])
+    return head
+
+
+def test_is_a_task(task: Task) -> None:
+    assert isinstance(task, Task)
+    assert make_task(task.name).name == task.name
+    assert task.meter().better[0] in task.meter().compute()
+
+
+def test_outputs_are_dense_and_record_fits_the_picture(task: Task) -> None:
+    head = make_head(task).eval()
+    out = head(*inputs(), {})
+    assert all(v.shape[0] == 2 and v.shape[-2:] == (SIDE, SIDE) for v in out.values())
+    record = task.record(head, {k: v[0].detach() for k, v in out.items()})
+    sample = square()
+    annotated = sample.with_annotations(**{task.name: record})
+    meter = task.meter()
+    meter.update(annotated.annotations[task.name], sample.annotations[task.name], len(LABELS))
+    assert np.isfinite(list(meter.compute().values())).all()
+
+
+def test_perfect_predictions_get_perfect_figures(task: Task) -> None:
+    meter = task.meter()
+    truth = square().annotations[task.name]
+    meter.update(truth, truth, len(LABELS))
+    figure, more = task.meter().better
+    assert meter.compute()[figure] == (1.0 if more else 0.0)
+
+
+def test_target_is_none_without_labels(task: Task) -> None:
+    bare = Sample("k", square().image, LABELS)
+    assert task.target(bare) is None
+    full = task.target(square())
+    assert full is not None and full.keys() == task.blank().keys()
+    assert all(v.shape == (SIDE, SIDE) for v in full.values())
+
+
+def test_unlabelled_samples_teach_nothing(task: Task) -> None:
+    head = make_head(task)
+    bare = Sample("k", square().image, LABELS)
+    loss = task.loss(head, head(*inputs(), {}), targets(task, [bare, bare]))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(p.grad is None or not p.grad.abs().any() for p in head.parameters())
+
+
+def test_learning_a_picture_by_heart(task: Task) -> None:
+    """From features that hold the answer, every head must find it."""
+    samples = [square(i) for i in range(2)]
+    truth = targets(task, samples)
+    head = make_head(task)
+    pyramid, maps, text = inputs()
+    for value in truth.values():
+        for channel, level in enumerate(value.unique()[:6]):
+            pyramid[1][:, channel] = (value == level).float() * 3
+    pyramid[1][:, 8] = truth[next(iter(truth))].clamp(0.1, 99).log() if task.name == "depth" else pyramid[1][:, 8]
+    optimiser = torch.optim.Adam(head.parameters(), 1e-2)
+    first = last = float("nan")
+    for step in range(120):
+        loss = task.loss(head, head(pyramid, maps, text, {}), truth)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        last = float(loss.detach())
+        first = last if step == 0 else first
+    assert last < 0.45 * first
+
+
+def test_unknown_task() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'semantic'|unknown task"):
+        make_task("semantics")
+
+
+def test_sample_pixels_takes_the_same_pixels_of_everything() -> None:
+    x = torch.arange(2 * 16 * 16.0).view(2, 1, 16, 16)
+    out, target = sample_pixels({"x": x}, {"y": x[:, 0]}, 50)
+    assert out["x"].shape == (2, 1, 50, 1) and target["y"].shape == (2, 50, 1)
+    assert torch.equal(out["x"][:, 0], target["y"])
+    assert len(target["y"][0].unique()) == 50
+
+
+# ---------------------------------------------------------------------- semantic
+def test_rare_labels_weigh_more_and_the_mean_is_one() -> None:
+    head = make_head(make_task("semantic"))
+    assert isinstance(head, SemanticHead)
+    ids = np.concatenate([square(i).annotations["semantic"].ids.ravel() for i in range(3)])
+    share = np.bincount(ids, minlength=3) / len(ids)
+    assert head.weights[1] > head.weights[0] and share[1] < share[0]
+    assert float((head.weights * torch.tensor(share)).sum()) == pytest.approx(1, rel=1e-4)
+
+
+def test_temperature_lowers_false_confidence() -> None:
+    head = make_head(make_task("semantic"))
+    assert isinstance(head, SemanticHead)
+    truth = torch.zeros(1, SIDE, SIDE)
+    truth[:, ::2] = 1
+    overconfident = torch.zeros(1, 3, SIDE, SIDE)
+    overconfident[:, 0] = 12
+    head.tune([{"semantic": overconfident}], [{"semantic": truth}])
+    assert float(head.temperature) == 4
+    right = torch.nn.functional.one_hot(truth.long(), 3).movedim(-1, 1) * 12.0
+    head.tune([{"semantic": right}], [{"semantic": truth}])
+    assert float(head.temperature) == 0.5
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    task, head = make_task("semantic"), make_head(make_task("semantic"))
+    logits = torch.randn(1, 3, 4, 4)
+    truth = torch.randint(0, 3, (1, 4, 4)).float()
+    truth[:, :2] = IGNORE
+    torch.manual_seed(0)
+    a = task.loss(head, {"semantic": logits}, {"semantic": truth})
+    changed = logits.clone()
+    changed[:, :, :2] = 99
+    torch.manual_seed(0)
+    assert torch.allclose(a, task.loss(head, {"semantic": changed}, {"semantic": truth}))
+
+
+# ---------------------------------------------------------------------- depth
+def test_depth_is_calibrated_on_valid_pixels_only() -> None:
+    head = make_head(make_task("depth"))
+    assert isinstance(head, DepthHead)
+    records = [square(i).annotations["depth"] for i in range(3)]
+    logs = np.log(np.concatenate([r.depth[r.valid] for r in records]))
+    assert float(head.mean) == pytest.approx(logs.mean(), rel=1e-4)
+    assert float(head.std) == pytest.approx(logs.std(), rel=1e-4)
+
+
+def test_zoomed_things_are_nearer() -> None:
+    out = make_task("depth").zoomed("depth", torch.tensor([[4.0, 0.0, -1.0]]), 2.0)
+    assert out.tolist() == [[2.0, 0.0, -1.0]]
+
+
+def test_relative_depth_stays_relative() -> None:
+    task, head = make_task("depth"), DepthHead(WIDTHS, 12)
+    base = square()
+    rows = [
+        base.with_annotations(
+            depth=DepthMap(np.random.default_rng(0).random((SIDE, SIDE)), np.ones((SIDE, SIDE), bool), u)
+        )
+        for u in ("relative", "metre")
+    ]
+    head.calibrate(rows[:1])
+    out = {k: v[0].detach() for k, v in head(*inputs(), {}).items()}
+    assert task.record(head, out).unit == "relative"
+    with pytest.raises(DataError, match="some is relative"):
+        head.calibrate(rows)
+
+
+def test_depth_without_a_valid_pixel() -> None:
+    nothing = DepthMap(np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE), bool))
+    with pytest.raises(DataError, match="no sample has valid depth"):
+        DepthHead(WIDTHS, 12).calibrate([square().with_annotations(depth=nothing)])
