@@ -1,0 +1,1 @@
+"""Everything in a scene but its things."""
