@@ -259,3 +259,14 @@ def test_timesteps_are_checked(tiny_folder: Path) -> None:
     for steps in ((), (1000,), (-1,)):
         with pytest.raises(ConfigError, match="timesteps"):
             load_backbone(str(tiny_folder), config=FeatureConfig(timesteps=steps))
+
+
+def test_the_mini_encoder_tells_its_labels_apart(mini: Backbone) -> None:
+    """Bare words came out of its text encoder all alike; in a sentence, with their embeddings, they do not."""
+    from datasetdm.readers.mini import LABELS as WORLD
+
+    latents = mini.sample(PROMPTS[:1], 1, 1.0)
+    text = mini.features(latents, [""], WORLD.names).text.float()
+    text = torch.nn.functional.normalize(text - text.mean(0), dim=1)
+    alike = text @ text.T - 2 * torch.eye(len(text))
+    assert float(alike.max()) < 0.95

@@ -28,7 +28,7 @@ class ScaleVotes(nn.Module):
         self.slope = nn.Linear(REGION, hidden, bias=False)
         self.vote = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 2))
 
-    def forward(self, masks: Float[Tensor, "b l h w"], text: Float[Tensor, "l d"]) -> Float[Tensor, b]:
+    def forward(self, masks: Float[Tensor, "b l h w"], text: Float[Tensor, "l d"]) -> Float[Tensor, "b"]:
         """masks: probabilities of the labels at every pixel."""
         stats, area = describe_regions(masks.float())
         words = self.words(text.float())[None]
