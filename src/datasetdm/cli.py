@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
+from datasetdm import __version__
 from datasetdm.errors import ConfigError, DatasetDMError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 app = App(
     name="datasetdm",
     help="A hundred labelled images and a frozen text-to-image model in, as many annotated images as you need out.",
-    version="0.1.0",
+    version=__version__,
     config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
 )
 

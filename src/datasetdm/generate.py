@@ -74,6 +74,8 @@ class DatasetGenerator:
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
         self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)
+        self._fingerprint = self.decoder.fingerprint()
+        self._origin = {"backbone": self.backbone.identity[:12], "decoder": self._fingerprint[:12]}
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class DatasetGenerator:
             "steps": self.steps,
             "guidance": self.guidance,
             "backbone": self.backbone.identity,
-            "decoder": self.decoder.fingerprint(),
+            "decoder": self._fingerprint,
             "tasks": list(self.decoder.config.tasks),
         }
 
@@ -104,16 +106,10 @@ class DatasetGenerator:
         features = self.backbone.features(latents, [p.text for p in prompts], self.labels.names)
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
         records = self.decoder.annotate(features, places)
+        rows = enumerate(zip(to_uint8(features.images), prompts, records, strict=True), first)
         return [
-            Sample(
-                f"{first + i:08d}",
-                picture,
-                self.labels,
-                prompt,
-                record,
-                {"index": first + i, "backbone": self.backbone.name},
-            )
-            for i, (picture, prompt, record) in enumerate(zip(to_uint8(features.images), prompts, records, strict=True))
+            Sample(f"{i:08d}", picture, self.labels, prompt, record, {"index": i, **self._origin})
+            for i, (picture, prompt, record) in rows
         ]
 
     def samples(self, start: int = 0) -> Iterator[Sample]:

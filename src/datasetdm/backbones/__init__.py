@@ -149,13 +149,18 @@ def resolve(name: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    from diffusers import DiffusionPipeline
+    from datasetdm.backbones.quiet import quiet
+
+    def download() -> str:
+        from diffusers import DiffusionPipeline
+
+        return str(DiffusionPipeline.download(hub_id, use_safetensors=True))
 
     try:
-        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True))
+        return Path(quiet(download))
     except (OSError, ValueError) as e:  # every hub and network error is one of these
         raise BackboneError(
-            f"cannot get {hub_id} from the Hugging Face hub: {str(e).strip().splitlines()[0]}",
+            f"cannot get {hub_id} from the Hugging Face hub: {str(e).strip().splitlines()[0][:160]}",
             where=f"https://huggingface.co/{hub_id}",
             expected="a public repository, or a gated one whose licence you accepted, with safetensors weights",
             remedy="check the id and the network; if it is gated, accept its licence there and set HF_TOKEN",

@@ -7,11 +7,10 @@ between its queries and each label's own words, and from the VAE decoder's activ
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasetdm.backbones import FeatureConfig, folder_identity
+from datasetdm.backbones.quiet import quiet
 from datasetdm.errors import BackboneError, ConfigError
 from datasetdm.features import Capture, Features, FeatureSpec
 from datasetdm.types import Prompt
 
-T = TypeVar("T")
 SENTENCE = "a photo of a {}"
 """What a label's words are read in (Radford et al. 2021 found it to help CLIP)."""
 
@@ -134,9 +133,9 @@ class UNetBackbone:
             noise = torch.randn((1, *latents.shape[1:]), generator=torch.Generator("cpu").manual_seed(0))
             noise = noise.to(latents).expand_as(latents)
             steps = torch.full((len(latents),), t, device=latents.device)
-            forward: Any = _quiet(lambda: DDIMScheduler.from_config(config))
+            forward: Any = quiet(lambda: DDIMScheduler.from_config(config))
             return forward.add_noise(latents, noise, steps)
-        scheduler: Any = _quiet(lambda: DDIMInverseScheduler.from_config(config, clip_sample=False))
+        scheduler: Any = quiet(lambda: DDIMInverseScheduler.from_config(config, clip_sample=False))
         scheduler.set_timesteps(self.config.inversion_steps, device=latents.device)
         x = latents
         for now in scheduler.timesteps[scheduler.timesteps <= t]:
@@ -220,7 +219,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
         )
 
     try:
-        return _quiet(load)
+        return quiet(load)
     except Exception as e:  # diffusers, safetensors and transformers raise many kinds for damaged folders
         raise BackboneError(
             f"the pipeline cannot be loaded: {str(e).strip().splitlines()[0]}",
@@ -228,25 +227,3 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
             expected="a complete StableDiffusionPipeline folder with safetensors weights",
             remedy="download or save the pipeline again (use_safetensors=True)",
         ) from e
-
-
-def _quiet(call: Callable[[], T]) -> T:
-    """Run a library call without its bars and its advice (missing torchvision, unused configuration keys)."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return call()
-    finally:
-        for library, level, bar in zip(libraries, levels, bars, strict=True):
-            library.set_verbosity(level)
-            if bar:
-                library.enable_progress_bar()

@@ -1,0 +1,48 @@
+"""The README's pictures, from a demo's store: python docs/make_pictures.py [demo/store]"""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasetdm.store import Store
+from datasetdm.types import DepthMap, Sample, SemanticMap
+from datasetdm.viewer import paint
+
+HERE = Path(__file__).parent
+EDGE = 4
+
+
+def triple(sample: Sample, colours: np.ndarray) -> np.ndarray:
+    """Picture, semantic map over it, depth: u8[h 3w 3]."""
+    semantic, depth = sample.annotations["semantic"], sample.annotations["depth"]
+    assert isinstance(semantic, SemanticMap) and isinstance(depth, DepthMap)
+    labels = paint.paint_semantic(semantic, colours)[..., :3]
+    mixed = (0.35 * sample.image + 0.65 * labels).astype(np.uint8)
+    far = paint.paint_depth(depth)
+    distance = np.where(far[..., 3:] > 0, far[..., :3], np.uint8(230))
+    return np.concatenate([sample.image, mixed, distance], 1)
+
+
+def grid(tiles: list[np.ndarray], columns: int) -> Image.Image:
+    """Tiles with a white edge."""
+    framed = [np.pad(t, ((0, EDGE), (0, EDGE), (0, 0)), constant_values=255) for t in tiles]
+    rows = [np.concatenate(framed[i : i + columns], 1) for i in range(0, len(framed), columns)]
+    return Image.fromarray(np.concatenate(rows))
+
+
+def main() -> None:
+    """Write docs/demo.webp (eight annotated pictures) and docs/mini.webp (8 x 8 pictures), the first of the store."""
+    store = Store(sys.argv[1] if len(sys.argv) > 1 else "demo/store")
+    samples = list(islice(store, 64))
+    colours = paint.label_colours(store.labels)
+    grid([triple(s, colours) for s in samples[:10]], 2).save(HERE / "demo.webp", quality=90)
+    grid([s.image for s in samples], 8).save(HERE / "mini.webp", quality=90)
+
+
+if __name__ == "__main__":
+    main()
