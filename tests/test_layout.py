@@ -16,47 +16,14 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "datasetdm"
 
 ORDER = [
-    "errors",
-    "types",
-    "files",
-    "settings",
-    "codecs",
-    "prompts",
-    "metrics",
-    "store",
-    "readers",
-    "exporters",
-    "viewer",
-    "features",
-    "images",
-    "augment",
-    "backbones",
-    "decoder",
-    "tasks",
-    "model",
-    "evaluate",
-    "fit",
-    "generate",
-    "progress",
-    "demo",
-    "cli",
-]
+    "errors", "types", "files", "settings", "codecs", "prompts", "metrics", "store", "readers", "exporters", "viewer",
+    "features", "images", "augment", "backbones", "decoder", "tasks", "model", "evaluate", "fit", "generate", "progress",
+    "demo", "cli",
+]  # fmt: skip
 """A part may import those before it (and itself)."""
 
 NEVER_MEET = [("backbones", "tasks"), ("backbones", "decoder"), ("readers", "exporters")]
-NO_TORCH = [
-    "errors",
-    "types",
-    "files",
-    "settings",
-    "codecs",
-    "prompts",
-    "metrics",
-    "store",
-    "readers",
-    "exporters",
-    "viewer",
-]
+NO_TORCH = ORDER[: ORDER.index("viewer") + 1]
 
 
 def imports() -> dict[str, set[str]]:

@@ -38,7 +38,7 @@ def demo(
     count: int = 64,
     seed: int = 0,
     prompts: Texts | None = None,
-    out: Path = Path("demo"),
+    out: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Everything once, with the embedded model: generate, store, export to COCO, gallery.
@@ -54,12 +54,13 @@ def demo(
     prompts
         A file with one prompt a line, or prompts; without them a small grammar composes some.
     out
-        Folder for `store/`, `coco/` and `gallery.html`.
+        Folder for `store/`, `coco/` and `gallery.html`; default `demo`, with --fit `demo-fit`.
     """
     from datasetdm.demo import run
 
     _positive(count=count)
-    print(run(fit=fit, count=count, seed=seed, prompts=prompts, out=out, device=device))
+    folder = out or Path("demo-fit" if fit else "demo")
+    print(run(fit=fit, count=count, seed=seed, prompts=prompts, out=folder, device=device))
 
 
 @app.command

@@ -45,7 +45,7 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: tuple[str, ...] = ("semantic", "depth")
-    steps: int = Field(900, ge=1)
+    steps: int = Field(600, ge=1)
     batch: int = Field(16, ge=1)
     variants: int = Field(6, ge=1)
     held_out: float = Field(0.1, ge=0, lt=1)

@@ -46,7 +46,7 @@ class DepthMeter:
     Pixels that the prediction calls invalid are compared with its depth of 0.
     """
 
-    better = ("absrel", False)
+    better = ("delta1", True)
     figures = ("absrel", "delta1", "rmse", "absrel_scaled", "delta1_scaled")
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """An offline grammar for prompts: things in places, in some number, colour and light.
 
-A grammar is a JSON file: `places` maps a place to its phrases and the things found there, `colours` a thing to its
-colours, `lights` the endings of a sentence. The mini world's lies beside its backbone.
+A grammar is a JSON file: `places` maps a place to its phrases, the things found there and its kind of light, `colours` a
+thing to its colours, `lights` a kind of light to the endings of a sentence. The mini world's comes with the package.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,9 @@ _OPENINGS = ("a photo of ", "a photo of ", "a picture of ", "")
 class Grammar:
     """What can be drawn, where, and in which words."""
 
-    places: Mapping[str, Mapping[str, list[str]]]
+    places: Mapping[str, Mapping[str, Any]]
     colours: Mapping[str, list[str]]
-    lights: list[str]
+    lights: Mapping[str, list[str]]
 
     @classmethod
     def load(cls, path: Path = MINI) -> Grammar:
@@ -35,18 +36,23 @@ class Grammar:
 
     def compose(self, count: int, seed: int = 0) -> list[str]:
         """`count` prompts that go round all places and their things; prompt `i` depends on the seed and `i` alone."""
-        return [self._one(np.random.default_rng((seed, i)), i) for i in range(count)]
+        return [self._one(seed, i) for i in range(count)]
 
-    def _one(self, rng: np.random.Generator, index: int) -> str:
+    def _one(self, seed: int, index: int) -> str:
+        rng = np.random.default_rng((seed, index))
         turn, place_number = divmod(index, len(self.places))
         place = self.places[list(self.places)[place_number]]
-        things = sorted(set(place["things"]))
+        things: list[str] = np.random.default_rng((seed, place_number)).permutation(place["things"]).tolist()
         first, others = things[turn % len(things)], things[: turn % len(things)] + things[turn % len(things) + 1 :]
         phrase = self._thing(first, rng)
         if others and rng.random() < 0.35:
             link = rng.choice(["and", "next to", "in front of", "to the left of"])
             phrase += f" {link} {self._thing(str(rng.choice(others)), rng, single=True)}"
-        words = (rng.choice(_OPENINGS) + phrase, rng.choice(place["phrases"]), rng.choice([*self.lights, ""]))
+        words = (
+            rng.choice(_OPENINGS) + phrase,
+            rng.choice(place["phrases"]),
+            rng.choice([*self.lights[place["lights"]], ""]),
+        )
         return " ".join(" ".join(map(str, words)).split())
 
     def _thing(self, thing: str, rng: np.random.Generator, single: bool = False) -> str:

@@ -60,7 +60,7 @@ def _card(sample: Sample, colours: np.ndarray) -> dict[str, Any]:
                 facts.append(f"depth {near:.1f} to {far:.1f} {'m' if record.unit == 'metre' else '(relative)'}")
             case Instances():
                 layers["instance"] = _uri(paint.paint_instances(record))
-                facts.append(f"{len(record)} objects")
+                facts.append("1 object" if len(record) == 1 else f"{len(record)} objects")
             case Keypoints():
                 seen = np.argwhere(record.visibility > 0)
                 points = [
