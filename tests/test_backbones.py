@@ -269,4 +269,4 @@ def test_the_mini_encoder_tells_its_labels_apart(mini: Backbone) -> None:
     text = mini.features(latents, [""], WORLD.names).text.float()
     text = torch.nn.functional.normalize(text - text.mean(0), dim=1)
     alike = text @ text.T - 2 * torch.eye(len(text))
-    assert float(alike.max()) < 0.95
+    assert float(alike.max()) < 0.97

@@ -102,6 +102,8 @@ MISTAKES = {
     "no store": (["view", "nope"], "no store here"),
     "unknown export": (["export", "STORE", "--format", "coca", "--out", "o"], "did you mean 'coco'?"),
     "count 0": (["demo", "--count", "0"], "at least 1"),
+    "seed": (["demo", "--seed", "-1"], "--seed -1"),
+    "batch 0": (["generate", "--prompts", "x", "--count", "1", "--out", "o", "--batch", "0"], "batch"),
     "timesteps": (["fit", "--data", "mini:train", "--timesteps", "x", "--out", "o"], "whole number"),
     "device": (["demo", "--device", "tpu9"], "device 'tpu9'"),
 }
@@ -138,11 +140,22 @@ def test_settings_from_file_and_environment(
     assert run("view", "x") == 2 and "limitt" in "".join(capfd.readouterr())
 
 
-def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    import datasetdm.cli as cli
+def test_interrupt_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    import datasetdm.store as store
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupt)
-    assert run("demo") == 130 and "goes on where it stopped" in capfd.readouterr().err
+    monkeypatch.setattr(store, "read_meta", interrupt)
+    assert run("view", str(tmp_path)) == 130 and "goes on where it stopped" in capfd.readouterr().err
+
+
+def test_demo_leaves_a_users_coco_folder_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "coco" / "annotations" / "instances.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"info": {"description": "COCO 2017"}}')
+    assert run("demo", "--count", "1", "--out", str(tmp_path), "--device", "cpu") == 2
+    assert "taken by something" in capfd.readouterr().err and "COCO 2017" in mine.read_text()
+    from datasetdm.demo import _is_ours
+
+    assert not _is_ours(tmp_path / "coco") and not _is_ours(tmp_path)

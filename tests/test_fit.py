@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from conftest import LABELS, make_sample
 from datasetdm.backbones import Backbone
@@ -126,10 +129,14 @@ def test_output_folders_are_not_overwritten(samples: list[Sample], tiny: Backbon
 
 
 def test_settings_are_checked(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'steps'|unknown setting"):
+    with pytest.raises(ConfigError, match="did you mean 'steps'"):
         fit(Given(samples), tmp_path / "d", backbone=tiny, step=3)
     with pytest.raises(ConfigError, match="batch"):
         fit(Given(samples), tmp_path / "d", backbone=tiny, batch=0)
+    with pytest.raises(ConfigError, match="seed"):
+        fit(Given(samples), tmp_path / "d", backbone=tiny, seed=-1)
+    with pytest.raises(ConfigError, match="tasks"):
+        fit(Given(samples), tmp_path / "d", backbone=tiny, tasks=())
     with pytest.raises(ConfigError, match="unknown task 'dept'"):
         fit(Given(samples), tmp_path / "d", backbone=tiny, tasks=("dept",))
     assert not (tmp_path / "d").exists()
@@ -151,6 +158,43 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
         fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
     assert "where:    samples 0000" in str(caught.value)
     assert (tmp_path / "d" / "work" / "checkpoint.safetensors").exists()
+
+
+def test_a_full_disk_stops_a_fit_with_one_clear_error(
+    samples: list[Sample], tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasetdm.tensors as tensors
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
+    assert sorted(p.name for p in (tmp_path / "d" / "work").iterdir()) == ["recipe.json"]
+    monkeypatch.undo()
+    assert fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK).config.fitted
+
+
+def test_other_label_names_are_another_fit(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
+    next(iter_fit(Given(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)))
+    renamed = Labels(("heaven", "dog", "grass"))
+    others = [Sample(s.key, s.image, renamed, s.prompt, s.annotations) for s in samples]
+    with pytest.raises(OutputError, match="another, unfinished fit"):
+        fit(Given(others), tmp_path / "d", backbone=tiny, **QUICK)
+
+
+def test_figures_of_other_labels_are_refused(samples: list[Sample], tiny: Backbone) -> None:
+    decoder = PDecoder.for_backbone(tiny, Labels(("dog", "sky", "grass")), ("semantic",), width=32).eval()
+    with pytest.raises(DataError, match="labels are not the decoder's"):
+        evaluate(decoder, tiny, samples[:1])
+
+
+def test_only_maps_that_are_read_are_kept(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
+    list(itertools.islice(iter_fit(Given(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)), 2))
+    kept = load_file(next((tmp_path / "d" / "work").glob("0*.safetensors")))
+    decoder = PDecoder.for_backbone(tiny, LABELS, ("semantic",), width=32)
+    assert {k[4:] for k in kept if k.startswith("map.")} == {n for n, _ in decoder.normalisers()}
 
 
 def test_labels_follow_the_data(tiny: Backbone, tmp_path: Path) -> None:

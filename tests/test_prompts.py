@@ -18,6 +18,13 @@ def test_files_and_words(tmp_path: Path) -> None:
     assert read_prompts(["a dog", " ", "a cat"]) == ["a dog", "a cat"]
 
 
+def test_long_prompts_are_no_files_and_marks_are_no_words(tmp_path: Path) -> None:
+    long = "a dog " * 100
+    assert read_prompts([long]) == [long.strip()]
+    (tmp_path / "bom.txt").write_text("# mine\na dog\n", encoding="utf-8-sig")
+    assert read_prompts([str(tmp_path / "bom.txt")]) == ["a dog"]
+
+
 def test_bad_prompts(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("# nothing\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")

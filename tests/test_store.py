@@ -5,12 +5,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import LABELS, make_sample
 from datasetdm.errors import StoreError
-from datasetdm.store import META, Store, Writer, shard_path, write_store
-from datasetdm.types import IGNORE, DepthMap, Sample, SemanticMap
+from datasetdm.store import META, SCHEMA, Store, Writer, shard_path, write_store
+from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
 
 
 def test_round_trip_keeps_everything(samples: list[Sample], tmp_path: Path) -> None:
@@ -79,6 +81,47 @@ def test_folders_that_are_no_store(tmp_path: Path) -> None:
     (tmp_path / META).write_text('{"format": "something"}')
     with pytest.raises(StoreError):
         Store(tmp_path)
+
+
+def test_a_store_keeps_to_its_labels_and_is_written_once(samples: list[Sample], tmp_path: Path) -> None:
+    write_store(samples[:2], tmp_path / "s", LABELS)
+    with pytest.raises(StoreError, match="a store here already"):
+        write_store(samples[:2], tmp_path / "s", LABELS)
+    other = make_sample("o", labels=Labels(("a", "b", "c")))
+    with pytest.raises(StoreError, match="other labels"):
+        write_store([other], tmp_path / "t", LABELS)
+
+
+def test_no_objects_no_keypoints(tmp_path: Path) -> None:
+    sample = make_sample()
+    h, w = sample.size
+    none = {
+        "instance": Instances(np.zeros((0, h, w), bool), np.zeros(0, int)),
+        "keypoints": Keypoints(np.zeros((0, 0, 2)), np.zeros((0, 0)), ()),
+    }
+    empty = Sample("k", sample.image, LABELS, None, none)
+    write_store([empty], tmp_path / "s", LABELS)
+    assert Store(tmp_path / "s")[0].digest() == empty.digest()
+
+
+def test_leftovers_of_a_kill_do_not_block(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / f".{META}.abc.tmp").write_text("{")
+    assert write_store([make_sample()], tmp_path / "s", LABELS) == 1
+
+
+def test_damaged_rows_and_meta(samples: list[Sample], tmp_path: Path) -> None:
+    write_store(samples[:2], tmp_path / "s", LABELS)
+    path = shard_path(tmp_path / "s", 0)
+    rows = pq.read_table(path).to_pylist()
+    rows[1]["image"]["bytes"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    with pytest.raises(StoreError, match="damaged"):
+        list(Store(tmp_path / "s"))
+    meta = json.loads((tmp_path / "s" / META).read_text())
+    (tmp_path / "s" / META).write_text(json.dumps(meta | {"shard_size": "many"}))
+    with pytest.raises(StoreError, match="cannot be read"):
+        Store(tmp_path / "s")
 
 
 def test_damage_is_found(samples: list[Sample], tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_labels_refuse(names: tuple[str, ...], what: str) -> None:
         ("hotdogs and dogma", ()),
         ("the sky, nothing else", ("sky",)),
         ("cloudy skies", ("sky",)),
+        ("two skys", ("sky",)),
     ],
 )
 def test_labels_named_in_text(text: str, found: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ app = App(
     name="datasetdm",
     help="A hundred labelled images and a frozen text-to-image model in, as many annotated images as you need out.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
 )
 
@@ -58,7 +59,7 @@ def demo(
     """
     from datasetdm.demo import run
 
-    _positive(count=count)
+    _positive(count=count, seed=seed + 1)
     folder = out or Path("demo-fit" if fit else "demo")
     print(run(fit=fit, count=count, seed=seed, prompts=prompts, out=folder, device=device))
 
@@ -163,7 +164,7 @@ def generate(
         backbone=backbone,
         device=device,
         seed=seed,
-        batch=batch or default_batch(out, count),
+        batch=default_batch(out, count) if batch is None else batch,
         steps=steps,
         guidance=guidance,
         labels=tuple(_items(labels)) if labels else None,
@@ -180,6 +181,7 @@ def evaluate(
     data: str,
     images: Path | None = None,
     decoder: str = "mini",
+    backbone: str | None = None,
     captions: bool = True,
     device: str = "auto",
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -190,6 +192,8 @@ def evaluate(
     ----------
     data
         FORMAT:PATH: `mini:test`, `coco:annotations.json`, `store:DIR`.
+    backbone
+        Default: the one that the decoder was fitted on.
     captions
         Read every picture under its own caption, as when it was generated; else under none.
     json_path
@@ -200,7 +204,7 @@ def evaluate(
     from datasetdm.progress import track
     from datasetdm.readers import read
 
-    model, frozen = _load_pair(decoder, device)
+    model, frozen = _load_pair(decoder, backbone, device)
     reader = read(data, images)
     figures = measure(model, frozen, track(reader, "evaluate", len(reader)), captions)
     if json_path:
@@ -250,15 +254,15 @@ def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
     print(path.resolve())
 
 
-def _load_pair(decoder: str, device: str) -> tuple[PDecoder, Backbone]:
+def _load_pair(decoder: str, backbone: str | None, device: str) -> tuple[PDecoder, Backbone]:
     """A decoder and the backbone that it was fitted on."""
     from datasetdm.backbones import load_backbone
     from datasetdm.model import PDecoder
 
     model = PDecoder.load(decoder)
-    frozen = load_backbone(model.config.backbone, config=model.config.features, device=device)
+    frozen = load_backbone(backbone or model.config.backbone, config=model.config.features, device=device)
     model.check_backbone(frozen)
-    return model.to(getattr(frozen, "device", "cpu")), frozen
+    return model.to(frozen.device), frozen
 
 
 def _items(text: str) -> list[str]:
@@ -287,7 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
     except cyclopts.CycloptsError:
         raise SystemExit(2) from None  # cyclopts has said what was wrong
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted: the same fit or generate command goes on where it stopped", file=sys.stderr)
         raise SystemExit(130) from None
 
 

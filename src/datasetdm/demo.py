@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasetdm.backbones import load_backbone
+from datasetdm.exporters.coco import DESCRIPTION
 from datasetdm.fit import FitConfig
 from datasetdm.generate import DatasetGenerator
 from datasetdm.model import CONFIG
@@ -30,7 +32,7 @@ def run(*, fit: bool, count: int, seed: int, prompts: Sequence[str] | None, out:
     generator = DatasetGenerator(texts, decoder=decoder, device=device, seed=seed, batch=min(16, count))
     generate_with_bars(generator, out / "store", count)
     store = Store(out / "store")
-    if (out / "coco" / "annotations").is_dir():
+    if _is_ours(out / "coco"):
         shutil.rmtree(out / "coco")  # an earlier demo's; everything in it follows from the store
     export_with_bars(store, "coco", out / "coco")
     page = (out / "gallery.html").resolve()
@@ -39,6 +41,15 @@ def run(*, fit: bool, count: int, seed: int, prompts: Sequence[str] | None, out:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit / 1024
     console.print(f"{len(store)} annotated pictures in {time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB")
     return page
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a COCO folder was written by this software."""
+    try:
+        content = json.loads((folder / "annotations" / "instances.json").read_text(encoding="utf-8"))
+        return content["info"]["description"] == DESCRIPTION
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _fit(folder: Path, device: str) -> Path:

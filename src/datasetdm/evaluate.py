@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from datasetdm.backbones import Backbone
+from datasetdm.errors import DataError
 from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder
 from datasetdm.types import Sample
@@ -35,7 +36,15 @@ def evaluate(
     """Figures of every task of the decoder that the samples have labels for, by task name."""
     meters = {name: task.meter() for name, task in decoder.tasks.items()}
     seen: set[str] = set()
+    own = decoder.config.labels.names
     for given, predicted in annotate(decoder, backbone, samples, captions):
+        if given.labels.names != own and "semantic" in meters.keys() & given.annotations.keys():
+            raise DataError(
+                "the data's labels are not the decoder's",
+                where=f"sample {given.key!r}, labels {', '.join(given.labels.names[:6])}, ...",
+                expected=f"{len(own)} labels in this order: {', '.join(own[:6])}, ...",
+                remedy="use data with the labels that the decoder was fitted on",
+            )
         for name in meters.keys() & given.annotations.keys():
             seen.add(name)
             meters[name].update(predicted.annotations[name], given.annotations[name], len(given.labels))

@@ -48,6 +48,13 @@ def atomic(path: Path) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def occupied(folder: Path) -> bool:
+    """Whether something is there that a new output would overwrite; leftovers of a killed `atomic` do not count."""
+    if not folder.exists():
+        return False
+    return not folder.is_dir() or any(not (p.name.startswith(".") and p.suffix == ".tmp") for p in folder.iterdir())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or none of it."""
     with atomic(path) as temporary:

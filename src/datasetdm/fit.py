@@ -18,20 +18,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datasetdm.augment import augment
 from datasetdm.backbones import Backbone, load_backbone
+from datasetdm.cache import FeatureCache, by_task, caption, load_batch, target_maps
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DataError, OutputError
 from datasetdm.evaluate import evaluate
-from datasetdm.files import atomic, safe_name, write_json, writing
+from datasetdm.files import occupied, write_json
 from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
 from datasetdm.tasks import make_task
+from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
 
@@ -44,7 +44,7 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tasks: tuple[str, ...] = ("semantic", "depth")
+    tasks: tuple[str, ...] = Field(("semantic", "depth"), min_length=1)
     steps: int = Field(600, ge=1)
     batch: int = Field(16, ge=1)
     variants: int = Field(6, ge=1)
@@ -54,7 +54,7 @@ class FitConfig(BaseModel):
     width: int = Field(128, ge=32)
     evaluate_every: int = Field(100, ge=1)
     caption_dropout: float = Field(0.0, ge=0, le=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,28 @@ def iter_fit(
     """`fit` as a generator that says how far it is."""
     config, out = config or FitConfig(), Path(out)
     reader = read(data) if isinstance(data, str) else data
-    frozen = load_backbone(backbone) if isinstance(backbone, str) else backbone
     for name in config.tasks:
         make_task(name)
-    samples = _usable(list(reader), config.tasks)
-    kept, held = split(samples, config.held_out, config.seed)
-    recipe = _recipe(samples, frozen, config)
-    work = _claim(out, recipe)
+    frozen = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    samples = [_needed(s, config.tasks) for s in reader]
+    kept, held = split([s for s in samples if s.annotations], config.held_out, config.seed)
+    for name in config.tasks:
+        if not any(name in s.annotations for s in kept):
+            raise DataError(
+                f"no sample has a {name} label", expected=f"{name} labels", remedy=f"leave {name} out of --tasks"
+            )
     torch.manual_seed(config.seed)
-    decoder = PDecoder.for_backbone(frozen, reader.labels, config.tasks, config.width)
+    decoder = PDecoder.for_backbone(frozen, reader.labels, config.tasks, config.width).to(frozen.device)
     for head in decoder.heads.values():
         head.calibrate(kept)
-    files = yield from _cache_features(kept, frozen, decoder, config, work)
-    _measure(decoder, files)
-    best = yield from _train(decoder, files, held, frozen, config, work)
-    _tune(best, held, frozen)
+    recipe = _recipe(kept + held, decoder, config)
+    work = _claim(out, recipe)
+    cache = FeatureCache(kept, decoder, work, config.variants, config.batch, config.caption_dropout, config.seed)
+    for done, total in cache.fill(frozen):
+        yield FitProgress("features", done, total)
+    cache.measure()
+    best = yield from _train(cache, held, frozen, config, work)
+    _tune(best, held, frozen, config.batch)
     _finish(best, out, recipe, len(kept), len(held))
 
 
@@ -111,22 +118,22 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     return [s for i, s in enumerate(samples) if i not in out], [samples[i] for i in sorted(out)]
 
 
-def _usable(samples: list[Sample], tasks: Sequence[str]) -> list[Sample]:
-    for name in tasks:
-        if not any(make_task(name).target(s) is not None for s in samples):
-            raise DataError(
-                f"no sample has a {name} label", expected=f"{name} labels", remedy=f"leave {name} out of --tasks"
-            )
-    return [s for s in samples if any(make_task(n).target(s) is not None for n in tasks)]
+def _needed(sample: Sample, tasks: Sequence[str]) -> Sample:
+    """A sample without what the tasks do not learn from (a photograph's instance masks take gigabytes)."""
+    known = {k: v for k, v in sample.annotations.items() if k in tasks and make_task(k).target(sample) is not None}
+    return replace(sample, annotations=known)
 
 
-def _recipe(samples: Sequence[Sample], backbone: Backbone, config: FitConfig) -> dict[str, Any]:
-    data = hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest()
-    captions = hashlib.sha256("\n".join(_caption(s) for s in samples).encode()).hexdigest()
-    features = asdict(backbone.config)
-    value = dict(
-        config=config.model_dump(), data=data, captions=captions, backbone=backbone.identity, features=features
-    )
+def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> dict[str, Any]:
+    """All that the weights depend on, JSON-ready."""
+    value = {
+        "config": config.model_dump(),
+        "data": hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest(),
+        "captions": hashlib.sha256("\n".join(caption(s) for s in samples).encode()).hexdigest(),
+        "labels": decoder.config.labels.names,
+        "backbone": decoder.config.identity,
+        "features": asdict(decoder.config.features),
+    }
     return json.loads(json.dumps(value))
 
 
@@ -142,87 +149,12 @@ def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
             where=out,
             remedy="choose another --out, or delete it",
         )
-    if not mark.exists() and out.exists() and any(out.iterdir()):
+    if not mark.exists() and occupied(out):
         raise OutputError(
             "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
         )
-    with writing(work):
-        work.mkdir(parents=True, exist_ok=True)
     write_json(mark, recipe)
     return work
-
-
-def _caption(sample: Sample) -> str:
-    return sample.prompt.text if sample.prompt else ""
-
-
-# ---------------------------------------------------------------------- features
-def _cache_features(
-    samples: Sequence[Sample], backbone: Backbone, decoder: PDecoder, config: FitConfig, work: Path
-) -> Generator[FitProgress, None, list[Path]]:
-    """One file a variant of a picture: its features and targets. Returns the files."""
-    jobs = [(v, i) for v in range(config.variants) for i in range(len(samples))]
-    files = [work / f"{i:05d}-{safe_name(samples[i].key)}-{v:02d}.safetensors" for v, i in jobs]
-    finest = decoder.config.side // min(decoder.pixels.widths)
-    for start in range(0, len(jobs), config.batch):
-        chunk = range(start, min(start + config.batch, len(jobs)))
-        if not all(files[k].exists() for k in chunk):
-            prepared = [_variant(samples[jobs[k][1]], *jobs[k], decoder, config, finest) for k in chunk]
-            images = torch.cat([p[0] for p in prepared])
-            f = backbone.features(backbone.encode(images), [p[2] for p in prepared], decoder.config.labels.names)
-            for row, k in enumerate(chunk):
-                tensors = {f"map.{n}": x[row].half().cpu() for n, x in f.maps.items()} | prepared[row][1]
-                with atomic(files[k]) as path:
-                    save_file({n: t.contiguous() for n, t in tensors.items()}, path)
-            with atomic(work / "text.safetensors") as path:
-                save_file({"text": f.text.float().cpu().contiguous()}, path)
-        yield FitProgress("features", chunk.stop, len(jobs))
-    return files
-
-
-def _variant(
-    sample: Sample, variant: int, index: int, decoder: PDecoder, config: FitConfig, finest: int
-) -> tuple[Tensor, dict[str, Tensor], str]:
-    """One augmented picture f[1 3 H W], its target maps f[h w] at the decoder's finest stride, and its caption."""
-    place = Placement.fit(sample.size, (decoder.config.side, decoder.config.side))
-    maps = {}
-    for name, task in decoder.tasks.items():
-        own = task.target(sample)
-        for key, blank in task.blank().items():
-            values = np.full(sample.size, blank, np.float32) if own is None else own[key]
-            maps[f"target.{name}.{key}"] = place.map(values, blank)
-    image = place.image(sample.image)
-    rng = np.random.default_rng((config.seed, variant, index))
-    if variant:
-        image, maps, zoom = augment(image, maps, seed=int(rng.integers(2**31)))
-        for name, task in decoder.tasks.items():
-            for key in task.blank():
-                maps[f"target.{name}.{key}"] = task.zoomed(key, maps[f"target.{name}.{key}"], zoom)
-    small = {
-        k: torch.nn.functional.interpolate(m, (finest, finest), mode="nearest-exact")[0, 0] for k, m in maps.items()
-    }
-    caption = "" if rng.random() < config.caption_dropout else _caption(sample)
-    return image, small, caption
-
-
-def _load_batch(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """Feature maps f[b ...] and targets f[b h w] by task."""
-    rows = [load_file(f) for f in files]
-    stacked = {k: torch.stack([r[k] for r in rows]) for k in rows[0]}
-    maps = {k.removeprefix("map."): v for k, v in stacked.items() if k.startswith("map.")}
-    targets: dict[str, dict[str, Tensor]] = {}
-    for key, value in stacked.items():
-        if key.startswith("target."):
-            _, task, name = key.split(".", 2)
-            targets.setdefault(task, {})[name] = value
-    return maps, targets
-
-
-def _measure(decoder: PDecoder, files: Sequence[Path]) -> None:
-    """Standardise every feature over (at most 64 of) the fitting pictures."""
-    rows = [load_file(f) for f in files[:: max(1, len(files) // 64)]]
-    for name, module in decoder.normalisers():
-        module.measure([r[f"map.{name}"] for r in rows])
 
 
 # ---------------------------------------------------------------------- steps
@@ -241,10 +173,8 @@ class _State:
             tensors |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
         for i, s in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in s.items()}
-        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
         numbers = {"step": str(self.step), "score": str(self.score), "figures": json.dumps(self.figures)}
-        with atomic(folder / "checkpoint.safetensors") as path:
-            save_file(tensors, path, metadata=numbers)
+        save_tensors(folder / "checkpoint.safetensors", tensors, numbers)
 
     def load(self, folder: Path) -> None:
         from safetensors import safe_open
@@ -269,19 +199,19 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _train(
-    decoder: PDecoder, files: Sequence[Path], held: Sequence[Sample], backbone: Backbone, config: FitConfig, work: Path
+    cache: FeatureCache, held: Sequence[Sample], backbone: Backbone, config: FitConfig, work: Path
 ) -> Generator[FitProgress, None, PDecoder]:
     """Steps; returns the averaged weights that did best on the held-out pictures (the last, if there are none)."""
-    state = _State(decoder, config)
+    state = _State(cache.decoder, config)
     state.load(work)
-    text = load_file(work / "text.safetensors")["text"]
+    text = cache.text(backbone.device)
     while state.step < config.steps:
-        loss = _step(state, files, text, config)
+        loss = _step(state, cache.files, text, config)
         if state.step % config.evaluate_every == 0 or state.step == config.steps:
             _compare(state, held, backbone)
             state.save(work)
         yield FitProgress("steps", state.step, config.steps, loss, state.figures)
-    state.best.config = replace(decoder.config, fitted={"held_out_figures": state.figures})
+    state.best.config = replace(cache.decoder.config, fitted={"held_out_figures": state.figures})
     return state.best
 
 
@@ -290,7 +220,7 @@ def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig)
     rng = np.random.default_rng((config.seed, state.step))
     chosen = [files[i] for i in rng.integers(len(files), size=config.batch)]
     torch.manual_seed(int(rng.integers(2**31)))
-    maps, targets = _load_batch(chosen)
+    maps, targets = load_batch(chosen, text.device)
     warm, rest = min(1.0, (state.step + 1) / 50), state.step / config.steps
     for group in state.optimiser.param_groups:
         group["lr"] = config.learning_rate * warm * 0.5 * (1 + np.cos(np.pi * rest))
@@ -325,32 +255,32 @@ def _compare(state: _State, held: Sequence[Sample], backbone: Backbone) -> None:
         figure, more = state.average.tasks[name].meter().better
         scores.append(own[figure] if more else -own[figure])
         figures |= {f"{name}.{k}": round(v, 4) for k, v in own.items()}
+    scores = [v for v in scores if np.isfinite(v)]
     score = float(np.mean(scores)) if scores else float(state.step)
     if score >= state.score:
         state.score, state.figures = score, figures | {"step": state.step}
         state.best.load_state_dict(state.average.state_dict())
 
 
-def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone) -> None:
+def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: int) -> None:
     """Let every head set what it sets on held-out predictions (temperatures)."""
-    if not held:
-        return
     canvas = (decoder.config.side, decoder.config.side)
-    places = [Placement.fit(s.size, canvas) for s in held]
-    latents = backbone.encode(stack_images([s.image for s in held], places))
-    f = backbone.features(latents, [_caption(s) for s in held], decoder.config.labels.names)
-    with torch.no_grad(), autocast(latents.device):
-        outputs = decoder.eval()(f.maps, f.text)
-    for name, task in decoder.tasks.items():
-        targets: dict[str, Tensor] = {}
-        for key, blank in task.blank().items():
-            maps = [
-                torch.full((1, 1, *canvas), blank) if (own := task.target(s)) is None else p.map(own[key], blank)
-                for s, p in zip(held, places, strict=True)
-            ]
-            targets[key] = torch.cat(maps)[:, 0]
-        full = {k: upsample(v.float(), canvas) for k, v in outputs[name].items()}
-        decoder.heads[name].tune([full], [targets])
+    outputs: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
+    targets: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
+    for start in range(0, len(held), batch):
+        chunk = held[start : start + batch]
+        places = [Placement.fit(s.size, canvas) for s in chunk]
+        latents = backbone.encode(stack_images([s.image for s in chunk], places))
+        f = backbone.features(latents, [caption(s) for s in chunk], decoder.config.labels.names)
+        with torch.no_grad(), autocast(latents.device):
+            raw = decoder.eval()(f.maps, f.text)
+        maps = [target_maps(decoder, s, p) for s, p in zip(chunk, places, strict=True)]
+        own = by_task({k: torch.cat([m[k] for m in maps])[:, 0].to(latents.device) for k in maps[0]})
+        for name in decoder.tasks:
+            outputs[name].append({k: upsample(v.float(), canvas) for k, v in raw[name].items()})
+            targets[name].append(own[name])
+    for name, head in decoder.heads.items() if held else ():
+        head.tune(outputs[name], targets[name])
 
 
 def _finish(decoder: PDecoder, out: Path, recipe: Mapping[str, Any], kept: int, held: int) -> None:

@@ -70,7 +70,7 @@ class DatasetGenerator:
         self.backbone = load_backbone(name, config=config.features, device=device) if isinstance(name, str) else name
         self.decoder = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
         self.decoder.check_backbone(self.backbone)
-        self.decoder.to(getattr(self.backbone, "device", "cpu")).eval()
+        self.decoder.to(self.backbone.device).eval()
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
         self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)

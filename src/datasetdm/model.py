@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datasetdm.backbones import Backbone, FeatureConfig
@@ -18,9 +18,10 @@ from datasetdm.decoder.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DecoderError
 from datasetdm.features import Features, FeatureSpec
-from datasetdm.files import atomic, write_json
+from datasetdm.files import write_json
 from datasetdm.images import Placement
 from datasetdm.tasks import TASKS, Head, make_task
+from datasetdm.tensors import save_tensors
 from datasetdm.types import Annotation, Labels
 
 BUILTIN = {"mini": Path(__file__).parent / "assets" / "decoder"}
@@ -107,8 +108,7 @@ class PDecoder(nn.Module):
     def save(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors`, the configuration last, so that a folder with one is whole."""
         folder = Path(folder)
-        with atomic(folder / WEIGHTS) as path:
-            save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, path)
+        save_tensors(folder / WEIGHTS, self.state_dict())
         write_json(folder / CONFIG, asdict(self.config))
 
     @classmethod

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from datasetdm.codecs import decode_png, decode_rle, encode_png, encode_rle
 from datasetdm.errors import StoreError
-from datasetdm.files import atomic, write_json, writing
+from datasetdm.files import atomic, occupied, write_json, writing
 from datasetdm.types import Annotation, DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
 
 VERSION = 1
@@ -89,13 +89,20 @@ class Store:
     def __iter__(self) -> Iterator[Sample]:
         for path in self._shards():
             for row in _read_table(path).to_pylist():
-                yield from_row(row, self.labels)
+                yield self._sample(row, path)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard, row = divmod(index, self.meta["shard_size"])
-        return from_row(_read_table(shard_path(self.folder, shard)).slice(row, 1).to_pylist()[0], self.labels)
+        path = shard_path(self.folder, shard)
+        return self._sample(_read_table(path).slice(row, 1).to_pylist()[0], path)
+
+    def _sample(self, row: Mapping[str, Any], path: Path) -> Sample:
+        try:
+            return from_row(row, self.labels)
+        except (OSError, ValueError, KeyError, TypeError, SyntaxError) as e:
+            raise _damaged(path, e) from e
 
 
 class Writer:
@@ -128,7 +135,11 @@ class Writer:
             self._rows = _read_table(shard_path(self.folder, self.written // shard_size)).to_pylist()
 
     def add(self, sample: Sample) -> None:
-        """Append one sample."""
+        """Append one sample of the store's labels."""
+        if sample.labels.names != self.labels.names:
+            raise StoreError(
+                f"sample {sample.key!r} has other labels", where=self.folder, expected="the store's labels"
+            )
         self._rows.append(to_row(sample))
         self._dirty = True
         self.written += 1
@@ -155,6 +166,10 @@ class Writer:
 def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, shard_size: int = 256) -> int:
     """Write samples from anywhere as a new store; returns how many."""
     with Writer(folder, labels, {"source": "samples"}, shard_size) as writer:
+        if writer.written:
+            raise StoreError(
+                "there is a store here already", where=folder, remedy="choose another folder, or delete it"
+            )
         for sample in samples:
             writer.add(sample)
     return writer.written
@@ -167,14 +182,13 @@ def claim(folder: Path, meta: Mapping[str, Any]) -> None:
         StoreError: the folder holds something else, or a store of another recipe.
     """
     if not (folder / META).exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if occupied(folder):
             raise StoreError(
                 "the output place is taken by something that is no store",
                 where=folder,
                 expected="a new or empty folder, or a store of the same recipe",
                 remedy="choose another --out",
             )
-        (folder / "data").mkdir(parents=True, exist_ok=True)
         write_json(folder / META, meta)
         return
     old = read_meta(folder)
@@ -203,7 +217,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads(path.read_text(encoding="utf-8"))
         if meta["format"] != "datasetdm-store" or meta["version"] > VERSION:
             raise StoreError("this store has a newer format", where=path, expected=f"version {VERSION} or older")
-        _ = meta["labels"]["names"], meta["labels"]["synonyms"], meta["shard_size"], meta["recipe"]
+        _ = meta["labels"]["names"] + meta["labels"]["synonyms"], meta["shard_size"] + 1, meta["recipe"].keys()
     except (FileNotFoundError, NotADirectoryError) as e:
         raise StoreError(
             "there is no store here",
@@ -211,7 +225,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
             expected="a folder that `datasetdm generate` wrote",
             remedy="check the path",
         ) from e
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise StoreError(f"dataset.json cannot be read: {e!r}", where=path, remedy="generate the store again") from e
     return meta
 
@@ -240,7 +254,7 @@ def _read_table(path: Path) -> pa.Table:
 
 def _damaged(path: Path, error: Exception) -> StoreError:
     return StoreError(
-        f"a shard is damaged: {str(error).splitlines()[0]}",
+        f"a shard is damaged: {(str(error) or repr(error)).splitlines()[0]}",
         where=path,
         expected="a whole Parquet file",
         remedy="delete the shard and all later ones, then run the same generate command: it goes on from there",
@@ -301,7 +315,8 @@ def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
     if row["keypoints"]:
         value = json.loads(row["keypoints"])
         n = len(value["names"])
-        xy, seen = np.array(value["xy"]).reshape(n, -1, 2), np.array(value["visibility"]).reshape(n, -1)
+        k = len(value["xy"][0]) if n else 0
+        xy, seen = np.array(value["xy"]).reshape(n, k, 2), np.array(value["visibility"]).reshape(n, k)
         annotations["keypoints"] = Keypoints(xy, seen, tuple(tuple(s) for s in value["names"]))
     prompt = None
     if row["prompt"] is not None:

@@ -80,7 +80,7 @@ class Labels:
 def _plural(word: str) -> str:
     """A pattern for a word and its regular English plural."""
     stem = re.escape(word)
-    return f"{stem[:-1]}(?:y|ies)" if word.endswith("y") else f"{stem}(?:s|es)?"
+    return f"{stem[:-1]}(?:y|ys|ies)" if word.endswith("y") else f"{stem}(?:s|es)?"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Backbone(Protocol):
     identity: str
     """SHA-256 of the weight files and configurations that features depend on."""
     config: FeatureConfig
+    device: torch.device
     size: tuple[int, int]
     """Native (height, width) in pixels."""
     steps: int

@@ -33,7 +33,8 @@ class UNetBackbone:
     """A `StableDiffusionPipeline` folder. See `Backbone` for what the methods promise."""
 
     def __init__(self, folder: Path, name: str, config: FeatureConfig, device: torch.device, dtype: torch.dtype):
-        self.name, self.config, self.device, self.dtype = name, config, device, dtype
+        self.name = str(folder.resolve()) if Path(name).is_dir() else name
+        self.config, self.device, self.dtype = config, device, dtype
         self.identity = folder_identity(folder, PARTS)
         self.pipe = _load(folder, dtype).to(device)
         self.pipe.set_progress_bar_config(disable=True)
@@ -45,7 +46,7 @@ class UNetBackbone:
         side = self.pipe.unet.config.sample_size
         self.stride = self.pipe.vae_scale_factor
         self.size = (side * self.stride, side * self.stride)
-        self.steps, self.guidance = (20, 4.0) if name == "mini" else (25, 7.5)
+        self.steps, self.guidance = (20, 4.0) if self.size[0] <= 128 else (25, 7.5)
 
     # ------------------------------------------------------------------ pictures
     @torch.no_grad()

@@ -43,11 +43,12 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            yield from getattr(importlib.import_module(module), function)(samples, labels, temporary)
+    try:
+        yield from getattr(importlib.import_module(module), function)(samples, labels, temporary)
+        with writing(folder):
             temporary.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
             temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

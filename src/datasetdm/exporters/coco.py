@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from datasetdm.codecs import encode_png, encode_rle, rle_box
-from datasetdm.files import safe_name, write_json
+from datasetdm.errors import DataError
+from datasetdm.files import safe_name, write_json, writing
 from datasetdm.types import BACKGROUND, IGNORE, DepthMap, Instances, Labels, Sample, SemanticMap
 
 DEPTH_STEP = 1 / 256
+DESCRIPTION = "made by datasetdm"
 
 
 def export(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
@@ -44,7 +46,7 @@ def export(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[
                 )
         yield
     categories = [{"id": k, "name": labels.names[i], "supercategory": ""} for i, k in category.items()]
-    info = {"description": "made by datasetdm"}
+    info = {"description": DESCRIPTION}
     content = dict(info=info, licenses=[], images=images, annotations=annotations, categories=categories)
     write_json(folder / "annotations" / "instances.json", content, indent=None)
     write_json(folder / "annotations" / "captions.json", _captions(images, info), indent=None)
@@ -53,6 +55,8 @@ def export(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[
 def _image(sample: Sample, number: int, folder: Path) -> dict[str, Any]:
     """Write one picture and its depth; its entry in the file."""
     name = f"{safe_name(sample.key)}.png"
+    if (folder / "images" / name).exists():
+        raise DataError(f"two samples have the key {sample.key!r}", expected="unique keys", remedy="rename one of them")
     _write(folder / "images" / name, encode_png(sample.image))
     depth = sample.annotations.get("depth")
     if isinstance(depth, DepthMap) and depth.unit == "metre":
@@ -83,5 +87,6 @@ def _captions(images: list[dict[str, Any]], info: dict[str, str]) -> dict[str, A
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)

@@ -14,10 +14,10 @@ def read_prompts(given: Sequence[str]) -> list[str]:
 
     Empty lines and lines that begin with `#` are skipped.
     """
-    if len(given) == 1 and Path(given[0]).is_file():
+    if len(given) == 1 and _is_file(given[0]):
         path = Path(given[0])
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"the prompt file cannot be read: {e}", where=path, expected="UTF-8 text") from e
         prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -33,6 +33,13 @@ def read_prompts(given: Sequence[str]) -> list[str]:
     if not prompts:
         raise ConfigError("there is no prompt", expected="--prompts FILE or --prompts 'a photo of a dog' ...")
     return prompts
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path: a prompt
+        return False
 
 
 def check_labels(prompts: Sequence[str], labels: Labels) -> list[str]:

@@ -8,7 +8,6 @@ checked when the file is opened, before any work starts.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ class CocoReader:
         self.path = Path(path)
         content = _load(self.path)
         self._images = [self._check_image(i, n) for n, i in enumerate(content["images"])]
-        self._check_unique("image", [i["id"] for i in self._images])
+        self._check_unique("image id", [i["id"] for i in self._images])
+        self._check_unique("file name", [i["file_name"] for i in self._images])
+        self._stems_differ = len({Path(i["file_name"]).with_suffix("") for i in self._images}) == len(self._images)
         categories = [self._check_category(c, n) for n, c in enumerate(content["categories"])]
-        self._check_unique("category", [c["id"] for c in categories])
+        self._check_unique("category id", [c["id"] for c in categories])
         if not categories:
             raise DataError("the label set is empty", where=self._where("categories"), expected="at least one category")
         if not self._images:
@@ -70,7 +71,7 @@ class CocoReader:
         annotations: dict[str, Annotation] = {"semantic": SemanticMap(ids), "instance": Instances(masks, label_ids)}
         present = tuple(self.labels.names[i] for i in sorted(set(label_ids.tolist())))
         prompt = Prompt(image.get("caption") or describe(present), present)
-        key = str(Path(image["file_name"]).with_suffix(""))
+        key = str(Path(image["file_name"]).with_suffix("")) if self._stems_differ else image["file_name"]
         return Sample(key, pixels, self.labels, prompt, annotations, {"coco_image_id": image["id"]})
 
     @staticmethod
@@ -86,7 +87,7 @@ class CocoReader:
         seen: set[Any] = set()
         for i in ids:
             if i in seen:
-                raise DataError(f"{kind} id {i} occurs twice", where=self._where(f"{kind} {i}"), expected="unique ids")
+                raise DataError(f"{kind} {i!r} occurs twice", where=self.path, expected=f"every {kind} once")
             seen.add(i)
 
     def _check_image(self, image: Any, n: int) -> dict[str, Any]:
@@ -95,7 +96,12 @@ class CocoReader:
         missing = [k for k in keys if not isinstance(image, dict) or k not in image]
         if missing:
             raise DataError(f"an image has no {', '.join(missing)}", where=where, expected=", ".join(keys))
-        name = Path(str(image["file_name"]))
+        texts = isinstance(image["file_name"], str) and isinstance(image.get("caption", ""), str)
+        if not texts or not isinstance(image["id"], (int, str)):
+            raise DataError(
+                "id, file_name or caption is of the wrong kind", where=where, expected="number or text, text, text"
+            )
+        name = Path(image["file_name"])
         if name.is_absolute() or ".." in name.parts:
             raise DataError(
                 f"file name {image['file_name']!r} leaves the image folder", where=where, expected="a path inside it"
@@ -105,7 +111,8 @@ class CocoReader:
         return image
 
     def _check_category(self, category: Any, n: int) -> dict[str, Any]:
-        if not isinstance(category, dict) or "id" not in category or not str(category.get("name", "")).strip():
+        ok = isinstance(category, dict) and isinstance(category.get("id"), (int, str))
+        if not ok or not isinstance(category.get("name"), str) or not category["name"].strip():
             raise DataError("a category has no id or name", where=self._where(f"categories[{n}]"), expected="id, name")
         return category
 
@@ -115,12 +122,16 @@ class CocoReader:
         missing = [k for k in keys if not isinstance(a, dict) or k not in a]
         if missing:
             raise DataError(f"an annotation has no {', '.join(missing)}", where=where, expected=", ".join(keys))
+        if not all(isinstance(a[k], (int, str)) for k in ("image_id", "category_id")):
+            raise DataError("image_id or category_id is of the wrong kind", where=where, expected="numbers")
+        if a.get("iscrowd", 0) not in (0, 1):
+            raise DataError(f"iscrowd is {a['iscrowd']!r}", where=where, expected="0 or 1")
         if a["image_id"] not in sizes:
             raise DataError(
                 f"it names image {a['image_id']}, which is not in the file", where=where, expected="an image's id"
             )
         if a["category_id"] not in self._label_of:
-            known = ", ".join(map(str, sorted(self._label_of)[:12]))
+            known = ", ".join(sorted(map(str, self._label_of))[:12])
             raise DataError(
                 f"it names category {a['category_id']}, which is not in the file",
                 where=where,
@@ -133,9 +144,13 @@ class CocoReader:
     def _check_shape(self, shape: Any, size: tuple[int, int], where: str) -> None:
         h, w = size
         if isinstance(shape, dict):
-            if list(shape.get("size", ())) != [h, w] or not isinstance(shape.get("counts"), (list, str)):
+            if shape.get("size") != [h, w] or not isinstance(shape.get("counts"), (list, str)):
                 raise DataError(
                     f"run lengths of size {shape.get('size')}", where=where, expected=f"size [{h}, {w}] and counts"
+                )
+            if not _fills(shape, h * w):
+                raise DataError(
+                    "the run lengths do not fill the picture", where=where, expected=f"{h * w} pixels in all"
                 )
             return
         if not isinstance(shape, list) or not shape or not all(isinstance(p, list) for p in shape):
@@ -147,7 +162,7 @@ class CocoReader:
                 raise DataError(
                     f"a polygon has {len(polygon)} numbers", where=where, expected="x, y of at least 3 points"
                 )
-            if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon):
+            if not all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in polygon):  # nor NaN
                 raise DataError("a polygon holds something that is no finite number", where=where, expected="pixels")
             x, y = polygon[::2], polygon[1::2]
             if min(x) < -1 or min(y) < -1 or max(x) > w + 1 or max(y) > h + 1:
@@ -188,6 +203,17 @@ class CocoReader:
                 expected=f"{image['width']}x{image['height']}, as the annotations say",
                 remedy="use the pictures that were annotated; an EXIF rotation must be applied in both or neither",
             )
+
+
+def _fills(rle: dict[str, Any], pixels: int) -> bool:
+    """Whether run lengths can be decoded to exactly so many pixels."""
+    counts = rle["counts"]
+    try:
+        if isinstance(counts, list) and (min(counts, default=0) < 0 or sum(counts) != pixels):
+            return False
+        return decode_rle(rle).size == pixels
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _load(path: Path) -> dict[str, Any]:

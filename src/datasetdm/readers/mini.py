@@ -47,6 +47,7 @@ THINGS = 18
 """The first 18 labels are things, the other 12 surroundings."""
 
 DEPTH_STEP = 1 / 256
+COLUMNS = {"key", "caption", "place", "light", "fov", "image", "classes", "instances", "depth", "keypoints"}
 
 _TO_LABEL = np.full(256, IGNORE, np.uint16)
 _TO_LABEL[list(CLASSES)] = range(len(CLASSES))
@@ -67,9 +68,13 @@ class MiniReader:
                 expected="mini:train, mini:test or mini:DIR/SPLIT",
             )
         try:
-            self._length = sum(pq.read_metadata(f).num_rows for f in self._files)
+            found = [pq.ParquetFile(f) for f in self._files]
+            self._length = sum(f.metadata.num_rows for f in found)
+            missing = COLUMNS - set.intersection(*(set(f.schema_arrow.names) for f in found))
         except (OSError, pa.ArrowException) as e:
             raise DataError(f"a file cannot be read: {e}", where=prefix.parent, expected="whole Parquet files") from e
+        if missing:
+            raise DataError(f"these are no labelled renders: no {', '.join(sorted(missing))}", where=prefix.parent)
 
     def __len__(self) -> int:
         return self._length
