@@ -155,7 +155,8 @@ def test_demo_leaves_a_users_coco_folder_alone(tmp_path: Path, capfd: pytest.Cap
     mine.parent.mkdir(parents=True)
     mine.write_text('{"info": {"description": "COCO 2017"}}')
     assert run("demo", "--count", "1", "--out", str(tmp_path), "--device", "cpu") == 2
-    assert "taken by something" in capfd.readouterr().err and "COCO 2017" in mine.read_text()
+    assert "output folder is not empty" in capfd.readouterr().err and "COCO 2017" in mine.read_text()
+    assert not (tmp_path / "store").exists(), "refused before any work"
     from datasetdm.demo import _is_ours
 
     assert not _is_ours(tmp_path / "coco") and not _is_ours(tmp_path)

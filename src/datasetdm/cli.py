@@ -59,7 +59,9 @@ def demo(
     """
     from datasetdm.demo import run
 
-    _positive(count=count, seed=seed + 1)
+    _positive(count=count)
+    if seed < 0:
+        raise ConfigError(f"--seed {seed}", expected="at least 0")
     folder = out or Path("demo-fit" if fit else "demo")
     print(run(fit=fit, count=count, seed=seed, prompts=prompts, out=folder, device=device))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasetdm.backbones import load_backbone
+from datasetdm.exporters import require_free
 from datasetdm.exporters.coco import DESCRIPTION
 from datasetdm.fit import FitConfig
 from datasetdm.generate import DatasetGenerator
@@ -25,6 +26,8 @@ from datasetdm.store import Store
 def run(*, fit: bool, count: int, seed: int, prompts: Sequence[str] | None, out: Path, device: str) -> Path:
     """Fill `out` with `store/`, `coco/` and `gallery.html`; returns the gallery's path."""
     started = time.monotonic()
+    if not _is_ours(out / "coco"):
+        require_free(out / "coco")
     texts = read_prompts(prompts) if prompts else Grammar.load().compose(count, seed)
     decoder = str(_fit(out / "decoder", device)) if fit else "mini"
     if not fit:

@@ -33,13 +33,7 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
         raise unknown_name("format", format, EXPORTERS)
     module, function = EXPORTERS[format].split(":")
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(
-            "the output folder is not empty",
-            where=folder,
-            expected="a new folder",
-            remedy="choose another --out, or delete it",
-        )
+    require_free(folder)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
@@ -52,3 +46,14 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_free(folder: Path) -> None:
+    """Refuse an output folder that holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(
+            "the output folder is not empty",
+            where=folder,
+            expected="a new folder",
+            remedy="choose another --out, or delete it",
+        )
