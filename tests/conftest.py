@@ -22,12 +22,17 @@ install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "b
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from datasetdm.backbones import BUILTIN, Backbone, load_backbone
 from datasetdm.types import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")  # other runs go on searching
 
 LABELS = Labels(("sky", "dog", "grass"), ((), ("puppy",), ()))
 

@@ -40,7 +40,7 @@ def test_confidence_is_kept_on_its_grid(values: np.ndarray) -> None:
     record = SemanticMap(np.zeros((5, 7), np.uint16), values)
     assert record.confidence is not None
     steps = record.confidence.astype(np.float64) * 255
-    assert np.abs(steps - np.rint(values.astype(np.float64) * 255)).max() < 0.2
+    assert np.abs(steps - values.astype(np.float64) * 255).max() < 0.5 + 0.15, "half a step, and float16"
     again = SemanticMap(record.ids, record.confidence)
     assert np.array_equal(again.confidence, record.confidence)
 
