@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasetdm.backbones import FeatureConfig, folder_identity
+from datasetdm.backbones import BUILTIN, FeatureConfig, folder_identity
 from datasetdm.backbones.quiet import quiet
 from datasetdm.errors import BackboneError, ConfigError
 from datasetdm.features import Capture, Features, FeatureSpec
@@ -33,7 +33,7 @@ class UNetBackbone:
     """A `StableDiffusionPipeline` folder. See `Backbone` for what the methods promise."""
 
     def __init__(self, folder: Path, name: str, config: FeatureConfig, device: torch.device, dtype: torch.dtype):
-        self.name = str(folder.resolve()) if Path(name).is_dir() else name
+        self.name = str(folder.resolve()) if name not in BUILTIN and Path(name).is_dir() else name
         self.config, self.device, self.dtype = config, device, dtype
         self.identity = folder_identity(folder, PARTS)
         self.pipe = _load(folder, dtype).to(device)
