@@ -100,6 +100,7 @@ MISTAKES = {
         "no decoder here",
     ),
     "no store": (["view", "nope"], "no store here"),
+    "page is a folder": (["view", "STORE", "--out", "STORE"], "is a folder"),
     "unknown export": (["export", "STORE", "--format", "coca", "--out", "o"], "did you mean 'coco'?"),
     "count 0": (["demo", "--count", "0"], "at least 1"),
     "seed": (["demo", "--seed", "-1"], "--seed -1"),
@@ -124,6 +125,16 @@ def test_mistakes_give_one_clear_error(
     said = captured.err + captured.out
     assert hint in " ".join(said.replace("│", " ").split()) and "Traceback" not in said
     assert [p.name for p in tmp_path.iterdir()] == ["STORE"], "nothing half-written"
+
+
+def test_an_empty_store_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from conftest import LABELS
+    from datasetdm.store import write_store
+
+    write_store([], tmp_path / "s", LABELS)
+    for arguments in (["view", str(tmp_path / "s")], ["export", str(tmp_path / "s"), "--out", str(tmp_path / "o")]):
+        assert run(*arguments) == 2 and "holds no samples" in capfd.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_settings_from_file_and_environment(

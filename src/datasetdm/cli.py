@@ -15,11 +15,12 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from datasetdm import __version__
-from datasetdm.errors import ConfigError, DatasetDMError
+from datasetdm.errors import ConfigError, DatasetDMError, StoreError
 
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
     from datasetdm.model import PDecoder
+    from datasetdm.store import Store
 
 app = App(
     name="datasetdm",
@@ -230,7 +231,7 @@ def export(store: Path, *, out: Path, format: str = "coco") -> None:
     from datasetdm.progress import export_with_bars
     from datasetdm.store import Store
 
-    export_with_bars(Store(store), format, out)
+    export_with_bars(_filled(Store(store)), format, out)
     print(out)
 
 
@@ -252,8 +253,16 @@ def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
 
     _positive(limit=limit)
     path = out or store / "gallery.html"
-    gallery_with_bars(Store(store), path, limit)
+    if path.is_dir():
+        raise ConfigError(f"--out {path} is a folder", expected="a file, for instance page.html")
+    gallery_with_bars(_filled(Store(store)), path, limit)
     print(path.resolve())
+
+
+def _filled(store: Store) -> Store:
+    if not len(store):
+        raise StoreError("the store holds no samples", where=store.folder, remedy="run its generate command again")
+    return store
 
 
 def _load_pair(decoder: str, backbone: str | None, device: str) -> tuple[PDecoder, Backbone]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from datasetdm.errors import OutputError, unknown_name
@@ -15,6 +15,9 @@ from datasetdm.types import Labels, Sample
 
 EXPORTERS = {"coco": "datasetdm.exporters.coco:export"}
 """Format name -> a function (samples, labels, folder) that yields once a sample written."""
+
+
+Exporter = Callable[[Iterable[Sample], Labels, Path], Iterator[None]]
 
 
 def export(store: Store | Path | str, format: str, out: Path | str) -> int:
@@ -34,11 +37,16 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
     module, function = EXPORTERS[format].split(":")
     folder = Path(out)
     require_free(folder)
+    return _export(getattr(importlib.import_module(module), function), samples, labels, folder)
+
+
+def _export(write: Exporter, samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+    """Write beside the folder, then give it its name."""
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        yield from getattr(importlib.import_module(module), function)(samples, labels, temporary)
+        yield from write(samples, labels, temporary)
         with writing(folder):
             temporary.chmod(0o755)
             if folder.exists():

@@ -64,8 +64,9 @@ class MiniReader:
         if not self._files:
             raise DataError(
                 f"there are no mini-world files {prefix.name}-*.parquet",
-                where=prefix.parent,
+                where=prefix.parent.resolve(),
                 expected="mini:train, mini:test or mini:DIR/SPLIT",
+                remedy="for the packaged pictures use mini:train or mini:test",
             )
         try:
             found = [pq.ParquetFile(f) for f in self._files]
