@@ -27,12 +27,11 @@ import torch
 from common import ROOT, stamp
 from torch.nn import functional as F
 
-from datasetdm.evaluate import evaluate
+from datasetdm.evaluate import evaluate, read_features
 from datasetdm.files import write_json
 from datasetdm.generate import DatasetGenerator
-from datasetdm.images import Placement, stack_images
 from datasetdm.metrics import DepthMeter, SemanticMeter
-from datasetdm.model import PDecoder
+from datasetdm.model import load_pair
 from datasetdm.prompts.composer import Grammar
 from datasetdm.readers import read
 from datasetdm.readers.mini import THINGS
@@ -46,8 +45,7 @@ TEST = f"mini:{ROOT / 'data' / 'miniworld' / 'test'}"
 # ---------------------------------------------------------------------- how good
 def decoder_figures(pictures: int) -> dict[str, float]:
     """The shipped decoder: pictures read under their captions, as when they are generated, and under none."""
-    generator = DatasetGenerator(["-"], batch=1)
-    decoder, backbone = generator.decoder, generator.backbone
+    decoder, backbone = load_pair("mini")
     told, untold = (evaluate(decoder, backbone, islice(read(TEST), pictures), captions=c) for c in (True, False))
     return {
         "decoder_miou": told["semantic"]["miou"],
@@ -91,8 +89,7 @@ def attention_figures(pictures: int) -> dict[str, float | str]:
     """The labels' cross-attention maps alone: the label of a pixel is the largest. Of all ways (which stride; maps as they
     are or standardised over the 100 labelled pictures; all labels or those that the caption names) the one that does
     best on the 100."""
-    decoder = PDecoder.load("mini")
-    backbone = DatasetGenerator(["-"], decoder=decoder, batch=1).backbone
+    decoder, backbone = load_pair("mini")
     names = decoder.config.labels.names
     train = list(read("mini:train"))
     best, way = -1.0, {}
@@ -114,9 +111,7 @@ def _attention(
 ) -> Iterator[tuple[torch.Tensor, list[Sample]]]:
     iterator = iter(samples)
     while chunk := list(islice(iterator, 16)):
-        places = [Placement.fit(s.size, backbone.size) for s in chunk]
-        latents = backbone.encode(stack_images([s.image for s in chunk], places))
-        f = backbone.features(latents, [s.prompt.text for s in chunk if s.prompt], names)
+        f, _ = read_features(backbone, chunk, names)
         own = f.maps[stride].float().mean(2)
         yield F.interpolate(own, backbone.size, mode="bilinear", align_corners=False), chunk
 

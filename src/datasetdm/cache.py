@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone
+from datasetdm.evaluate import caption
 from datasetdm.files import safe_name
 from datasetdm.images import Placement
 from datasetdm.model import PDecoder
@@ -21,11 +22,6 @@ from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
 TEXT = "text.safetensors"
-
-
-def caption(sample: Sample) -> str:
-    """What a picture is read under: its prompt, or nothing."""
-    return sample.prompt.text if sample.prompt else ""
 
 
 @dataclass

@@ -18,8 +18,6 @@ from datasetdm import __version__
 from datasetdm.errors import ConfigError, DatasetDMError, StoreError
 
 if TYPE_CHECKING:
-    from datasetdm.backbones import Backbone
-    from datasetdm.model import PDecoder
     from datasetdm.store import Store
 
 app = App(
@@ -204,10 +202,11 @@ def evaluate(
     """
     from datasetdm.evaluate import evaluate as measure
     from datasetdm.files import write_json
+    from datasetdm.model import load_pair
     from datasetdm.progress import track
     from datasetdm.readers import read
 
-    model, frozen = _load_pair(decoder, backbone, device)
+    model, frozen = load_pair(decoder, backbone, device)
     reader = read(data, images)
     figures = measure(model, frozen, track(reader, "evaluate", len(reader)), captions)
     if json_path:
@@ -263,17 +262,6 @@ def _filled(store: Store) -> Store:
     if not len(store):
         raise StoreError("the store holds no samples", where=store.folder, remedy="run its generate command again")
     return store
-
-
-def _load_pair(decoder: str, backbone: str | None, device: str) -> tuple[PDecoder, Backbone]:
-    """A decoder and the backbone that it was fitted on."""
-    from datasetdm.backbones import load_backbone
-    from datasetdm.model import PDecoder
-
-    model = PDecoder.load(decoder)
-    frozen = load_backbone(backbone or model.config.backbone, config=model.config.features, device=device)
-    model.check_backbone(frozen)
-    return model.to(frozen.device), frozen
 
 
 def _items(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from itertools import islice
 
 from datasetdm.backbones import Backbone
 from datasetdm.errors import DataError
+from datasetdm.features import Features
 from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder
 from datasetdm.types import Sample
@@ -20,14 +21,25 @@ def annotate(
     captions: read every picture under its own prompt, as when it was generated; else under an empty one.
     """
     iterator = iter(samples)
-    canvas = backbone.size
+    labels = decoder.config.labels
     while chunk := list(islice(iterator, batch)):
-        places = [Placement.fit(s.size, canvas) for s in chunk]
-        latents = backbone.encode(stack_images([s.image for s in chunk], places))
-        texts = [s.prompt.text if captions and s.prompt else "" for s in chunk]
-        features = backbone.features(latents, texts, decoder.config.labels.names)
+        features, places = read_features(backbone, chunk, labels.names, captions)
         for sample, records in zip(chunk, decoder.annotate(features, places), strict=True):
-            yield sample, Sample(sample.key, sample.image, decoder.config.labels, sample.prompt, records)
+            yield sample, Sample(sample.key, sample.image, labels, sample.prompt, records)
+
+
+def read_features(
+    backbone: Backbone, samples: Sequence[Sample], labels: Sequence[str], captions: bool = True
+) -> tuple[Features, list[Placement]]:
+    """Features of one batch of existing pictures, and where each lies on the backbone's canvas."""
+    places = [Placement.fit(s.size, backbone.size) for s in samples]
+    latents = backbone.encode(stack_images([s.image for s in samples], places))
+    return backbone.features(latents, [caption(s) if captions else "" for s in samples], labels), places
+
+
+def caption(sample: Sample) -> str:
+    """What a picture is read under: its prompt, or nothing."""
+    return sample.prompt.text if sample.prompt else ""
 
 
 def evaluate(

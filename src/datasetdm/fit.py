@@ -21,12 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from datasetdm.backbones import Backbone, load_backbone
-from datasetdm.cache import FeatureCache, by_task, caption, load_batch, target_maps
+from datasetdm.cache import FeatureCache, by_task, load_batch, target_maps
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DataError, OutputError
-from datasetdm.evaluate import evaluate
+from datasetdm.evaluate import caption, evaluate, read_features
 from datasetdm.files import occupied, write_json
-from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
@@ -269,13 +268,11 @@ def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: 
     targets: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
     for start in range(0, len(held), batch):
         chunk = held[start : start + batch]
-        places = [Placement.fit(s.size, canvas) for s in chunk]
-        latents = backbone.encode(stack_images([s.image for s in chunk], places))
-        f = backbone.features(latents, [caption(s) for s in chunk], decoder.config.labels.names)
-        with torch.no_grad(), autocast(latents.device):
+        f, places = read_features(backbone, chunk, decoder.config.labels.names)
+        with torch.no_grad(), autocast(backbone.device):
             raw = decoder.eval()(f.maps, f.text)
         maps = [target_maps(decoder, s, p) for s, p in zip(chunk, places, strict=True)]
-        own = by_task({k: torch.cat([m[k] for m in maps])[:, 0].to(latents.device) for k in maps[0]})
+        own = by_task({k: torch.cat([m[k] for m in maps])[:, 0].to(backbone.device) for k in maps[0]})
         for name in decoder.tasks:
             outputs[name].append({k: upsample(v.float(), canvas) for k, v in raw[name].items()})
             targets[name].append(own[name])

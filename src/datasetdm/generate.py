@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasetdm.backbones import Backbone, load_backbone
+from datasetdm.backbones import Backbone
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.images import Placement, to_uint8
-from datasetdm.model import BUILTIN, PDecoder, read_config
+from datasetdm.model import PDecoder, load_pair
 from datasetdm.settings import validated
 from datasetdm.store import META, Store, Writer
 from datasetdm.types import Labels, Prompt, Sample
@@ -63,14 +63,7 @@ class DatasetGenerator:
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, prompts=tuple(prompts), **settings)
-        config = (
-            decoder.config if isinstance(decoder, PDecoder) else read_config(BUILTIN.get(str(decoder), Path(decoder)))
-        )
-        name = config.backbone if backbone is None else backbone
-        self.backbone = load_backbone(name, config=config.features, device=device) if isinstance(name, str) else name
-        self.decoder = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
-        self.decoder.check_backbone(self.backbone)
-        self.decoder.to(self.backbone.device).eval()
+        self.decoder, self.backbone = load_pair(decoder, backbone, device)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
         self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from datasetdm.backbones import Backbone, FeatureConfig
+from datasetdm.backbones import Backbone, FeatureConfig, load_backbone, pick_dtype
 from datasetdm.decoder.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DecoderError
@@ -157,6 +157,17 @@ class PDecoder(nn.Module):
             )
 
 
+def load_pair(
+    decoder: str | Path | PDecoder = "mini", backbone: str | Backbone | None = None, device: str = "auto"
+) -> tuple[PDecoder, Backbone]:
+    """A decoder, and the backbone that it was fitted on (or another, which is refused), on one device."""
+    model = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
+    name = model.config.backbone if backbone is None else backbone
+    frozen = load_backbone(name, config=model.config.features, device=device) if isinstance(name, str) else name
+    model.check_backbone(frozen)
+    return model.to(frozen.device).eval(), frozen
+
+
 def read_config(folder: Path) -> DecoderConfig:
     """The configuration of a saved decoder."""
     path = folder / CONFIG
@@ -183,5 +194,4 @@ def read_config(folder: Path) -> DecoderConfig:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 for the decoder where the hardware multiplies it natively."""
-    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+    return torch.autocast(device.type, torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16)

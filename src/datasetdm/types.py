@@ -63,11 +63,6 @@ class Labels:
         return len(self.names)
 
     @cached_property
-    def things(self) -> tuple[int, ...]:
-        """Ids of all labels but the background."""
-        return tuple(i for i, n in enumerate(self.names) if n != BACKGROUND)
-
-    @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], ...]:
         words = [(n, *s) for n, s in zip(self.names, self.synonyms, strict=True)]
         return tuple(re.compile(r"\b(?:" + "|".join(map(_plural, w)) + r")\b", re.IGNORECASE) for w in words)
