@@ -11,7 +11,7 @@ import pytest
 
 from conftest import LABELS, make_sample
 from datasetdm.errors import StoreError
-from datasetdm.store import META, SCHEMA, Store, Writer, shard_path, write_store
+from datasetdm.store import META, SCHEMA, VERSION, Store, Writer, shard_path, write_store
 from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
 
 
@@ -156,4 +156,13 @@ def test_hugging_face_datasets_opens_it(samples: list[Sample], tmp_path: Path, m
 def test_meta_is_readable_json(tmp_path: Path) -> None:
     write_store([make_sample()], tmp_path / "s", LABELS)
     meta = json.loads((tmp_path / "s" / META).read_text())
-    assert meta["labels"]["names"] == list(LABELS.names) and meta["version"] == 1
+    assert meta["labels"]["names"] == list(LABELS.names) and meta["version"] == VERSION
+
+
+def test_what_filters_ask_for_is_in_columns(tmp_path: Path) -> None:
+    write_store([make_sample()], tmp_path / "s", LABELS)
+    columns = ("found", "objects", "score")
+    row = pq.read_table(shard_path(tmp_path / "s", 0), columns=list(columns)).to_pylist()[0]
+    confidence = make_sample().annotations["semantic"].confidence.astype(float).mean()
+    assert row["found"] == ["sky", "dog", "grass"] and row["objects"] == ["dog"]
+    assert row["score"] == pytest.approx(confidence, abs=1e-4)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from conftest import LABELS, make_sample
 from datasetdm.errors import DataError
-from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
+from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap, Skeleton
 
 
 @pytest.mark.parametrize(
@@ -91,3 +93,23 @@ def test_digest_sees_every_pixel_and_label() -> None:
     ids[0, 0] = 1
     assert Sample(a.key, image, a.labels, a.prompt, a.annotations).digest() != a.digest()
     assert a.with_annotations(semantic=SemanticMap(ids)).digest() != a.digest()
+
+
+def test_labels_come_back_from_json() -> None:
+    skeleton = Skeleton(("nose", "tail"), ((0, 1),))
+    labels = Labels(("sky", "dog"), ((), ("puppy",)), ("sky",), {"dog": skeleton})
+    assert Labels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
+    assert hash(labels) == hash(Labels.from_json(labels.to_json()))
+    with pytest.raises(DataError, match="no such label: cat"):
+        Labels(("dog",), stuff=("cat",))
+    with pytest.raises(DataError, match="an edge joins a point that is not there"):
+        Skeleton(("nose",), ((0, 1),))
+
+
+def test_boxes_and_kept_rows() -> None:
+    masks = np.zeros((2, 6, 8), bool)
+    masks[0, 1:3, 2:7] = masks[1, 5, 0] = True
+    assert Instances(masks, [0, 0]).boxes.tolist() == [[2, 1, 5, 2], [0, 5, 1, 1]]
+    points = Keypoints(np.zeros((1, 1, 2)), [[2]], (("nose",),))
+    with pytest.raises(DataError, match="1 rows of keypoints"):
+        Sample("k", np.zeros((6, 8, 3)), LABELS, None, {"instance": Instances(masks, [0, 0]), "keypoints": points})

@@ -109,7 +109,7 @@ class PDecoder(nn.Module):
         """Write `config.json` and `model.safetensors`, the configuration last, so that a folder with one is whole."""
         folder = Path(folder)
         save_tensors(folder / WEIGHTS, self.state_dict())
-        write_json(folder / CONFIG, asdict(self.config))
+        write_json(folder / CONFIG, asdict(self.config) | {"labels": self.config.labels.to_json()})
 
     @classmethod
     def load(cls, name: Path | str = "mini", device: str | torch.device = "cpu") -> PDecoder:
@@ -176,7 +176,7 @@ def read_config(folder: Path) -> DecoderConfig:
         features = raw.pop("features")
         return DecoderConfig(
             tasks=tuple(raw.pop("tasks")),
-            labels=Labels(tuple(raw["labels"]["names"]), tuple(tuple(s) for s in raw.pop("labels")["synonyms"])),
+            labels=Labels.from_json(raw.pop("labels")),
             features=FeatureConfig(timesteps=tuple(features.pop("timesteps")), **features),
             specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
             **raw,

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasetdm.codecs import decode_png, decode_rle, encode_png, encode_rle
-from datasetdm.errors import StoreError
+from datasetdm.errors import DataError, StoreError
 from datasetdm.files import atomic, occupied, write_json, writing
-from datasetdm.types import Annotation, DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+from datasetdm.types import IGNORE, Annotation, DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
 
-VERSION = 1
+VERSION = 2
 META = "dataset.json"
 
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -41,14 +41,19 @@ _COLUMNS: dict[str, pa.DataType] = {
     "instances": pa.string(),
     "keypoints": pa.string(),
     "provenance": pa.string(),
+    # What filters ask for, so that no picture need be decoded to answer.
+    "found": pa.list_(pa.string()),
+    "objects": pa.list_(pa.string()),
+    "score": pa.float32(),
 }
 
 
 def _schema() -> pa.Schema:
     """Columns with the metadata that makes Hugging Face `datasets` decode the pictures."""
     hf: dict[str, Any] = {n: {"_type": "Image"} for n, t in _COLUMNS.items() if t == _PICTURE}
-    hf["prompt_labels"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
-    names = {pa.string(): "string", pa.uint64(): "uint64", pa.float64(): "float64"}
+    words = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
+    hf |= {n: words for n, t in _COLUMNS.items() if t == pa.list_(pa.string())}
+    names = {pa.string(): "string", pa.uint64(): "uint64", pa.float32(): "float32", pa.float64(): "float64"}
     hf |= {n: {"dtype": names[t], "_type": "Value"} for n, t in _COLUMNS.items() if t in names}
     info = json.dumps({"info": {"features": {n: hf[n] for n in _COLUMNS}}})
     return pa.schema(list(_COLUMNS.items()), metadata={"huggingface": info})
@@ -67,8 +72,7 @@ class Store:
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self.meta = read_meta(self.folder)
-        names, synonyms = self.meta["labels"]["names"], self.meta["labels"]["synonyms"]
-        self.labels = Labels(tuple(names), tuple(tuple(s) for s in synonyms))
+        self.labels = Labels.from_json(self.meta["labels"])
         self.recipe: dict[str, Any] = self.meta["recipe"]
         self._counts = [_row_count(p) for p in self._shards()]
         size = self.meta["shard_size"]
@@ -120,7 +124,7 @@ class Writer:
         self._meta: dict[str, Any] = {
             "format": "datasetdm-store",
             "version": VERSION,
-            "labels": {"names": list(labels.names), "synonyms": [list(s) for s in labels.synonyms]},
+            "labels": labels.to_json(),
             "shard_size": shard_size,
             "recipe": json.loads(json.dumps(recipe)),
         }
@@ -215,9 +219,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta["format"] != "datasetdm-store" or meta["version"] > VERSION:
-            raise StoreError("this store has a newer format", where=path, expected=f"version {VERSION} or older")
-        _ = meta["labels"]["names"] + meta["labels"]["synonyms"], meta["shard_size"] + 1, meta["recipe"].keys()
+        if meta["format"] != "datasetdm-store" or meta["version"] != VERSION:
+            age = "a newer" if meta["version"] > VERSION else "an older"
+            raise StoreError(f"this store has {age} format", where=path, expected=f"version {VERSION}")
+        _ = Labels.from_json(meta["labels"]), meta["shard_size"] + 1, meta["recipe"].keys()
     except (FileNotFoundError, NotADirectoryError) as e:
         raise StoreError(
             "there is no store here",
@@ -225,7 +230,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
             expected="a folder that `datasetdm generate` wrote",
             remedy="check the path",
         ) from e
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as e:
         raise StoreError(f"dataset.json cannot be read: {e!r}", where=path, remedy="generate the store again") from e
     return meta
 
@@ -271,7 +276,24 @@ def to_row(sample: Sample) -> dict[str, Any]:
         row |= {"prompt": prompt.text, "prompt_labels": list(prompt.labels), "seed": prompt.seed}
     for record in sample.annotations.values():
         row |= _annotation_columns(record)
-    return row
+    return row | _summary(sample)
+
+
+def _summary(sample: Sample) -> dict[str, Any]:
+    """found: labels with a pixel or an object; objects: every object's label; score: mean certainty of the labels."""
+    names, found, score = sample.labels.names, set[int](), None
+    semantic, instances = sample.annotations.get("semantic"), sample.annotations.get("instance")
+    if isinstance(semantic, SemanticMap):
+        found |= set(np.unique(semantic.ids[semantic.ids != IGNORE]).tolist())
+        score = None if semantic.confidence is None else float(semantic.confidence.mean(dtype=np.float64))
+    objects = instances.label_ids.tolist() if isinstance(instances, Instances) else []
+    if isinstance(instances, Instances) and objects and score is None:
+        score = float(instances.scores.mean(dtype=np.float64))
+    return {
+        "found": [names[i] for i in sorted(found | set(objects))],
+        "objects": [names[i] for i in objects],
+        "score": score,
+    }
 
 
 def _annotation_columns(record: Annotation) -> dict[str, Any]:
@@ -290,7 +312,7 @@ def _annotation_columns(record: Annotation) -> dict[str, Any]:
         case Instances():
             rles = [encode_rle(m) for m in record.masks]
             value = {"size": record.size, "masks": [r["counts"] for r in rles]}
-            value |= {"label_ids": record.label_ids.tolist(), "scores": record.scores.tolist()}
+            value |= {"label_ids": record.label_ids.tolist(), "scores": record.scores.tolist(), "boxed": record.boxed}
             return {"instances": json.dumps(value)}
         case Keypoints():
             value = {"xy": record.xy.tolist(), "visibility": record.visibility.tolist(), "names": record.names}
@@ -311,7 +333,8 @@ def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
         value = json.loads(row["instances"])
         masks = [decode_rle({"size": value["size"], "counts": c}) for c in value["masks"]]
         stacked = np.stack(masks) if masks else np.zeros((0, *value["size"]), bool)
-        annotations["instance"] = Instances(stacked, np.array(value["label_ids"]), np.array(value["scores"]))
+        ids, scores = np.array(value["label_ids"], np.int64), np.array(value["scores"], np.float32)
+        annotations["instance"] = Instances(stacked, ids, scores, value["boxed"])
     if row["keypoints"]:
         value = json.loads(row["keypoints"])
         n = len(value["names"])

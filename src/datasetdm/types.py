@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -41,11 +41,32 @@ def _array(value: Any, dtype: type, shape: Sequence[int | None], name: str) -> n
 
 
 @dataclass(frozen=True)
+class Skeleton:
+    """The named points of one kind of object, and which of them are joined: pairs of indices into `points`."""
+
+    points: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(str(p) for p in self.points))
+        object.__setattr__(self, "edges", tuple((int(a), int(b)) for a, b in self.edges))
+        n = len(self.points)
+        ok = all(0 <= a < n and 0 <= b < n for a, b in self.edges)
+        _require(ok, "an edge joins a point that is not there", f"indices 0..{n - 1}", "Skeleton.edges")
+
+
+@dataclass(frozen=True)
 class Labels:
-    """A vocabulary: label `i` is called `names[i]`; `synonyms[i]` are other words for it in prompts and captions."""
+    """A vocabulary: label `i` is called `names[i]`; `synonyms[i]` are other words for it in prompts and captions.
+
+    stuff: labels that are surroundings rather than countable things (panoptic formats tell them apart).
+    skeletons: by label name, the points that its objects have.
+    """
 
     names: tuple[str, ...]
     synonyms: tuple[tuple[str, ...], ...] = ()
+    stuff: tuple[str, ...] = ()
+    skeletons: Mapping[str, Skeleton] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         names = tuple(str(n) for n in self.names)
@@ -58,9 +79,30 @@ class Labels:
         twice = sorted({n for n in folded if folded.count(n) > 1})
         _require(not twice, f"label names clash: {', '.join(twice)}", "names that differ", "Labels.names")
         _require(len(self.synonyms) == len(names), "synonyms do not match names", "one tuple a name", "Labels.synonyms")
+        object.__setattr__(self, "stuff", tuple(self.stuff))
+        object.__setattr__(self, "skeletons", dict(self.skeletons))
+        strangers = sorted({*self.stuff, *self.skeletons} - set(names))
+        _require(not strangers, f"no such label: {', '.join(strangers)}", "names of this vocabulary", "Labels")
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, JSON-ready."""
+        value: dict[str, Any] = {"names": list(self.names), "synonyms": [list(s) for s in self.synonyms]}
+        if self.stuff:
+            value["stuff"] = list(self.stuff)
+        if self.skeletons:
+            bones = self.skeletons.items()
+            value["skeletons"] = {k: {"points": list(s.points), "edges": [list(e) for e in s.edges]} for k, s in bones}
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Labels:
+        """What `to_json` gave. Raises KeyError, TypeError, ValueError or DataError where it did not."""
+        bones = {k: Skeleton(tuple(s["points"]), tuple(s["edges"])) for k, s in value.get("skeletons", {}).items()}
+        synonyms = tuple(tuple(s) for s in value["synonyms"])
+        return cls(tuple(value["names"]), synonyms, tuple(value.get("stuff", ())), bones)
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], ...]:
@@ -154,11 +196,15 @@ class DepthMap:
 
 @dataclass(frozen=True)
 class Instances:
-    """Separate objects: a mask, a label and a score each."""
+    """Separate objects: a mask, a label and a score each.
+
+    boxed: the source knew boxes only, and the masks are those boxes filled; no format writes them as outlines.
+    """
 
     masks: Bool[np.ndarray, "n h w"]
     label_ids: Int64[np.ndarray, "n"]
     scores: Float32[np.ndarray, "n"] = None  # ty: ignore[invalid-assignment]  (ones, unless given)
+    boxed: bool = False
 
     def __post_init__(self) -> None:
         masks = _array(self.masks, np.bool_, (None, None, None), "Instances.masks")
@@ -172,6 +218,15 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @cached_property
+    def boxes(self) -> Int64[np.ndarray, "n 4"]:
+        """(x, y, width, height) of every mask, in pixels."""
+        out = np.zeros((len(self), 4), np.int64)
+        for row, mask in zip(out, self.masks, strict=True):
+            y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            row[:] = x[0], y[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1
+        return out
 
     @property
     def size(self) -> tuple[int, int]:
@@ -230,6 +285,10 @@ class Sample:
             if isinstance(record, SemanticMap):
                 known = (record.ids < len(self.labels)) | (record.ids == IGNORE)
                 _require(bool(known.all()), "a label id is unknown", f"0..{len(self.labels) - 1} or {IGNORE}", where)
+            objects = self.annotations.get("instance")
+            if isinstance(record, Keypoints) and isinstance(objects, Instances):
+                rows = len(record.names)
+                _require(rows == len(objects), f"{rows} rows of keypoints", f"{len(objects)}, one an instance", where)
             if isinstance(record, Instances):
                 known = (record.label_ids >= 0) & (record.label_ids < len(self.labels))
                 _require(bool(known.all()), "a label id is unknown", f"0..{len(self.labels) - 1}", where)
@@ -248,6 +307,8 @@ class Sample:
         h = hashlib.sha256(self.image.tobytes())
         for task in sorted(self.annotations):
             h.update(task.encode())
-            for name, value in sorted(vars(self.annotations[task]).items()):
+            record = self.annotations[task]
+            for name in sorted(f.name for f in fields(record)):
+                value = getattr(record, name)
                 h.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
         return h.hexdigest()
