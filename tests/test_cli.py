@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from datasetdm.cli import main
+from datasetdm.readers import read
 from datasetdm.store import Store
 from test_readers import coco_folder
 
@@ -58,6 +60,10 @@ def test_the_whole_way_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert a[0].annotations["semantic"].ids.tobytes() != other[0].annotations["semantic"].ids.tobytes()
     assert run("export", str(tmp_path / "a"), "--format", "coco", "--out", str(tmp_path / "coco")) == 0
     assert len(json.loads((tmp_path / "coco/annotations/instances.json").read_text())["images"]) == 2
+    assert run("export", str(tmp_path / "a"), "--format", "yolo-seg", "--out", str(tmp_path / "yolo")) == 0
+    capsys.readouterr()
+    assert run("inspect", f"yolo:{tmp_path / 'yolo' / 'data.yaml'}") == 0
+    assert "bus" in capsys.readouterr().out
     assert run("view", str(tmp_path / "a")) == 0
     page = Path(capsys.readouterr().out.strip().splitlines()[-1])
     assert page == (tmp_path / "a" / "gallery.html").resolve() and page.read_text().count("<figure") == 2
@@ -171,3 +177,28 @@ def test_demo_leaves_a_users_coco_folder_alone(tmp_path: Path, capfd: pytest.Cap
     from datasetdm.demo import _is_ours
 
     assert not _is_ours(tmp_path / "coco") and not _is_ours(tmp_path)
+
+
+def test_existing_pictures_are_annotated(tmp_path: Path) -> None:
+    """Of any size; the same command again changes nothing, and other pictures in the same store are refused."""
+    for i, sample in zip(range(3), read("mini:test"), strict=False):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(sample.image).resize((150, 100 + i)).save(tmp_path / "pictures" / f"{i}.png")
+    words = ("annotate", "--data", f"images:{tmp_path / 'pictures'}", "--out", str(tmp_path / "s"), "--device", "cpu")
+    assert run(*words) == 0
+    first = [s.digest() for s in Store(tmp_path / "s")]
+    assert run(*words) == 0
+    store = Store(tmp_path / "s")
+    assert [s.digest() for s in store] == first and len(first) == 3
+    assert store[1].size == (101, 150) and {"semantic", "depth"} <= store[1].annotations.keys()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "pictures" / "0.png").rename(tmp_path / "others" / "0.png")
+    assert run("annotate", "--data", f"images:{tmp_path / 'others'}", "--out", str(tmp_path / "s")) == 2
+
+
+def test_a_part_of_the_data_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--data", "mini:train", "--out", str(tmp_path / "d"), "--steps", "1", "--variants", "1")
+    assert run("fit", *words, "--limit", "0") == 2
+    assert "--limit 0" in capsys.readouterr().err
+    assert run("fit", *words, "--limit", "12", "--balance", "--tasks", "instance", "--device", "cpu") == 0
+    assert json.loads((tmp_path / "d" / "config.json").read_text())["fitted"]["pictures"] == 11

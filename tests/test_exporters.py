@@ -4,17 +4,23 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+import yaml
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools.coco import COCO
 
 from conftest import LABELS, make_sample
-from datasetdm.errors import ConfigError, OutputError
-from datasetdm.exporters import export, iter_export
+from datasetdm.codecs import decode_polygons
+from datasetdm.errors import ConfigError, DataError, OutputError
+from datasetdm.exporters import EXPORTERS, export, iter_export
+from datasetdm.exporters.outline import polygon
 from datasetdm.readers import read
 from datasetdm.store import Store, write_store
-from datasetdm.types import BACKGROUND, IGNORE, Labels, Sample, SemanticMap
+from datasetdm.types import BACKGROUND, IGNORE, Instances, Labels, Sample, SemanticMap, Skeleton
 
 
 def without_instances(sample: Sample) -> Sample:
@@ -98,3 +104,115 @@ def test_refusals(regions: Store, tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("")
     with pytest.raises(OutputError, match="not empty"):
         export(regions, "coco", tmp_path / "full")
+
+
+# ---------------------------------------------------------------------- what every exporter promises
+POSED = Labels(LABELS.names, LABELS.synonyms, ("sky", "grass"), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
+
+
+@pytest.fixture(params=sorted(EXPORTERS))
+def format(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_exporters_write_all_or_nothing(format: str, tmp_path: Path) -> None:
+    awkward = [make_sample(k, labels=POSED) for k in ("../../evil", "a/b", "<b>&amp;", "ünï cöde", "x")]
+    assert sum(1 for _ in iter_export(awkward, POSED, format, tmp_path / "out")) == 5
+    outside = [p for p in tmp_path.iterdir() if p.name != "out"]
+    pictures = [p for p in (tmp_path / "out").rglob("*.png") if "images" in p.parts]
+    assert not outside and len(pictures) == 5
+
+    def broken() -> Iterator[Sample]:
+        yield awkward[4]
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        list(iter_export(broken(), POSED, format, tmp_path / "half"))
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(OutputError, match="not empty"):
+        list(iter_export(awkward, POSED, format, tmp_path / "out"))
+    with pytest.raises(DataError, match="two samples have the key 'x'"):
+        list(iter_export([awkward[4], awkward[4]], POSED, format, tmp_path / "twice"))
+
+
+def test_a_bare_picture_is_no_error(format: str, tmp_path: Path) -> None:
+    bare = Sample("k", make_sample().image, POSED)
+    assert sum(1 for _ in iter_export([bare], POSED, format, tmp_path / "out")) == 1
+
+
+# ---------------------------------------------------------------------- YOLO
+def yolo(samples: list[Sample], kind: str, folder: Path) -> list[Sample]:
+    """Written and read again."""
+    for _ in iter_export(samples, samples[0].labels, f"yolo-{kind}", folder):
+        pass
+    return list(read(f"yolo:{folder / 'data.yaml'}"))
+
+
+def named(sample: Sample) -> list[str]:
+    return [sample.labels.names[i] for i in sample.annotations["instance"].label_ids]
+
+
+def test_yolo_outlines_come_back_to_the_pixel(samples: list[Sample], tmp_path: Path) -> None:
+    holes = make_sample("holes", (40, 40))
+    mask = np.zeros((2, 40, 40), bool)
+    mask[0, 5:30, 5:30] = True
+    mask[0, 10:20, 10:20] = False
+    mask[0, 35:38, 2:9] = True
+    mask[1] = np.random.default_rng(0).random((40, 40)) < 0.4
+    records = {"instance": Instances(mask, np.array([0, 1]))}
+    given = sorted([*samples, Sample("zz", holes.image, LABELS, None, records)], key=lambda s: s.key)
+    for before, after in zip(given, yolo(given, "seg", tmp_path / "y"), strict=True):
+        assert np.array_equal(after.image, before.image) and named(after) == named(before)
+        assert np.array_equal(after.annotations["instance"].masks, before.annotations["instance"].masks)
+
+
+def test_yolo_boxes_come_back(samples: list[Sample], tmp_path: Path) -> None:
+    given = sorted(samples, key=lambda s: s.key)
+    back = yolo(given, "detect", tmp_path / "y")
+    for before, after in zip(given, back, strict=True):
+        assert after.annotations["instance"].boxed and named(after) == named(before)
+        assert np.array_equal(after.annotations["instance"].boxes, before.annotations["instance"].boxes)
+    with pytest.raises(DataError, match="boxes, not outlines"):
+        yolo(back, "seg", tmp_path / "z")
+
+
+def test_yolo_points_come_back(tmp_path: Path) -> None:
+    given = [make_sample(f"s{i}", seed=i, labels=POSED) for i in range(4)]
+    for before, after in zip(given, yolo(given, "pose", tmp_path / "y"), strict=True):
+        a, b = (s.annotations["keypoints"] for s in (after, before))
+        assert np.allclose(a.xy, b.xy, atol=1e-4) and np.array_equal(a.visibility, b.visibility)
+        assert a.names == b.names
+    mixed = Labels(("dog", "bird"), skeletons={"dog": Skeleton(("nose",)), "bird": Skeleton(("beak", "tail"))})
+    with pytest.raises(DataError, match="one list of points"):
+        list(iter_export([], mixed, "yolo-pose", tmp_path / "z"))
+
+
+def test_yolo_knows_the_mirrored_point(tmp_path: Path) -> None:
+    labels = Labels(("dog",), skeletons={"dog": Skeleton(("nose", "left ear", "right ear", "l_paw", "r_paw"))})
+    for _ in iter_export([], labels, "yolo-pose", tmp_path / "y"):
+        pass
+    content = yaml.safe_load((tmp_path / "y" / "data.yaml").read_text())
+    assert content["flip_idx"] == [0, 2, 1, 4, 3] and content["kpt_shape"] == [5, 3]
+
+
+@hypothesis.given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_outlines_are_exact(mask: np.ndarray) -> None:
+    """Filled again by COCO's own rule, also with holes, parts and pixels that touch at a corner."""
+    hypothesis.assume(mask.any())
+    corners = polygon(mask).astype(float).ravel().tolist()
+    assert np.array_equal(decode_polygons([corners], mask.shape), mask)
+
+
+# ---------------------------------------------------------------------- COCO's keypoints
+def test_coco_points_come_back(tmp_path: Path) -> None:
+    given = [make_sample(f"s{i}", seed=i, labels=POSED) for i in range(4)]
+    for _ in iter_export(given, POSED, "coco", tmp_path / "c"):
+        pass
+    path = tmp_path / "c" / "annotations" / "instances.json"
+    coco = COCO(str(path))
+    dog = coco.loadCats(coco.getCatIds(["dog"]))[0]
+    assert dog["keypoints"] == ["nose", "tail"] and dog["skeleton"] == [[1, 2]]
+    assert all(a["num_keypoints"] == 1 for a in coco.loadAnns(coco.getAnnIds()))
+    for before, after in zip(given, read(f"coco:{path}"), strict=True):
+        a, b = (s.annotations["keypoints"] for s in (after, before))
+        assert np.allclose(a.xy, b.xy) and np.array_equal(a.visibility, b.visibility) and a.names == b.names

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from datasetdm.metrics import DepthMeter, SemanticMeter
-from datasetdm.types import IGNORE, DepthMap, SemanticMap
+from datasetdm.metrics import DepthMeter, InstanceMeter, SemanticMeter
+from datasetdm.types import IGNORE, DepthMap, Instances, SemanticMap
 
 IDS = arrays(np.uint16, (6, 5), elements=st.integers(0, 3))
 
@@ -72,3 +72,37 @@ def test_scaled_depth_forgives_a_wrong_scale_only() -> None:
     figures = meter.compute()
     assert figures["delta1"] == 0 and figures["absrel"] == pytest.approx(2)
     assert figures["delta1_scaled"] == 1 and figures["absrel_scaled"] == pytest.approx(0, abs=1e-6)
+
+
+def boxes(rng: np.random.Generator, n: int) -> Instances:
+    masks = np.zeros((n, 24, 24), bool)
+    for mask in masks:
+        y, x = rng.integers(0, 16, 2)
+        mask[y : y + rng.integers(4, 9), x : x + rng.integers(4, 9)] = True
+    return Instances(masks, rng.integers(0, 3, n), rng.random(n))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng, meter = np.random.default_rng(seed), InstanceMeter()
+    for _ in range(12):
+        true, extra = boxes(rng, int(rng.integers(0, 4))), boxes(rng, 2)
+        near = np.roll(true.masks, 1, axis=int(rng.integers(1, 3)))
+        ids, scores = np.concatenate([true.label_ids, extra.label_ids]), rng.random(len(true) + 2)
+        meter.update(Instances(np.concatenate([near, extra.masks]), ids, scores), true, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pycocotools decodes with a call that NumPy 2 deprecates
+        truth = COCO()
+        categories = [{"id": i + 1, "name": str(i)} for i in range(3)]
+        truth.dataset = {"images": meter.images, "annotations": meter.true, "categories": categories, "info": {}}
+        truth.createIndex()
+        reference = COCOeval(truth, truth.loadRes([dict(r) for r in meter.found]), "segm")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    figures = meter.compute()
+    assert 0 < figures["ap"] < 1
+    assert (figures["ap"], figures["ap50"]) == pytest.approx(tuple(reference.stats[:2]), abs=1e-9)

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from conftest import LABELS
 from datasetdm.codecs import decode_png
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.readers import READERS, Reader, read
+from datasetdm.readers.images import ImagesReader
 from datasetdm.readers.mini import CLASSES, PACKAGED
+from datasetdm.readers.overview import part, summarise
 from datasetdm.store import write_store
 from datasetdm.types import IGNORE, Sample
 
@@ -38,15 +41,34 @@ def coco_folder(folder: Path, change: Callable[[dict[str, Any]], None] = lambda 
     return folder / "annotations.json"
 
 
+def yolo_folder(folder: Path, *lines: str, **settings: object) -> Path:
+    """Two pictures, the first with these lines, the second without a label file."""
+    for name in ("a.png", "b b.png"):
+        (folder / "images" / "train").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(folder / "images" / "train" / name)
+    (folder / "labels" / "train").mkdir(parents=True, exist_ok=True)
+    (folder / "labels" / "train" / "a.txt").write_text("\n".join(lines))
+    content = {"train": "images/train", "names": {0: "dog", 1: "hot dog"}} | settings
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
+    return folder / "data.yaml"
+
+
 @pytest.fixture(params=sorted(READERS))
 def any_reader(request: pytest.FixtureRequest, samples: list[Sample], tmp_path: Path) -> Reader:
     """Every reader, on data of its own."""
-    if request.param == "store":
-        write_store(samples, tmp_path / "s", LABELS)
-    else:
-        coco_folder(tmp_path)
-    where = {"mini": "mini:test", "coco": f"coco:{tmp_path / 'annotations.json'}", "store": f"store:{tmp_path / 's'}"}
-    return read(where[request.param])
+    match request.param:
+        case "store":
+            write_store(samples, tmp_path / "s", LABELS)
+            return read(f"store:{tmp_path / 's'}")
+        case "coco":
+            return read(f"coco:{coco_folder(tmp_path)}")
+        case "yolo":
+            return read(f"yolo:{yolo_folder(tmp_path, '0 0.25 0.5 0.5 1', '1 0.75 0.5 0.25 0.5')}")
+        case "images":
+            return read(f"images:{yolo_folder(tmp_path).parent}")
+        case "mini":
+            return read("mini:test")
+    raise AssertionError(f"write data for {request.param} here")
 
 
 def test_contract(any_reader: Reader) -> None:
@@ -58,7 +80,11 @@ def test_contract(any_reader: Reader) -> None:
     assert len({s.key for s in first}) == len(first)
     for sample in first:
         assert sample.labels == any_reader.labels
-        assert sample.annotations
+        assert sample.annotations or isinstance(any_reader, ImagesReader)
+    summary = summarise(first, any_reader.labels)
+    assert summary.samples == len(first) == sum(summary.sizes.values())
+    few = part(any_reader, 1, balance=True)
+    assert len(list(few)) == len(few) == 1 and isinstance(few, Reader)
 
 
 def test_mini_matches_its_files() -> None:
@@ -185,3 +211,123 @@ def test_true_coco_files() -> None:
     objects = sum(len(s.annotations["instance"]) for s in reader)
     total = [a for a in json.loads(path.read_text())["annotations"] if not a.get("iscrowd")]
     assert len(reader) > 5 and objects == len(total)
+
+
+# ---------------------------------------------------------------------- YOLO
+def test_yolo_boxes_outlines_and_points(tmp_path: Path) -> None:
+    first, second = read(f"yolo:{yolo_folder(tmp_path / 'b', '1 0.25 0.5 0.5 1')}")
+    objects = first.annotations["instance"]
+    assert objects.boxed and objects.boxes.tolist() == [[0, 0, 20, 20]] and "semantic" not in first.annotations
+    assert first.labels.names == ("background", "dog", "hot dog") and objects.label_ids.tolist() == [2]
+    assert len(second.annotations["instance"]) == 0 and first.prompt is not None and "hot dog" in first.prompt.text
+    outline = "0 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"
+    first, _ = read(f"yolo:{yolo_folder(tmp_path / 's', outline)}")
+    assert not first.annotations["instance"].boxed
+    assert (first.annotations["semantic"].ids == 1).sum() == 20 * 10
+    pose = yolo_folder(tmp_path / "p", "0 0.5 0.5 0.5 0.5 0.25 0.5 2 0 0 0", kpt_shape=[2, 3])
+    first, _ = read(f"yolo:{pose}")
+    points = first.annotations["keypoints"]
+    assert points.xy[0, 0].tolist() == [10, 10] and points.visibility.tolist() == [[2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("line", "settings", "what"),
+    [
+        ("2 0.5 0.5 0.5 0.5", {}, "class 2"),
+        ("0 0.5 0.5 0.5", {}, "3 numbers"),
+        ("0 0.5 0.5 nan 0.5", {}, "no share"),
+        ("0 20 0.5 0.5 0.5", {}, "no share"),
+        ("0 a b c d", {}, "no line of numbers"),
+        ("0 0.5 0.5 0.5 0.5 0.1 0.1 0.9 0.1 0.5", {"kpt_shape": [2, 3]}, "9 numbers"),
+        ("", {"names": {1: "dog"}}, "not numbered"),
+        ("", {"names": []}, "no class names"),
+        ("", {"train": "../elsewhere"}, "leaves its folder"),
+        ("", {"train": None}, "no split 'train'"),
+        ("", {"kpt_shape": [2, 3], "kpt_names": {0: ["nose"]}}, "1 kpt_names for 2 points"),
+    ],
+)
+def test_yolo_refuses(line: str, settings: dict[str, object], what: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=what) as caught:
+        read(f"yolo:{yolo_folder(tmp_path, line, **settings)}")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_yolo_object_without_a_pixel(tmp_path: Path) -> None:
+    reader = read(f"yolo:{yolo_folder(tmp_path, '0 0.5 0.5 0.001 0.001')}")
+    with pytest.raises(DataError, match="covers no pixel"):
+        list(reader)
+
+
+# ---------------------------------------------------------------------- COCO's keypoints and captions
+def with_points(content: dict[str, Any]) -> None:
+    content["categories"][0] |= {"keypoints": ["nose", "tail"], "skeleton": [[1, 2]]}
+    content["annotations"][0] |= {"keypoints": [5, 6, 2, 9, 9, 0], "num_keypoints": 1}
+
+
+def test_coco_points_and_captions(tmp_path: Path) -> None:
+    path = coco_folder(tmp_path, with_points).rename(tmp_path / "instances_x.json")
+    told = {"annotations": [{"image_id": 5, "caption": "first"}, {"image_id": 5, "caption": "second"}]}
+    (tmp_path / "captions_x.json").write_text(json.dumps(told))
+    first, second = read(f"coco:{path}")
+    points = first.annotations["keypoints"]
+    assert points.names == (("nose", "tail"), ()) and points.xy[0].tolist() == [[5, 6], [0, 0]]
+    assert first.labels.skeletons["dog"].edges == ((0, 1),)
+    assert first.prompt is not None and first.prompt.text == "first" and first.prompt.labels == ("dog", "cat")
+    assert second.prompt is not None and second.prompt.text != "first"
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [([1, 2, 2], "3 numbers"), ([1, 2, 2, float("nan"), 1, 2], "no finite"), ([1, 2, 3, 1, 1, 1], "not 0, 1 or 2")],
+)
+def test_coco_points_refused(points: list[float], what: str, tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        with_points(content)
+        content["annotations"][0]["keypoints"] = points
+
+    with pytest.raises(DataError, match=what):
+        read(f"coco:{coco_folder(tmp_path, change)}")
+
+
+def test_coco_skeleton_of_other_points(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["categories"][0] |= {"keypoints": ["nose"], "skeleton": [[1, 2]]}
+
+    with pytest.raises(DataError, match="the skeleton cannot be read"):
+        read(f"coco:{coco_folder(tmp_path, change)}")
+
+
+# ---------------------------------------------------------------------- overview
+def test_a_balanced_part_holds_rare_labels() -> None:
+    reader = read("mini:train")
+    small = part(reader, 20, balance=True, seed=3)
+    assert [s.key for s in small] == [s.key for s in part(reader, 20, balance=True, seed=3)]
+    assert [s.key for s in small] != [s.key for s in part(reader, 20, balance=True, seed=4)]
+    least = [min(summarise(p, p.labels).pictures[n] for n in p.labels.names) for p in (small, part(reader, 20, seed=3))]
+    assert least[0] >= 1 > least[1]
+
+
+def test_captions_beside_pictures(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path).parent / "images" / "train"
+    (folder / "a.txt").write_text("a dark room\n")
+    first, second = read(f"images:{folder}")
+    assert first.prompt is not None and first.prompt.text == "a dark room" and second.prompt is None
+    assert (first.key, second.key) == ("a.png", "b b.png")
+    with pytest.raises(DataError, match="no pictures"):
+        read(f"images:{tmp_path / 'labels'}")
+
+
+REAL = os.environ.get("DATASETDM_REAL")
+
+
+@pytest.mark.skipif(not REAL, reason="DATASETDM_REAL names no folder of real files")
+def test_real_coco_files() -> None:
+    """12 photographs of COCO 2017: what their own JSON says."""
+    folder = Path(str(REAL)) / "coco" / "annotations"
+    samples = list(read(f"coco:{folder / 'instances.json'}"))
+    people = list(read(f"coco:{folder / 'person_keypoints.json'}"))
+    assert len(samples) == len(people) == 12
+    assert all(s.prompt and s.prompt.text for s in samples)
+    told = json.loads((folder / "person_keypoints.json").read_text())["annotations"]
+    counted = sum(a["num_keypoints"] for a in told if not a["iscrowd"])
+    assert sum(int((s.annotations["keypoints"].visibility > 0).sum()) for s in people) == counted

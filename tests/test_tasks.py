@@ -12,6 +12,7 @@ from datasetdm.errors import ConfigError, DataError
 from datasetdm.features import FeatureSpec
 from datasetdm.tasks import TASKS, Head, Task, make_task, sample_pixels
 from datasetdm.tasks.depth import DepthHead
+from datasetdm.tasks.instance import centres, gather
 from datasetdm.tasks.semantic import SemanticHead
 from datasetdm.types import IGNORE, DepthMap, Sample
 
@@ -59,7 +60,7 @@ def test_outputs_are_dense_and_record_fits_the_picture(task: Task) -> None:
     assert all(v.shape[0] == 2 and v.shape[-2:] == (SIDE, SIDE) for v in out.values())
     record = task.record(head, {k: v[0].detach() for k, v in out.items()})
     sample = square()
-    annotated = sample.with_annotations(**{task.name: record})
+    annotated = Sample("k", sample.image, LABELS, None, {task.name: record})
     meter = task.meter()
     meter.update(annotated.annotations[task.name], sample.annotations[task.name], len(LABELS))
     assert np.isfinite(list(meter.compute().values())).all()
@@ -70,7 +71,7 @@ def test_perfect_predictions_get_perfect_figures(task: Task) -> None:
     truth = square().annotations[task.name]
     meter.update(truth, truth, len(LABELS))
     figure, more = task.meter().better
-    assert meter.compute()[figure] == (1.0 if more else 0.0)
+    assert meter.compute()[figure] == pytest.approx(1.0 if more else 0.0)
 
 
 def test_target_is_none_without_labels(task: Task) -> None:
@@ -197,3 +198,36 @@ def test_depth_without_a_valid_pixel() -> None:
     nothing = DepthMap(np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE), bool))
     with pytest.raises(DataError, match="no sample has valid depth"):
         DepthHead(WIDTHS, 12).calibrate([square().with_annotations(depth=nothing)])
+
+
+# ---------------------------------------------------------------------- instances
+def discs(places: list[tuple[int, int, int]], side: int = 48) -> torch.Tensor:
+    """Disjoint discs (row, column, radius) as masks f[n h w]."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return torch.stack([((y - r) ** 2 + (x - c) ** 2 <= k**2).float() for r, c, k in places])
+
+
+def test_centres_and_the_ways_to_them() -> None:
+    masks = discs([(10, 12, 5), (30, 33, 9)])
+    heat, offset, area = (v[0] for v in centres(masks[None]))
+    assert heat[10, 12] == 1 and heat[30, 33] == 1 and heat[10, 33] < 1e-3
+    assert torch.allclose(offset[:, 27, 35] * 48, torch.tensor([3.0, -2.0]), atol=1e-4)
+    assert area[30, 33] == masks[1].sum() and area[0, 0] == 0 and not offset[:, 0, 0].any()
+
+
+def test_objects_are_gathered_again_from_their_own_maps() -> None:
+    """Two of one label that touch, and one of another: masks, labels and order come back."""
+    masks = discs([(12, 12, 7), (12, 27, 7), (36, 30, 10)])
+    heat, offset, _ = (v[0] for v in centres(masks[None]))
+    label = torch.zeros(3, 48, 48)
+    label[1] += 9 * (masks[0] + masks[1])
+    label[2] += 9 * masks[2]
+    found, labels, scores = gather(masks.sum(0) * 20 - 10, torch.logit(heat.clamp(1e-4, 1 - 1e-4)), offset, label)
+    assert sorted(labels.tolist()) == [1, 1, 2] and (scores > 0.9).all()
+    assert {tuple(m.flatten().tolist()) for m in found} == {tuple(m.bool().flatten().tolist()) for m in masks}
+
+
+def test_no_object_is_no_error() -> None:
+    nothing = torch.full((8, 8), -9.0)
+    masks, labels, scores = gather(nothing, nothing, torch.zeros(2, 8, 8), torch.zeros(3, 8, 8))
+    assert len(masks) == len(labels) == len(scores) == 0

@@ -71,6 +71,8 @@ def fit(
     data: str,
     out: Path,
     images: Path | None = None,
+    limit: int | None = None,
+    balance: bool = False,
     tasks: str = "semantic,depth",
     backbone: str = "mini",
     timesteps: str = "50",
@@ -85,13 +87,17 @@ def fit(
     Parameters
     ----------
     data
-        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `store:DIR`.
+        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `store:DIR`.
     out
         A new folder for the decoder; the same command goes on with an unfinished one.
     images
         Folder of the pictures, where the format does not say.
+    limit
+        Use at most so many pictures, drawn by the seed.
+    balance
+        Draw them so that every label is there about equally often.
     tasks
-        Comma-separated: semantic, depth.
+        Comma-separated: semantic, depth, instance.
     backbone
         `mini`, a StableDiffusionPipeline folder, or a hub id.
     timesteps
@@ -107,11 +113,15 @@ def fit(
     from datasetdm.fit import FitConfig
     from datasetdm.progress import console, fit_with_bars
     from datasetdm.readers import read
+    from datasetdm.readers.overview import part
     from datasetdm.settings import validated
 
     chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
     config = validated(FitConfig, tasks=tuple(_items(tasks)), seed=seed, **chosen)
     reader = read(data, images)
+    if limit is not None:
+        _positive(limit=limit)
+        reader = part(reader, limit, balance, seed)
     features = FeatureConfig(tuple(_whole(t, "timesteps") for t in _items(timesteps)), inversion)
     frozen = load_backbone(backbone, config=features, device=device)
     figures = fit_with_bars(reader, out, frozen, config)
@@ -215,6 +225,69 @@ def evaluate(
 
 
 @app.command
+def annotate(
+    *,
+    data: str,
+    out: Path,
+    images: Path | None = None,
+    decoder: str = "mini",
+    backbone: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Annotate existing pictures into a store; the same command goes on with an unfinished one.
+
+    Parameters
+    ----------
+    data
+        FORMAT:PATH, for instance `images:DIR`; captions (in a text file beside each picture) help much.
+    out
+        The store: a new folder, or one of the same recipe.
+    images
+        Folder of the pictures, where the format does not say.
+    decoder
+        `mini`, or a folder that `fit` wrote.
+    backbone
+        Default: the one that the decoder was fitted on.
+    """
+    from itertools import islice
+
+    from datasetdm.evaluate import annotate as annotated
+    from datasetdm.model import load_pair
+    from datasetdm.progress import track
+    from datasetdm.readers import read
+    from datasetdm.store import Writer
+
+    model, frozen = load_pair(decoder, backbone, device)
+    reader = read(data, images)
+    recipe = {"data": data, "decoder": model.fingerprint()}
+    with Writer(out, model.config.labels, recipe) as writer:
+        rest = islice(iter(reader), writer.written, None)
+        pairs = annotated(model, frozen, rest)
+        for _, sample in track(pairs, "annotate", len(reader) - writer.written):
+            writer.add(sample)
+    print(out)
+
+
+@app.command
+def inspect(data: str, *, images: Path | None = None) -> None:
+    """Say what is in labelled data: pictures, labels, sizes.
+
+    Parameters
+    ----------
+    data
+        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `images:DIR`, `store:DIR`.
+    images
+        Folder of the pictures, where the format does not say.
+    """
+    from datasetdm.progress import show_summary, track
+    from datasetdm.readers import read
+    from datasetdm.readers.overview import summarise
+
+    reader = read(data, images)
+    show_summary(summarise(track(reader, "read", len(reader)), reader.labels), data)
+
+
+@app.command
 def export(store: Path, *, out: Path, format: str = "coco") -> None:
     """Write a store in another format.
 
@@ -225,7 +298,7 @@ def export(store: Path, *, out: Path, format: str = "coco") -> None:
     out
         A new folder.
     format
-        coco.
+        coco, yolo-detect, yolo-seg or yolo-pose.
     """
     from datasetdm.progress import export_with_bars
     from datasetdm.store import Store

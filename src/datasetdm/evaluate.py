@@ -50,7 +50,7 @@ def evaluate(
     seen: set[str] = set()
     own = decoder.config.labels.names
     for given, predicted in annotate(decoder, backbone, samples, captions):
-        if given.labels.names != own and "semantic" in meters.keys() & given.annotations.keys():
+        if given.labels.names != own and {"semantic", "instance"} & meters.keys() & given.annotations.keys():
             raise DataError(
                 "the data's labels are not the decoder's",
                 where=f"sample {given.key!r}, labels {', '.join(given.labels.names[:6])}, ...",

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from datasetdm.errors import OutputError
+from datasetdm.errors import DataError, OutputError
 
 
 @contextlib.contextmanager
@@ -64,6 +64,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Write a whole JSON file or none of it."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file into a folder that is itself written whole or not at all, as exporters do."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def claim_name(folder: Path, key: str, suffix: str) -> str:
+    """The file name of a sample in a folder of one file a sample; two samples of one key are an error."""
+    name = safe_name(key) + suffix
+    if (folder / name).exists():
+        raise DataError(f"two samples have the key {key!r}", expected="unique keys", remedy="rename one of them")
+    return name
 
 
 def safe_name(key: str) -> str:

@@ -1,10 +1,14 @@
-"""Figures over annotations, accumulated picture by picture. NumPy only."""
+"""Figures over annotations, accumulated picture by picture."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from datasetdm.types import IGNORE, DepthMap, SemanticMap
+import numpy as np
+from hotcoco import COCO, COCOeval
+
+from datasetdm.codecs import encode_rle, rle_box
+from datasetdm.types import IGNORE, DepthMap, Instances, SemanticMap
 
 
 class SemanticMeter:
@@ -72,3 +76,43 @@ class DepthMeter:
 def _absrel_delta1(p: np.ndarray, t: np.ndarray) -> tuple[float, float]:
     ratio = np.maximum(np.maximum(p, 1e-6) / t, t / np.maximum(p, 1e-6))
     return float(np.mean(np.abs(p - t) / t)), float(np.mean(ratio < 1.25))
+
+
+class InstanceMeter:
+    """COCO's mask AP: averaged over IoU 0.50 to 0.95 and the labels that occur in the truth; ap50 at IoU 0.5."""
+
+    better = ("ap", True)
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.true: list[dict[str, Any]] = []
+        self.found: list[dict[str, Any]] = []
+        self.labels = 0
+
+    def update(self, predicted: Instances, true: Instances, labels: int) -> None:
+        """Add one picture."""
+        self.labels = labels
+        number, (h, w) = len(self.images) + 1, true.size
+        self.images.append({"id": number, "file_name": str(number), "height": h, "width": w})
+        for record, rows in ((true, self.true), (predicted, self.found)):
+            for mask, label, score in zip(record.masks, record.label_ids.tolist(), record.scores.tolist(), strict=True):
+                rle = encode_rle(mask)
+                box, area = rle_box(rle)
+                row = {"id": len(rows) + 1, "image_id": number, "category_id": label + 1, "segmentation": rle}
+                rows.append(row | {"bbox": box, "area": area, "iscrowd": 0, "score": score})
+
+    def compute(self) -> dict[str, float]:
+        """ap and ap50, 0 to 1."""
+        if not self.true:
+            return {"ap": float("nan"), "ap50": float("nan")}
+        if not self.found:
+            return {"ap": 0.0, "ap50": 0.0}
+        categories = [{"id": i + 1, "name": str(i)} for i in range(self.labels)]
+        truth = COCO({"images": self.images, "annotations": self.true, "categories": categories})
+        evaluation = COCOeval(truth, truth.load_res(self.found), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        curves = evaluation.eval or {}
+        precision = np.asarray(curves["precision"])[..., 0, -1]  # IoU, recall, label; -1: not in the truth
+        ap, ap50 = (float(p[p >= 0].mean()) for p in (precision, precision[0]))
+        return {"ap": ap, "ap50": ap50}

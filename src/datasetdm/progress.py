@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datasetdm.fit import FitConfig
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
+    from datasetdm.readers.overview import Summary
     from datasetdm.store import Store
 
 T = TypeVar("T")
@@ -103,3 +105,20 @@ def gallery_with_bars(store: Store, path: Path, limit: int) -> None:
     title = f"{shown} of {len(store)} samples" if shown < len(store) else f"{shown} samples"
     for _ in track(write_gallery(islice(store, limit), store.labels, path, title), "gallery", shown):
         pass
+
+
+def show_summary(found: Summary, title: str) -> None:
+    """Print what is in labelled data as a table."""
+    table = Table("label")
+    table.add_column("pictures", justify="right")
+    table.add_column("objects", justify="right")
+    for name in sorted(found.labels.names, key=lambda n: -found.pictures[n]):
+        table.add_row(Text(name), str(found.pictures[name]), str(found.objects[name]))
+    out = Console()
+    out.print(Text(f"{title}: {found.samples} pictures, {found.captions} with captions"))
+    out.print(table)
+    tasks = ", ".join(f"{name} on {count}" for name, count in found.tasks.items())
+    out.print(Text(f"annotations: {tasks or 'none'}"))
+    sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
+    more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
+    out.print(Text(f"sizes: {sizes}{more}"))

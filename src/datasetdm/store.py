@@ -311,7 +311,7 @@ def _annotation_columns(record: Annotation) -> dict[str, Any]:
             return {"depth": _picture(steps), "depth_step": record.step, "depth_unit": record.unit}
         case Instances():
             rles = [encode_rle(m) for m in record.masks]
-            value = {"size": record.size, "masks": [r["counts"] for r in rles]}
+            value: dict[str, Any] = {"size": record.size, "masks": [r["counts"] for r in rles]}
             value |= {"label_ids": record.label_ids.tolist(), "scores": record.scores.tolist(), "boxed": record.boxed}
             return {"instances": json.dumps(value)}
         case Keypoints():

@@ -13,7 +13,12 @@ from datasetdm.files import writing
 from datasetdm.store import Store
 from datasetdm.types import Labels, Sample
 
-EXPORTERS = {"coco": "datasetdm.exporters.coco:export"}
+EXPORTERS = {
+    "coco": "datasetdm.exporters.coco:export",
+    "yolo-detect": "datasetdm.exporters.yolo:export_detect",
+    "yolo-pose": "datasetdm.exporters.yolo:export_pose",
+    "yolo-seg": "datasetdm.exporters.yolo:export_seg",
+}
 """Format name -> a function (samples, labels, folder) that yields once a sample written."""
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from datasetdm.codecs import encode_png, encode_rle, rle_box
-from datasetdm.errors import DataError
-from datasetdm.files import safe_name, write_json, writing
-from datasetdm.types import BACKGROUND, IGNORE, DepthMap, Instances, Labels, Sample, SemanticMap
+from datasetdm.exporters.objects import objects_of
+from datasetdm.files import claim_name, write_bytes, write_json
+from datasetdm.types import BACKGROUND, DepthMap, Instances, Keypoints, Labels, Sample
 
 DEPTH_STEP = 1 / 256
 DESCRIPTION = "made by datasetdm"
@@ -29,11 +29,14 @@ def export(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[
     annotations: list[dict[str, Any]] = []
     for sample in samples:
         images.append(_image(sample, len(images) + 1, folder))
-        for label, rle, score in _regions(sample):
+        objects = objects_of(sample)
+        for n, (mask, label) in enumerate(zip(objects.masks, objects.label_ids.tolist(), strict=True)):
             if label in category:
+                rle = encode_rle(mask)
                 box, area = rle_box(rle)
                 annotations.append(
-                    {
+                    _points(sample, n)
+                    | {
                         "id": len(annotations) + 1,
                         "image_id": images[-1]["id"],
                         "category_id": category[label],
@@ -41,11 +44,11 @@ def export(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[
                         "bbox": box,
                         "area": area,
                         "iscrowd": 0,
-                        "score": score,
+                        "score": round(float(objects.scores[n]), 4),
                     }
                 )
         yield
-    categories = [{"id": k, "name": labels.names[i], "supercategory": ""} for i, k in category.items()]
+    categories = [_category(k, labels.names[i], labels) for i, k in category.items()]
     info = {"description": DESCRIPTION}
     content = dict(info=info, licenses=[], images=images, annotations=annotations, categories=categories)
     write_json(folder / "annotations" / "instances.json", content, indent=None)
@@ -54,39 +57,39 @@ def export(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[
 
 def _image(sample: Sample, number: int, folder: Path) -> dict[str, Any]:
     """Write one picture and its depth; its entry in the file."""
-    name = f"{safe_name(sample.key)}.png"
-    if (folder / "images" / name).exists():
-        raise DataError(f"two samples have the key {sample.key!r}", expected="unique keys", remedy="rename one of them")
-    _write(folder / "images" / name, encode_png(sample.image))
+    name = claim_name(folder / "images", sample.key, ".png")
+    write_bytes(folder / "images" / name, encode_png(sample.image))
     depth = sample.annotations.get("depth")
     if isinstance(depth, DepthMap) and depth.unit == "metre":
         steps = np.clip(np.rint(depth.depth / DEPTH_STEP), depth.valid, 65535).astype(np.uint16)
-        _write(folder / "depth" / name, encode_png(steps))
+        write_bytes(folder / "depth" / name, encode_png(steps))
     h, w = sample.size
     entry = {"id": number, "file_name": name, "width": w, "height": h}
     return entry | ({"caption": sample.prompt.text} if sample.prompt else {})
 
 
-def _regions(sample: Sample) -> Iterator[tuple[int, dict[str, Any], float]]:
-    """(label id, run lengths, score) of every object, or of every label of the semantic map."""
-    objects, semantic = sample.annotations.get("instance"), sample.annotations.get("semantic")
-    if isinstance(objects, Instances):
-        for mask, label, score in zip(objects.masks, objects.label_ids.tolist(), objects.scores.tolist(), strict=True):
-            yield label, encode_rle(mask), round(score, 4)
-    elif isinstance(semantic, SemanticMap):
-        for label in np.unique(semantic.ids[semantic.ids != IGNORE]).tolist():
-            mask = semantic.ids == label
-            sure = 1.0 if semantic.confidence is None else float(semantic.confidence[mask].astype(np.float64).mean())
-            yield label, encode_rle(mask), round(sure, 4)
+def _points(sample: Sample, n: int) -> dict[str, Any]:
+    """The keypoints of the n-th object as x, y, v, in the order of its label's skeleton."""
+    points, objects = sample.annotations.get("keypoints"), sample.annotations.get("instance")
+    if not (isinstance(points, Keypoints) and isinstance(objects, Instances)):
+        return {}
+    skeleton = sample.labels.skeletons.get(sample.labels.names[int(objects.label_ids[n])])
+    if skeleton is None or not points.names[n]:
+        return {}
+    own = {p: i for i, p in enumerate(points.names[n])}
+    rows = [(points.xy[n, own[p]], int(points.visibility[n, own[p]])) if p in own else None for p in skeleton.points]
+    flat = [v for r in rows for v in ((float(r[0][0]), float(r[0][1]), r[1]) if r and r[1] else (0, 0, 0))]
+    return {"keypoints": flat, "num_keypoints": sum(v > 0 for v in flat[2::3])}
+
+
+def _category(number: int, name: str, labels: Labels) -> dict[str, Any]:
+    """COCO counts points from 1."""
+    bones = labels.skeletons.get(name)
+    extra = {"keypoints": list(bones.points), "skeleton": [[a + 1, b + 1] for a, b in bones.edges]} if bones else {}
+    return {"id": number, "name": name, "supercategory": ""} | extra
 
 
 def _captions(images: list[dict[str, Any]], info: dict[str, str]) -> dict[str, Any]:
     told = [i for i in images if "caption" in i]
     rows = [{"id": n, "image_id": i["id"], "caption": i["caption"]} for n, i in enumerate(told, 1)]
     return {"info": info, "images": images, "annotations": rows}
-
-
-def _write(path: Path, data: bytes) -> None:
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)

@@ -12,8 +12,10 @@ from datasetdm.types import Labels, Sample
 
 READERS = {
     "coco": "datasetdm.readers.coco:CocoReader",
+    "images": "datasetdm.readers.images:ImagesReader",
     "mini": "datasetdm.readers.mini:MiniReader",
     "store": "datasetdm.readers.store:StoreReader",
+    "yolo": "datasetdm.readers.yolo:YoloReader",
 }
 """Format name -> its reader, called with (path, images)."""
 

@@ -1,13 +1,14 @@
-"""COCO annotations: instances and semantic regions, as polygons or run lengths.
+"""COCO annotations: instances, keypoints and semantic regions, as polygons or run lengths.
 
-The semantic map paints regions from the largest to the smallest, so that what lies on top of something stays visible.
-Where no region lies, the label is `background`; crowd regions are ignored pixels. Everything that can be wrong is
+Crowd regions are ignored pixels of the semantic map and no objects. Captions come from the pictures' own entries, or from
+`captions*.json` beside `instances*.json` or `*keypoints*.json`, the first of each picture. Everything that can be wrong is
 checked when the file is opened, before any work starts.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 from datasetdm.codecs import decode_polygons, decode_rle, image_size, read_image
 from datasetdm.errors import DataError
 from datasetdm.prompts import describe
-from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Labels, Prompt, Sample, SemanticMap
+from datasetdm.readers.regions import from_regions, with_background
+from datasetdm.types import IGNORE, Keypoints, Labels, Prompt, Sample, Skeleton
 
 
 class CocoReader:
@@ -36,11 +38,11 @@ class CocoReader:
             raise DataError("the label set is empty", where=self._where("categories"), expected="at least one category")
         if not self._images:
             raise DataError("there are no pictures", where=self._where("images"), expected="at least one image")
-        names = [c["name"] for c in categories]
-        if BACKGROUND not in names:
-            names.insert(0, BACKGROUND)
-        self.labels = Labels(tuple(names))
+        names = with_background([c["name"] for c in categories])
+        bones = {c["name"]: self._check_skeleton(c) for c in categories if c.get("keypoints")}
+        self.labels = Labels(names, skeletons=bones)
         self._label_of = {c["id"]: names.index(c["name"]) for c in categories}
+        self._captions = _captions_beside(self.path)
         self._folder = self._find_images(images)
         self._annotations: dict[Any, list[dict[str, Any]]] = {i["id"]: [] for i in self._images}
         sizes = {i["id"]: (i["height"], i["width"]) for i in self._images}
@@ -62,17 +64,30 @@ class CocoReader:
         pixels = read_image(self._folder / image["file_name"], self._where(where))
         size = pixels.shape[:2]
         regions = [(a, self._mask(a, size)) for a in self._annotations[image["id"]]]
-        ids = np.full(size, self.labels.names.index(BACKGROUND), np.uint16)
-        for a, mask in sorted(regions, key=lambda r: -int(r[1].sum())):
-            ids[mask] = IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]
-        objects = [(a, m) for a, m in regions if not a.get("iscrowd") and m.any()]
-        masks = np.stack([m for _, m in objects]) if objects else np.zeros((0, *size), bool)
-        label_ids = np.array([self._label_of[a["category_id"]] for a, _ in objects], np.int64)
-        annotations: dict[str, Annotation] = {"semantic": SemanticMap(ids), "instance": Instances(masks, label_ids)}
-        present = tuple(self.labels.names[i] for i in sorted(set(label_ids.tolist())))
-        prompt = Prompt(image.get("caption") or describe(present), present)
+        known = [(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
+        annotations = from_regions(known, self.labels, size)
+        if self.labels.skeletons:
+            annotations["keypoints"] = self._keypoints([a for a, m in regions if not a.get("iscrowd") and m.any()])
+        objects = {i for _, i in known if i != IGNORE}
+        present = tuple(self.labels.names[i] for i in sorted(objects))
+        caption = image.get("caption") or self._captions.get(image["id"]) or describe(present)
+        prompt = Prompt(caption, present)
         key = str(Path(image["file_name"]).with_suffix("")) if self._stems_differ else image["file_name"]
         return Sample(key, pixels, self.labels, prompt, annotations, {"coco_image_id": image["id"]})
+
+    def _keypoints(self, objects: list[dict[str, Any]]) -> Keypoints:
+        """One row an object; objects without points, or of categories that have none, have no names."""
+        names = [self.labels.names[self._label_of[a["category_id"]]] for a in objects]
+        bones = [
+            self.labels.skeletons.get(n) if "keypoints" in a else None for n, a in zip(names, objects, strict=True)
+        ]
+        width = max((len(b.points) for b in bones if b), default=0)
+        values = np.zeros((len(objects), width, 3), np.float32)
+        for row, skeleton, a in zip(values, bones, objects, strict=True):
+            if skeleton:
+                row[: len(skeleton.points)] = np.array(a["keypoints"], np.float32).reshape(-1, 3)
+        values[values[..., 2] == 0] = 0
+        return Keypoints(values[..., :2], values[..., 2].astype(np.uint8), tuple(b.points if b else () for b in bones))
 
     @staticmethod
     def _mask(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -116,6 +131,27 @@ class CocoReader:
             raise DataError("a category has no id or name", where=self._where(f"categories[{n}]"), expected="id, name")
         return category
 
+    def _check_skeleton(self, category: dict[str, Any]) -> Skeleton:
+        """COCO counts points from 1."""
+        where = self._where(f"category {category['name']!r}")
+        try:
+            edges = tuple((a - 1, b - 1) for a, b in category.get("skeleton") or ())
+            return Skeleton(tuple(category["keypoints"]), edges)
+        except (TypeError, ValueError, DataError) as e:
+            expected = "names, and pairs of their numbers from 1"
+            raise DataError("the keypoints or the skeleton cannot be read", where=where, expected=expected) from e
+
+    def _check_points(self, a: dict[str, Any], where: str) -> None:
+        skeleton = self.labels.skeletons.get(self.labels.names[self._label_of[a["category_id"]]])
+        wanted, points = 3 * len(skeleton.points) if skeleton else 0, a["keypoints"]
+        if not isinstance(points, list) or len(points) != wanted:
+            count = len(points) if isinstance(points, list) else "no"
+            raise DataError(f"{count} numbers of keypoints", where=where, expected=f"{wanted}: x, y, v of every point")
+        if not all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in points):  # nor NaN
+            raise DataError("a keypoint holds something that is no finite number", where=where, expected="pixels")
+        if not {*points[2::3]} <= {0, 1, 2}:
+            raise DataError("a keypoint's visibility is not 0, 1 or 2", where=where, expected="0, 1 or 2")
+
     def _check_annotation(self, a: Any, n: int, sizes: dict[Any, tuple[int, int]]) -> dict[str, Any]:
         where = self._where(f"annotation {a.get('id', f'[{n}]') if isinstance(a, dict) else f'[{n}]'}")
         keys = ("image_id", "category_id", "segmentation")
@@ -139,6 +175,8 @@ class CocoReader:
             )
         where += f" of image {a['image_id']}"
         self._check_shape(a["segmentation"], sizes[a["image_id"]], where)
+        if "keypoints" in a:
+            self._check_points(a, where)
         return a
 
     def _check_shape(self, shape: Any, size: tuple[int, int], where: str) -> None:
@@ -205,6 +243,19 @@ class CocoReader:
             )
 
 
+def _captions_beside(path: Path) -> dict[Any, str]:
+    """Picture id -> its first caption, from the captions file that belongs to an instances or keypoints file."""
+    name = re.sub(r"^(instances|person_keypoints|keypoints)", "captions", path.name)
+    if name == path.name or not (path.parent / name).is_file():
+        return {}
+    captions: dict[Any, str] = {}
+    for row in _load(path.parent / name, ("annotations",))["annotations"]:
+        if not isinstance(row, dict) or not isinstance(row.get("caption"), str) or "image_id" not in row:
+            raise DataError("a caption has no image_id or text", where=path.parent / name, expected="image_id, caption")
+        captions.setdefault(row["image_id"], row["caption"].strip())
+    return captions
+
+
 def _fills(rle: dict[str, Any], pixels: int) -> bool:
     """Whether run lengths can be decoded to exactly so many pixels."""
     counts = rle["counts"]
@@ -216,7 +267,7 @@ def _fills(rle: dict[str, Any], pixels: int) -> bool:
         return False
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
@@ -225,7 +276,6 @@ def _load(path: Path) -> dict[str, Any]:
         ) from e
     except (OSError, ValueError) as e:
         raise DataError(f"the file is no JSON: {e}", where=path, expected="a COCO annotation file") from e
-    keys = ("images", "annotations", "categories")
     missing = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)]
     if missing:
         raise DataError(f"the file has no list {', '.join(missing)}", where=path, expected=", ".join(keys))

@@ -19,7 +19,18 @@ from PIL import Image
 
 from datasetdm.codecs import read_image
 from datasetdm.errors import DataError
-from datasetdm.types import IGNORE, Annotation, DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+from datasetdm.types import (
+    IGNORE,
+    Annotation,
+    DepthMap,
+    Instances,
+    Keypoints,
+    Labels,
+    Prompt,
+    Sample,
+    SemanticMap,
+    Skeleton,
+)
 
 PACKAGED = Path(__file__).parent.parent / "assets" / "labelled"
 
@@ -42,9 +53,43 @@ SYNONYMS = {
     "snow": ("snowy",),
 }
 
-LABELS = Labels(tuple(CLASSES.values()), tuple(SYNONYMS.get(n, ()) for n in CLASSES.values()))
+_WHEELS = Skeleton(("l_wheel_f", "l_wheel_b", "r_wheel_f", "r_wheel_b"), ((0, 1), (2, 3), (0, 2), (1, 3)))
+_ANIMAL = Skeleton(
+    ("l_ear", "r_ear", "lf_knee", "lf_paw", "lh_knee", "lh_paw", "rf_knee", "rf_paw", "rh_knee", "rh_paw", "nose",
+     "throat", "withers", "tail_base"),
+    ((0, 10), (1, 10), (10, 11), (11, 12), (12, 13), (12, 2), (2, 3), (12, 6), (6, 7), (13, 4), (4, 5), (13, 8), (8, 9)),
+)  # fmt: skip
+_PERSON = Skeleton(
+    ("l_shoulder", "l_elbow", "l_wrist", "l_hip", "l_knee", "l_ankle", "r_shoulder", "r_elbow", "r_wrist", "r_hip",
+     "r_knee", "r_ankle", "head", "neck"),
+    ((12, 13), (13, 0), (0, 1), (1, 2), (13, 6), (6, 7), (7, 8), (0, 3), (6, 9), (3, 9), (3, 4), (4, 5), (9, 10), (10, 11)),
+)  # fmt: skip
+_BIRD = Skeleton(
+    ("beak", "crown", "throat", "back", "tail", "l_foot", "l_wing", "r_foot", "r_wing"),
+    ((0, 1), (0, 2), (1, 3), (3, 4), (3, 6), (3, 8), (2, 5), (2, 7)),
+)
+SKELETONS = {
+    "airplane": Skeleton(("nose", "tail", "l_wingtip", "r_wingtip"), ((0, 1), (2, 3))),
+    "bicycle": Skeleton(("f_wheel", "b_wheel", "seat", "handlebar"), ((0, 1), (1, 2), (2, 3), (3, 0))),
+    "bird": _BIRD,
+    "boat": Skeleton(("bow", "stern", "mast"), ((0, 1),)),
+    "bottle": Skeleton(("base", "shoulder", "top"), ((0, 1), (1, 2))),
+    "chair": Skeleton(("seat", "top", "leg0", "leg1", "leg2", "leg3"), ((0, 1), (0, 2), (0, 3), (0, 4), (0, 5))),
+    "table": Skeleton(("top",)),
+    "person": _PERSON,
+    "potted plant": Skeleton(("base", "rim", "top"), ((0, 1), (1, 2))),
+    "sofa": Skeleton(("l_arm", "r_arm", "back"), ((0, 2), (1, 2))),
+    "television": Skeleton(("tl", "tr", "bl", "br"), ((0, 1), (1, 3), (3, 2), (2, 0))),
+    **dict.fromkeys(("bus", "car"), _WHEELS),
+    **dict.fromkeys(("cat", "cow", "dog", "horse", "sheep"), _ANIMAL),
+}
+"""The renderer's keypoints by label."""
+
 THINGS = 18
 """The first 18 labels are things, the other 12 surroundings."""
+
+_NAMES = tuple(CLASSES.values())
+LABELS = Labels(_NAMES, tuple(SYNONYMS.get(n, ()) for n in _NAMES), _NAMES[THINGS:], SKELETONS)
 
 DEPTH_STEP = 1 / 256
 COLUMNS = {"key", "caption", "place", "light", "fov", "image", "classes", "instances", "depth", "keypoints"}

@@ -14,7 +14,11 @@ from datasetdm.errors import unknown_name
 from datasetdm.features import FeatureSpec
 from datasetdm.types import Annotation, Sample
 
-TASKS = {"semantic": "datasetdm.tasks.semantic:Semantic", "depth": "datasetdm.tasks.depth:Depth"}
+TASKS = {
+    "semantic": "datasetdm.tasks.semantic:Semantic",
+    "depth": "datasetdm.tasks.depth:Depth",
+    "instance": "datasetdm.tasks.instance:Instance",
+}
 """Task name -> its class, in the order in which their heads run."""
 
 Outputs = Mapping[str, Tensor]

@@ -1,0 +1,131 @@
+"""YOLO's folders, as Ultralytics documents them: `images/train/*.png`, `labels/train/*.txt` and `data.yaml`.
+
+Three kinds, by format name: `yolo-detect` (boxes), `yolo-seg` (one exact outline an object; holes and parts hang on bridges
+of no width) and `yolo-pose` (boxes and points; all objects share one list of points, so a label of other points is an
+error). Where a sample has no instances, each label of its semantic map is one object. YOLO holds no scores and no depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from datasetdm.codecs import encode_png
+from datasetdm.errors import DataError
+from datasetdm.exporters.objects import objects_of
+from datasetdm.exporters.outline import polygon
+from datasetdm.files import claim_name, write_bytes, write_text
+from datasetdm.types import BACKGROUND, Instances, Keypoints, Labels, Sample
+
+Lines = Callable[[Sample, Instances, dict[int, int]], list[str]]
+
+
+def export_detect(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+    """Boxes: `class x y w h`."""
+    yield from _export(samples, labels, folder, _boxes, {})
+
+
+def export_seg(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+    """Outlines: `class x1 y1 x2 y2 ...`."""
+    yield from _export(samples, labels, folder, _outlines, {})
+
+
+def export_pose(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+    """Boxes and points: `class x y w h x1 y1 v1 ...`; only labels with points are written."""
+    points = _shared_points(labels)
+    settings: dict[str, object] = {
+        "kpt_shape": [len(points), 3],
+        "kpt_names": {0: list(points)},
+        "flip_idx": _mirrored(points),
+    }
+    yield from _export(samples, labels, folder, _poses, settings)
+
+
+def _export(
+    samples: Iterable[Sample], labels: Labels, folder: Path, lines: Lines, settings: dict[str, object]
+) -> Iterator[None]:
+    names = [n for n in labels.names if n != BACKGROUND]
+    if settings:
+        names = [n for n in names if n in labels.skeletons]
+    number = {labels.names.index(n): i for i, n in enumerate(names)}
+    for sample in samples:
+        name = claim_name(folder / "images" / "train", sample.key, ".png")
+        rows = lines(sample, objects_of(sample), number)
+        write_bytes(folder / "images" / "train" / name, encode_png(sample.image))
+        text = "".join(f"{row}\n" for row in rows)
+        write_bytes((folder / "labels" / "train" / name).with_suffix(".txt"), text.encode())
+        yield
+    content = {"train": "images/train", "val": "images/train", "names": dict(enumerate(names)), **settings}
+    write_text(folder / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+
+
+def _boxes(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
+    h, w = sample.size
+    rows = []
+    for label, (x, y, bw, bh) in zip(objects.label_ids.tolist(), objects.boxes.tolist(), strict=True):
+        if label in number:
+            shares = ((x + bw / 2) / w, (y + bh / 2) / h, bw / w, bh / h)
+            rows.append(" ".join([str(number[label]), *map(_short, shares)]))
+    return rows
+
+
+def _outlines(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
+    if objects.boxed and len(objects):
+        raise DataError(
+            "these objects are boxes, not outlines", where=f"sample {sample.key!r}", expected="masks",
+            remedy="export yolo-detect",
+        )  # fmt: skip
+    rows = []
+    for label, mask in zip(objects.label_ids.tolist(), objects.masks, strict=True):
+        if label in number:
+            shares = polygon(mask) / np.array(sample.size[::-1])
+            rows.append(" ".join([str(number[label]), *map(_short, shares.ravel().tolist())]))
+    return rows
+
+
+def _poses(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
+    h, w = sample.size
+    points = sample.annotations.get("keypoints")
+    width = len(next(iter(sample.labels.skeletons.values())).points)
+    rows = []
+    for i, box in enumerate(_boxes(sample, objects, {k: k for k in range(len(sample.labels))})):
+        label = int(objects.label_ids[i])
+        if label not in number:
+            continue
+        values = np.zeros((width, 3))
+        if isinstance(points, Keypoints) and points.names[i]:
+            known = len(points.names[i])
+            values[:known, :2] = points.xy[i, :known] / (w, h)
+            values[:known, 2] = points.visibility[i, :known]
+        told = " ".join(f"{_short(x)} {_short(y)} {int(v)}" for x, y, v in values.tolist())
+        rows.append(f"{number[label]} {box.split(' ', 1)[1]} {told}")
+    return rows
+
+
+def _shared_points(labels: Labels) -> tuple[str, ...]:
+    lists = {s.points for s in labels.skeletons.values()}
+    if len(lists) != 1:
+        found = "; ".join(f"{n}: {len(s.points)} points" for n, s in labels.skeletons.items()) or "no label has points"
+        raise DataError(
+            "YOLO's pose format holds one list of points for all labels", where=found, expected="labels that share one",
+            remedy="export coco, which holds a list a label",
+        )  # fmt: skip
+    return lists.pop()
+
+
+def _mirrored(points: tuple[str, ...]) -> list[int]:
+    """Which point each becomes in a mirrored picture, by the words left and right (or l_, r_) in the names."""
+    swaps = (("left", "right"), ("right", "left"), ("l_", "r_"), ("r_", "l_"))
+    found = []
+    for i, name in enumerate(points):
+        others = (name.replace(a, b, 1) for a, b in swaps if (a in name if len(a) > 2 else name.startswith(a)))
+        found.append(next((points.index(o) for o in others if o in points), i))
+    return found
+
+
+def _short(value: float) -> str:
+    """A share of the picture, to a hundred-millionth: a pixel of any picture comes back exactly."""
+    return f"{value:.8f}".rstrip("0").rstrip(".")

@@ -1,0 +1,183 @@
+"""Separate objects: what belongs to one, where its centre is, which pixels point there, and what its label is.
+
+Connected pixels are one object; where a region has several clear centres, its pixels vote for theirs (Cheng et al. 2020,
+Panoptic-DeepLab). Every labelled pixel teaches, where a set of object queries learns from one match an object. An
+object's label is the one its pixels' words agree on, so any vocabulary works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from scipy.ndimage import label as connected
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasetdm.decoder.pixel import Pyramid, merge
+from datasetdm.features import FeatureSpec
+from datasetdm.metrics import InstanceMeter
+from datasetdm.tasks import Head, Outputs
+from datasetdm.types import Instances, Sample
+
+UNKNOWN = -1.0
+"""In target maps: 0 is a pixel of no object, 1, 2, ... are objects, UNKNOWN is a pixel that nobody labelled."""
+
+MOST, SMALLEST = 30, 16
+"""Objects a picture at most; pixels an object at least."""
+
+CLEAR = 0.4
+"""What a centre must reach to split a region."""
+
+
+class InstanceHead(Head):
+    """Outputs: `object` (logit), `centre` (logit), `offset` (to the centre, y and x, as a share of the canvas) and `label`
+    (a logit a label, the semantic task's included where there is one)."""
+
+    def __init__(self, widths: Mapping[int, int], text_width: int, words: int = 32):
+        super().__init__()
+        self.convs = nn.ModuleDict({str(s): nn.Conv2d(w, 4 + words, 1) for s, w in widths.items()})
+        self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, words + 1))
+
+    def forward(
+        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
+    ) -> dict[str, Tensor]:
+        out = merge({s: self.convs[str(s)](x) for s, x in pyramid.items()}).float()
+        words = self.words(text.float()).float()
+        label = torch.einsum("lc,bchw->blhw", words[:, 1:] * (words.shape[1] - 1) ** -0.5, out[:, 4:])
+        label = label + words[:, :1, None]
+        if "semantic" in before:
+            label = label + before["semantic"]["semantic"].detach().float()
+        return {"object": out[:, :1], "centre": out[:, 1:2] - 3, "offset": out[:, 2:4] * 0.1, "label": label}
+
+
+class Instance:
+    """See `Task`."""
+
+    name = "instance"
+
+    def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> Head:
+        return InstanceHead(widths, text_width)
+
+    def target(self, sample: Sample) -> dict[str, Any] | None:
+        """Small objects lie on top of large ones where masks overlap."""
+        record = sample.annotations.get(self.name)
+        if not isinstance(record, Instances):
+            return None
+        ids, labels = np.zeros(sample.size, np.float32), np.full(sample.size, UNKNOWN, np.float32)
+        for i in np.argsort(-record.masks.sum((1, 2))):
+            ids[record.masks[i]], labels[record.masks[i]] = i + 1, record.label_ids[i]
+        return {"object": ids, "label": labels}
+
+    def blank(self) -> dict[str, float]:
+        return {"object": UNKNOWN, "label": UNKNOWN}
+
+    def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
+        return values
+
+    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
+        """Cross-entropy and dice of objectness, focal loss of centres (Law & Deng 2018), L1 of offsets, labels."""
+        ids = targets["object"].long()
+        known, inside = ids >= 0, ids > 0
+        logit = outputs["object"][:, 0]
+        if not known.any():
+            return logit.sum() * 0
+        masks = F.one_hot(ids.clamp_min(0), int(ids.max()) + 1).movedim(-1, 1)[:, 1:].float()
+        heat, offset, area = centres(masks)
+        p = logit.sigmoid() * known
+        dice = 1 - 2 * (p * inside).sum() / (p.sum() + inside.sum()).clamp_min(1)
+        loss = F.binary_cross_entropy_with_logits(logit[known], inside[known].float()) + 0.5 * dice
+        loss = loss + 0.5 * _focal(outputs["centre"][:, 0], heat, known)
+        if not inside.any():
+            return loss
+        weight = area.clamp_min(16) ** -0.5 * inside  # small objects count, one by one, more than their pixels
+        weight = weight / weight.sum()
+        far = (outputs["offset"] - offset).abs().sum(1)
+        labels = F.cross_entropy(outputs["label"], targets["label"].long(), ignore_index=-1, reduction="none")
+        return loss + 5 * (far * weight).sum() + 0.5 * (labels * weight).sum()
+
+    def record(self, head: Head, outputs: Outputs) -> Instances:
+        masks, labels, scores = gather(
+            outputs["object"][0].float(),
+            outputs["centre"][0].float(),
+            outputs["offset"].float(),
+            outputs["label"].float(),
+        )
+        return Instances(masks.cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy())
+
+    def meter(self) -> InstanceMeter:
+        return InstanceMeter()
+
+
+def centres(
+    masks: Float[Tensor, "b n h w"],
+) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b h w"]]:
+    """Of disjoint masks: a bump of height 1 at every centre of mass, about a sixth of its object wide; every pixel's way
+    to its own centre as a share of the canvas (y, x); and the area of its object in pixels."""
+    h, w = masks.shape[-2:]
+    y = torch.arange(h, device=masks.device, dtype=torch.float32).view(h, 1)
+    x = torch.arange(w, device=masks.device, dtype=torch.float32).view(1, w)
+    area = masks.sum((2, 3))
+    cy, cx = ((masks * v).sum((2, 3)) / area.clamp_min(1) for v in (y, x))
+    wide = (area.sqrt() / 6).clamp_min(1)[..., None, None]
+    far = (y - cy.round()[..., None, None]) ** 2 + (x - cx.round()[..., None, None]) ** 2
+    bumps = torch.exp(-far / (2 * wide**2)) * (area > 0)[..., None, None]
+    heat = bumps.amax(1) if masks.shape[1] else masks.new_zeros(len(masks), h, w)
+    own = (masks.unsqueeze(2) * torch.stack([cy, cx], 2)[..., None, None]).sum(1)
+    here = torch.stack([y.expand(h, w), x.expand(h, w)])
+    inside = masks.sum(1, keepdim=True)
+    return heat, (own - here) * inside / max(h, w), (masks * area[..., None, None]).sum(1)
+
+
+def gather(
+    thing: Float[Tensor, "h w"],
+    centre: Float[Tensor, "h w"],
+    offset: Float[Tensor, "2 h w"],
+    label: Float[Tensor, "l h w"],
+) -> tuple[Bool[Tensor, "n h w"], Int64[Tensor, "n"], Float[Tensor, "n"]]:
+    """Objects from raw outputs at the picture's size, best first: masks, labels, scores.
+
+    What hangs together is one object, unless it has several clear centres; then its pixels go where they point.
+    """
+    inside = thing.sigmoid()
+    pieces, count = connected((inside > 0.5).cpu().numpy())
+    regions = (torch.from_numpy(pieces == i + 1).to(thing.device) for i in range(count))
+    found = [m for region in regions for m in _parts(region, centre.sigmoid(), offset) if int(m.sum()) >= SMALLEST]
+    if not found:
+        empty = thing.new_zeros(0)
+        return thing.new_zeros(0, *thing.shape).bool(), empty.long(), empty
+    masks = torch.stack(found)
+    area = masks.sum((1, 2))
+    share = masks.flatten(1).float() / area[:, None]
+    sure, labels = (share @ label.softmax(0).flatten(1).T).max(1)
+    large = (area / (0.03 * thing.numel())).clamp(max=1).sqrt()
+    scores = (sure * (share @ inside.flatten()) * large).clamp(0, 1)
+    order = scores.argsort(descending=True)[:MOST]
+    return masks[order], labels[order], scores[order]
+
+
+def _parts(region: Bool[Tensor, "h w"], heat: Float[Tensor, "h w"], offset: Float[Tensor, "2 h w"]) -> list[Tensor]:
+    """The objects of one connected region."""
+    side = max(region.shape)
+    reach = 2 * (side // 18) + 1
+    peaks = (F.max_pool2d(heat[None, None], reach, 1, reach // 2)[0, 0] == heat) & (heat > CLEAR) & region
+    at = peaks.nonzero().float()
+    if len(at) < 2:
+        return [region]
+    y, x = region.nonzero(as_tuple=True)
+    aims = torch.stack([y, x], 1).float() + offset[:, y, x].T * side
+    parts = torch.zeros(len(at), *region.shape, dtype=torch.bool, device=region.device)
+    parts[torch.cdist(aims, at).argmin(1), y, x] = True
+    return list(parts)
+
+
+def _focal(logit: Tensor, heat: Tensor, known: Tensor) -> Tensor:
+    """Penalty-reduced focal loss, a centre's share: near misses beside a centre count less."""
+    p = logit.sigmoid().clamp(1e-4, 1 - 1e-4)
+    hit = (heat > 0.999) & known
+    positive = ((1 - p) ** 2 * p.log())[hit].sum()
+    negative = ((1 - heat) ** 4 * p**2 * (1 - p).log() * known)[~hit].sum()
+    return -(positive + negative) / hit.sum().clamp_min(1)
