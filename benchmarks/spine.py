@@ -54,6 +54,8 @@ def decoder_figures(pictures: int) -> dict[str, float]:
         "delta1": told["depth"]["delta1"],
         "decoder_absrel_scaled": told["depth"]["absrel_scaled"],
         "delta1_scaled": told["depth"]["delta1_scaled"],
+        "decoder_ap": told["instance"]["ap"],
+        "decoder_ap50": told["instance"]["ap50"],
         "decoder_miou_without_captions": untold["semantic"]["miou"],
         "decoder_absrel_without_captions": untold["depth"]["absrel"],
         "delta1_without_captions": untold["depth"]["delta1"],

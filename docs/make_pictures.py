@@ -10,22 +10,25 @@ import numpy as np
 from PIL import Image
 
 from datasetdm.store import Store
-from datasetdm.types import DepthMap, Sample, SemanticMap
+from datasetdm.types import DepthMap, Instances, Sample, SemanticMap
 from datasetdm.viewer import paint
 
 HERE = Path(__file__).parent
 EDGE = 4
 
 
-def triple(sample: Sample, colours: np.ndarray) -> np.ndarray:
-    """Picture, semantic map over it, depth: u8[h 3w 3]."""
-    semantic, depth = sample.annotations["semantic"], sample.annotations["depth"]
-    assert isinstance(semantic, SemanticMap) and isinstance(depth, DepthMap)
+def row(sample: Sample, colours: np.ndarray) -> np.ndarray:
+    """Picture, semantic map over it, objects over it, depth: u8[h 4w 3]."""
+    semantic, depth, objects = (sample.annotations[name] for name in ("semantic", "depth", "instance"))
+    assert isinstance(semantic, SemanticMap) and isinstance(depth, DepthMap) and isinstance(objects, Instances)
     labels = paint.paint_semantic(semantic, colours)[..., :3]
     mixed = (0.35 * sample.image + 0.65 * labels).astype(np.uint8)
     far = paint.paint_depth(depth)
     distance = np.where(far[..., 3:] > 0, far[..., :3], np.uint8(230))
-    return np.concatenate([sample.image, mixed, distance], 1)
+    things = paint.paint_instances(objects).astype(float)
+    share = things[..., 3:] / 255
+    singled = ((1 - share) * sample.image + share * things[..., :3]).astype(np.uint8)
+    return np.concatenate([sample.image, mixed, singled, distance], 1)
 
 
 def grid(tiles: list[np.ndarray], columns: int) -> Image.Image:
@@ -36,11 +39,11 @@ def grid(tiles: list[np.ndarray], columns: int) -> Image.Image:
 
 
 def main() -> None:
-    """Write docs/demo.webp (eight annotated pictures) and docs/mini.webp (8 x 8 pictures), the first of the store."""
+    """Write docs/demo.webp (ten annotated pictures) and docs/mini.webp (8 x 8 pictures), the first of the store."""
     store = Store(sys.argv[1] if len(sys.argv) > 1 else "demo/store")
     samples = list(islice(store, 64))
     colours = paint.label_colours(store.labels)
-    grid([triple(s, colours) for s in samples[:10]], 2).save(HERE / "demo.webp", quality=90)
+    grid([row(s, colours) for s in samples[:10]], 2).save(HERE / "demo.webp", quality=90)
     grid([s.image for s in samples], 8).save(HERE / "mini.webp", quality=90)
 
 

@@ -73,7 +73,7 @@ def fit(
     images: Path | None = None,
     limit: int | None = None,
     balance: bool = False,
-    tasks: str = "semantic,depth",
+    tasks: str = "semantic,depth,instance",
     backbone: str = "mini",
     timesteps: str = "50",
     inversion: Literal["renoise", "ddim"] = "renoise",

@@ -43,7 +43,7 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tasks: tuple[str, ...] = Field(("semantic", "depth"), min_length=1)
+    tasks: tuple[str, ...] = Field(("semantic", "depth", "instance"), min_length=1)
     steps: int = Field(600, ge=1)
     batch: int = Field(16, ge=1)
     variants: int = Field(6, ge=1)
