@@ -97,8 +97,11 @@ def test_tasks_and_labels_may_be_missing(samples: list[Sample], tiny: Backbone, 
     assert set(decoder.tasks) == {"semantic", "depth"}
     only = [Sample(s.key, s.image, s.labels, s.prompt, {"semantic": s.annotations["semantic"]}) for s in samples]
     with pytest.raises(DataError, match="no sample has a depth label"):
-        fit(Given(only), tmp_path / "x", backbone=tiny, **QUICK)
-    assert set(fit(Given(only), tmp_path / "one", backbone=tiny, tasks=("semantic",), **QUICK).tasks) == {"semantic"}
+        fit(Given(only), tmp_path / "x", backbone=tiny, tasks=("semantic", "depth"), **QUICK)
+    assert set(fit(Given(only), tmp_path / "one", backbone=tiny, **QUICK).tasks) == {"semantic"}
+    bare = [Sample(s.key, s.image, s.labels, s.prompt, {}) for s in samples]
+    with pytest.raises(DataError, match="no sample has a label to learn from"):
+        fit(Given(bare), tmp_path / "x", backbone=tiny, **QUICK)
 
 
 def test_held_out_share() -> None:

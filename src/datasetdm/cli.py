@@ -73,7 +73,7 @@ def fit(
     images: Path | None = None,
     limit: int | None = None,
     balance: bool = False,
-    tasks: str = "semantic,depth,instance",
+    tasks: str | None = None,
     backbone: str = "mini",
     timesteps: str = "50",
     inversion: Literal["renoise", "ddim"] = "renoise",
@@ -97,7 +97,7 @@ def fit(
     balance
         Draw them so that every label is there about equally often.
     tasks
-        Comma-separated: semantic, depth, instance.
+        Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
     backbone
         `mini`, a StableDiffusionPipeline folder, or a hub id.
     timesteps
@@ -117,7 +117,7 @@ def fit(
     from datasetdm.settings import validated
 
     chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
-    config = validated(FitConfig, tasks=tuple(_items(tasks)), seed=seed, **chosen)
+    config = validated(FitConfig, tasks=None if tasks is None else tuple(_items(tasks)), seed=seed, **chosen)
     reader = read(data, images)
     if limit is not None:
         _positive(limit=limit)

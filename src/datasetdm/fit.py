@@ -29,7 +29,7 @@ from datasetdm.files import occupied, write_json
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
-from datasetdm.tasks import make_task
+from datasetdm.tasks import TASKS, make_task
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
@@ -37,13 +37,14 @@ from datasetdm.types import Sample
 class FitConfig(BaseModel):
     """Settings of a fit.
 
-    variants: augmented copies of every image (the first is the image itself). held_out: share of the images that only
-    chooses the checkpoint and the confidences. batch counts pictures. width: channels of the decoder's coarse levels.
+    tasks: what to learn; None for all that the data have labels of. variants: augmented copies of every image (the
+    first is the image itself). held_out: share of the images that only chooses the checkpoint and the confidences.
+    batch counts pictures. width: channels of the decoder's coarse levels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tasks: tuple[str, ...] = Field(("semantic", "depth", "instance"), min_length=1)
+    tasks: tuple[str, ...] | None = Field(None, min_length=1)
     steps: int = Field(600, ge=1)
     batch: int = Field(16, ge=1)
     variants: int = Field(6, ge=1)
@@ -85,18 +86,15 @@ def iter_fit(
     """`fit` as a generator that says how far it is."""
     config, out = config or FitConfig(), Path(out)
     reader = read(data) if isinstance(data, str) else data
-    for name in config.tasks:
+    for name in config.tasks or ():
         make_task(name)
     frozen = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    samples = [_needed(s, config.tasks) for s in reader]
+    samples = [_needed(s, config.tasks or tuple(TASKS)) for s in reader]
     kept, held = split([s for s in samples if s.annotations], config.held_out, config.seed)
-    for name in config.tasks:
-        if not any(name in s.annotations for s in kept):
-            raise DataError(
-                f"no sample has a {name} label", expected=f"{name} labels", remedy=f"leave {name} out of --tasks"
-            )
+    tasks = _learnable(kept, config.tasks)
+    config = config.model_copy(update={"tasks": tasks})
     torch.manual_seed(config.seed)
-    decoder = PDecoder.for_backbone(frozen, reader.labels, config.tasks, config.width).to(frozen.device)
+    decoder = PDecoder.for_backbone(frozen, reader.labels, tasks, config.width).to(frozen.device)
     for head in decoder.heads.values():
         head.calibrate(kept)
     recipe = _recipe(kept + held, decoder, config)
@@ -121,6 +119,19 @@ def _needed(sample: Sample, tasks: Sequence[str]) -> Sample:
     """A sample without what the tasks do not learn from (a photograph's instance masks take gigabytes)."""
     known = {k: v for k, v in sample.annotations.items() if k in tasks and make_task(k).target(sample) is not None}
     return replace(sample, annotations=known)
+
+
+def _learnable(samples: Sequence[Sample], asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The tasks asked for, or if None all that some sample has a label of."""
+    found = [name for name in TASKS if any(name in s.annotations for s in samples)]
+    for name in asked or ():
+        if name not in found:
+            raise DataError(
+                f"no sample has a {name} label", expected=f"{name} labels", remedy=f"leave {name} out of --tasks"
+            )
+    if not found:
+        raise DataError("no sample has a label to learn from", expected=f"labels of one of: {', '.join(TASKS)}")
+    return tuple(asked or found)
 
 
 def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> dict[str, Any]:
