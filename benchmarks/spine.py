@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from datasetdm.prompts.composer import Grammar
 from datasetdm.readers import read
 from datasetdm.readers.mini import THINGS
 from datasetdm.store import Store
-from datasetdm.types import DepthMap, Sample, SemanticMap
+from datasetdm.types import DepthMap, Labels, Sample, SemanticMap
 
 SEED = 0
 TEST = f"mini:{ROOT / 'data' / 'miniworld' / 'test'}"
@@ -92,28 +92,26 @@ def attention_figures(pictures: int) -> dict[str, float | str]:
     are or standardised over the 100 labelled pictures; all labels or those that the caption names) the one that does
     best on the 100."""
     decoder, backbone = load_pair("mini")
-    names = decoder.config.labels.names
+    labels = decoder.config.labels
     train = list(read("mini:train"))
     best, way = -1.0, {}
     for stride in (s.name for s in backbone.specs if s.kind == "attention"):
-        maps = torch.cat([m for m, _ in _attention(train, backbone, names, stride)])
+        maps = torch.cat([m for m, _ in _attention(train, backbone, labels, stride)])
         mean, std = maps.mean((0, 2, 3), keepdim=True), maps.std((0, 2, 3), keepdim=True) + 1e-6
         norms = {"raw": (torch.zeros_like(mean), torch.ones_like(std)), "standardised": (mean, std)}
         for (name, norm), named in itertools.product(norms.items(), (False, True)):
             score = _argmax_miou(zip(maps.split(1), [[s] for s in train], strict=True), *norm, named)
             if score > best:
                 best, way = score, {"stride": stride, "name": name, "norm": norm, "named": named}
-    test = _attention(islice(read(TEST), pictures), backbone, names, way["stride"])
+    test = _attention(islice(read(TEST), pictures), backbone, labels, way["stride"])
     said = f"{way['stride']}, {way['name']}, {'named' if way['named'] else 'all'} labels"
     return {"attention_only_miou": _argmax_miou(test, *way["norm"], way["named"]), "attention_only_way": said}
 
 
-def _attention(
-    samples: Any, backbone: Any, names: Sequence[str], stride: str
-) -> Iterator[tuple[torch.Tensor, list[Sample]]]:
+def _attention(samples: Any, backbone: Any, labels: Labels, stride: str) -> Iterator[tuple[torch.Tensor, list[Sample]]]:
     iterator = iter(samples)
     while chunk := list(islice(iterator, 16)):
-        f, _ = read_features(backbone, chunk, names)
+        f, _ = read_features(backbone, chunk, labels)
         own = f.maps[stride].float().mean(2)
         yield F.interpolate(own, backbone.size, mode="bilinear", align_corners=False), chunk
 
