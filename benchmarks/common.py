@@ -39,14 +39,18 @@ class Work:
 
     def unit(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `measure` gives, measured once."""
-        path = self.folder / f"{name}.json"
-        if path.exists():
-            return json.loads(path.read_text())
+        if (found := self.known(name)) is not None:
+            return found
         start = time.perf_counter()
         value = json.loads(json.dumps(measure()))
         print(f"{name} ({time.perf_counter() - start:.0f} s): {value}", flush=True)
-        write_json(path, value)
+        write_json(self.folder / f"{name}.json", value)
         return value
+
+    def known(self, name: str) -> dict[str, Any] | None:
+        """A unit, if it has been measured."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 def stamp(seeds: list[int]) -> dict[str, Any]:

@@ -69,8 +69,9 @@ def fit(
         if (now := time.perf_counter()) - last > 5:
             last = now
             write_json(clock, seconds + now - start)
-    write_json(clock, seconds + time.perf_counter() - start)
-    return seconds + time.perf_counter() - start
+    seconds += time.perf_counter() - start
+    write_json(clock, seconds)
+    return seconds
 
 
 def _link(source: Path, target: Path) -> None:

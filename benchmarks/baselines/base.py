@@ -20,11 +20,13 @@ class Baseline(PDecoder):
     """A trunk (feature maps in, pyramid out; `widths` are its channels by stride) and a head a task.
 
     TASKS: those that it can do, None for all. RATES: learning rates to choose from. VARIANTS: augmented copies.
+    LEAST: steps at least, however long they take.
     """
 
     TASKS: ClassVar[tuple[str, ...] | None] = None
     RATES: ClassVar[tuple[float, float, float]] = (3e-4, 1e-3, 3e-3)
     VARIANTS: ClassVar[int] = 6
+    LEAST: ClassVar[int] = 50
 
     def __init__(self, config: DecoderConfig):
         nn.Module.__init__(self)

@@ -42,7 +42,7 @@ class WordNet(nn.Module):
 
 def vocabulary(captions: Sequence[str], share: float = 0.002) -> list[str]:
     """Words in at least this share of the captions (and two of them), the most frequent first."""
-    counts = Counter(w for c in captions for w in set(_words(c)))
+    counts = Counter(w for c in captions for w in dict.fromkeys(_words(c)))
     return [w for w, n in counts.most_common() if n >= max(2, share * len(captions))]
 
 
