@@ -74,7 +74,7 @@ FIGURES = {
     "semantic": ("miou", "miou_things"),
     "instance": ("ap",),
     "depth": ("absrel", "delta1_scaled"),
-    "keypoints": ("ap", "oks_ap"),
+    "keypoints": ("oks_ap",),
 }
 
 

@@ -142,13 +142,21 @@ def main_figure(task: str) -> str:
 
 def figures(decoder: PDecoder, backbone: Backbone, samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
     """All figures by task; semantic also over things and over stuff."""
-    meters = {name: task.meter() for name, task in decoder.tasks.items()}
-    own = evaluate(decoder, backbone, samples, meters=meters)
-    if isinstance(meter := meters.get("semantic"), SemanticMeter) and "semantic" in own:
+    meter = kept_meter(decoder) if "semantic" in decoder.tasks else None
+    own = evaluate(decoder, backbone, samples)
+    if meter and "semantic" in own:
         labels = decoder.config.labels
         stuff = np.array([n in labels.stuff for n in labels.names])
         own["semantic"] |= {"miou_things": share(meter.iou()[~stuff]), "miou_stuff": share(meter.iou()[stuff])}
     return own
+
+
+def kept_meter(decoder: PDecoder) -> SemanticMeter:
+    """The accumulator that the next `evaluate` of this decoder will fill, for what its figures do not tell."""
+    task: Any = decoder.tasks["semantic"]
+    meter = type(task).meter(task)
+    task.meter = lambda: meter
+    return meter
 
 
 def share(values: np.ndarray) -> float:

@@ -116,7 +116,7 @@ class Bench:
         """The learning rate that does best on pictures held out of the 100, with the first seed."""
 
         def try_rate(rate: float) -> dict[str, float]:
-            steps = max(10, round(self.trial * self._steps(name)))
+            steps = max(1, round(self.trial * self._steps(name)))
             decoder, seconds = self._fit(name, self.seeds[0], rate, steps)
             return {"held_out": fitting.held_out_score(decoder), "steps": steps, "fit_seconds": seconds}
 

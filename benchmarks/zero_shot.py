@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from baselines import attention
-from fitting import Given, fit, share
+from fitting import Given, fit, kept_meter, share
 
 from datasetdm.backbones import Backbone
 from datasetdm.evaluate import evaluate
 from datasetdm.fit import FitConfig
-from datasetdm.metrics import SemanticMeter
 from datasetdm.model import PDecoder
 from datasetdm.types import IGNORE, Labels, Sample, SemanticMap
 
@@ -57,8 +56,8 @@ def ours(
     fit(seen_only(train, unseen), out, backbone, config.model_copy(update={"tasks": ("semantic",)}))
     decoder = PDecoder.load(out).to(backbone.device)
     decoder.config = replace(decoder.config, labels=labels)
-    meter = SemanticMeter()
-    evaluate(decoder, backbone, test, meters={"semantic": meter})
+    meter = kept_meter(decoder)
+    evaluate(decoder, backbone, test)
     return harmonic(meter.iou(), labels, unseen)
 
 

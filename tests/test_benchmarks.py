@@ -17,7 +17,7 @@ import report
 import tasks
 import torch
 import zero_shot
-from baselines import attention, matching, mlp, paper, words
+from baselines import attention, matching, mlp, paper, pixels, words
 from baselines.base import Baseline
 from baselines.mlp import PixelMLP
 from baselines.paper import PaperDecoder
@@ -53,9 +53,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WIDTH": 32, "LAYERS": 3, "QUERIES": 12, "FEEDFORWARD": 64}.items():
         monkeypatch.setattr(paper, name, value)
     monkeypatch.setattr(mlp, "HIDDEN", (32, 16))
+    monkeypatch.setattr(pixels, "WIDTHS", (8, 16, 16, 16, 16, 16))
     for method in (PixelNet, PixelMLP, PaperDecoder):
         monkeypatch.setattr(method, "VARIANTS", 1)
-    monkeypatch.setattr(PaperDecoder, "RATES", (1e-3,))
+    for method in (PixelNet, PaperDecoder):
+        monkeypatch.setattr(method, "RATES", (1e-3,))
 
 
 @pytest.mark.parametrize(("method", "steps"), [(PixelNet, 16), (PixelMLP, 40), (PaperDecoder, 24)])
@@ -73,7 +75,7 @@ def test_baselines_learn(
     decoder = method.load(tmp_path / "d")
     assert type(decoder) is method and tuple(decoder.tasks) == asked
     found = fitting.figures(decoder, given, pictures.samples)
-    assert set(found) == set(asked)
+    assert set(found) >= set(asked)
     assert found["semantic"]["accuracy"] > 0.6  # the most frequent of three labels: 0.45
     assert {"miou", "miou_things", "miou_stuff"} <= found["semantic"].keys()
 
@@ -128,15 +130,16 @@ def test_matched_loss_knows_right_from_wrong() -> None:
     assert float(nobody_knows) == 0
 
 
-def test_words_pretrain_the_encoder(tmp_path: Path) -> None:
+def test_words_pretrain_the_encoder(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captions that say the colour: the loss on held-out pictures falls and the encoder goes into the pixel network."""
+    monkeypatch.setattr(words, "WARM", 1)
     captions = ["a photo of red things", "the blue thing"] * 20
     assert words.vocabulary(captions) == ["photo", "red", "things", "blue", "thing"]
     images = torch.zeros(40, 3, 32, 32, dtype=torch.uint8)
     images[::2, 0], images[1::2, 2] = 200, 200
     truth = torch.eye(2).repeat(20, 1)
-    net, losses, steps = words.fit(images, truth, 2.0, 0)
-    assert steps > 3 and losses[-1] < 0.7 * losses[0]
+    net, (before, after), steps = words.fit(images, truth, lambda n: n / 60, 0)
+    assert steps == 60 and after < 0.7 * before
     words.save_tensors(tmp_path / "e.safetensors", net.encoder.state_dict())
     other = with_encoder(tmp_path / "e.safetensors")(PixelBackbone(3, 64), LABELS, ("semantic",), 32)
     assert torch.equal(other.pixels.encoder.stem[0].weight, net.encoder.stem[0].weight)

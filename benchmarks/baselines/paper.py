@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,7 @@ class PaperInstance(Instance):
         ]
         return matched_loss(outputs["masks"], outputs["classes"], truth, labels, ids >= 0)
 
-    def record(self, head: Head, outputs: Outputs) -> Instances:
+    def record(self, head: Head, outputs: Outputs, *others: Any) -> Instances:
         """A score is the label's probability times the mask's mean probability over its pixels."""
         p, masks = outputs["masks"].sigmoid(), outputs["masks"] > 0
         area = masks.sum((1, 2))

@@ -24,6 +24,7 @@ from datasetdm.model import PDecoder
 from datasetdm.types import Labels, Prompt
 
 PIXELS = FeatureSpec("pixels", 3, 1, "vae")
+WIDTHS = (16, 32, 64, 128, 192, 256)
 
 
 class PixelBackbone:
@@ -53,11 +54,11 @@ class PixelBackbone:
 class Encoder(nn.Module):
     """f[b 3 H W] -> maps at strides 1, 2, 4, ... of growing width: residual blocks, two a level from stride 4 on."""
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64, 128, 192, 256)):
+    def __init__(self) -> None:
         super().__init__()
-        self.specs = tuple(FeatureSpec(f"level{i}", w, 2**i, "hidden") for i, w in enumerate(widths))
-        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1), nn.BatchNorm2d(widths[0]), nn.ReLU())
-        levels = enumerate(pairwise(widths))
+        self.specs = tuple(FeatureSpec(f"level{i}", w, 2**i, "hidden") for i, w in enumerate(WIDTHS))
+        self.stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 3, 1, 1), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU())
+        levels = enumerate(pairwise(WIDTHS))
         self.levels = nn.ModuleList(
             nn.Sequential(Block(a, b, 2), Block(b, b) if i else nn.Identity()) for i, (a, b) in levels
         )

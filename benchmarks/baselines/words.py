@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from datasetdm.model import autocast
 from datasetdm.tensors import save_tensors
 
 STOP = {"a", "an", "the", "of", "on", "in", "at", "and", "with", "to", "its", "is", "by"}
-BATCH, RATE, HELD_OUT = 64, 2e-3, 512
+BATCH, RATE, WARM, HELD_OUT = 64, 2e-3, 50, 512
 
 
 class WordNet(nn.Module):
@@ -54,24 +54,34 @@ def pretrain(folder: Path, out: Path, seconds: float, seed: int = 0) -> dict[str
     truth = torch.zeros(len(data), len(words))
     for row, caption in zip(truth, data.captions, strict=True):
         row[[index[w] for w in set(_words(caption)) if w in index]] = 1
-    net, losses, steps = fit(data.pictures(), truth, seconds, seed)
+    pictures, start = data.pictures(), time.perf_counter()
+    net, losses, steps = fit(pictures, truth, lambda _: (time.perf_counter() - start) / seconds, seed)
     save_tensors(out, net.encoder.state_dict())
     story = {"pictures": len(data), "words": len(words), "steps": steps, "seconds": seconds}
     return story | {"first_loss": losses[0], "last_loss": losses[-1]}
 
 
-def fit(images: Tensor, truth: Tensor, seconds: float, seed: int) -> tuple[WordNet, list[float], int]:
-    """u8[n 3 h w] and f[n words] -> the network, losses on held-out pictures (before and after), steps."""
+def fit(
+    images: Tensor, truth: Tensor, progress: Callable[[int], float], seed: int
+) -> tuple[WordNet, tuple[float, float], int]:
+    """Learn until `progress(steps)` is 1.
+
+    Args:
+        images: u8[n 3 h w]. truth: which words each picture's caption holds, f[n words].
+
+    Returns:
+        The network, its losses on held-out pictures before and after, and the steps taken.
+    """
     torch.manual_seed(seed)
     net = WordNet(truth.shape[1])
     held = min(HELD_OUT, len(images) // 10)
     images, held_images, truth, held_truth = images[held:], images[:held], truth[held:], truth[:held]
     net.norm.measure([images[:256].float() / 255])
     optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.05)
-    losses, steps, start = [_loss(net, held_images, held_truth)], 0, time.perf_counter()
-    while (done := (time.perf_counter() - start) / seconds) < 1:
+    before, steps = _loss(net, held_images, held_truth), 0
+    while (done := progress(steps)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (steps + 1) / 50) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = RATE * min(1, (steps + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * done))
         rows = torch.randint(len(images), (min(BATCH, len(images)),))
         view = images[rows].float() / 255
         view = view.flip(-1) if steps % 2 else view
@@ -83,7 +93,7 @@ def fit(images: Tensor, truth: Tensor, seconds: float, seed: int) -> tuple[WordN
         F.binary_cross_entropy_with_logits(logits, truth[rows]).backward()
         optimiser.step()
         steps += 1
-    return net, [*losses, _loss(net, held_images, held_truth)], steps
+    return net, (before, _loss(net, held_images, held_truth)), steps
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from datasetdm.backbones import Backbone
@@ -10,7 +10,6 @@ from datasetdm.errors import DataError
 from datasetdm.features import Features
 from datasetdm.images import Placement, stack_images
 from datasetdm.model import PDecoder
-from datasetdm.tasks import Meter
 from datasetdm.types import Sample
 
 
@@ -44,17 +43,10 @@ def caption(sample: Sample) -> str:
 
 
 def evaluate(
-    decoder: PDecoder,
-    backbone: Backbone,
-    samples: Sequence[Sample] | Iterable[Sample],
-    captions: bool = True,
-    meters: Mapping[str, Meter] | None = None,
+    decoder: PDecoder, backbone: Backbone, samples: Sequence[Sample] | Iterable[Sample], captions: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Figures of every task of the decoder that the samples have labels for, by task name.
-
-    meters: accumulators by task name, for callers that want more than their figures; fresh ones if None.
-    """
-    meters = {name: task.meter() for name, task in decoder.tasks.items()} if meters is None else meters
+    """Figures of every task of the decoder that the samples have labels for, by task name."""
+    meters = {name: task.meter() for name, task in decoder.tasks.items()}
     seen: set[str] = set()
     own = decoder.config.labels.names
     for given, predicted in annotate(decoder, backbone, samples, captions):
