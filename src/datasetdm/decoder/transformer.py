@@ -114,7 +114,9 @@ class LabelDecoder(nn.Module):
                 pooled.append(
                     torch.einsum("bln,bcn->blc", weight.to(pyramid[stride].dtype), pyramid[stride].flatten(2))
                 )
-        return self.looks(torch.stack(pooled).mean(0)) if pooled else self.looks.bias
+        if not pooled:  # the same for every label
+            return self.looks.bias.expand(len(pyramid[self.memory_strides[0]]), 1, -1)
+        return self.looks(torch.stack(pooled).mean(0))
 
 
 def upsample(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:
