@@ -16,7 +16,7 @@ from conftest import LABELS
 from datasetdm.codecs import decode_png
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.readers import READERS, Reader, read
-from datasetdm.readers.images import ImagesReader
+from datasetdm.readers.images import ImagesSource
 from datasetdm.readers.mini import CLASSES, PACKAGED
 from datasetdm.readers.overview import part, summarise
 from datasetdm.store import write_store
@@ -80,7 +80,7 @@ def test_contract(any_reader: Reader) -> None:
     assert len({s.key for s in first}) == len(first)
     for sample in first:
         assert sample.labels == any_reader.labels
-        assert sample.annotations or isinstance(any_reader, ImagesReader)
+        assert sample.annotations or isinstance(any_reader.source, ImagesSource)
     summary = summarise(first, any_reader.labels)
     assert summary.samples == len(first) == sum(summary.sizes.values())
     few = part(any_reader, 1, balance=True)
@@ -147,8 +147,8 @@ BAD = {
     "empty shape": (edit("annotations", 0, segmentation=[]), "empty"),
     "other size": (edit("annotations", 2, segmentation={"size": [9, 9], "counts": [81]}), r"size \[9, 9\]"),
     "twice": (edit("images", 1, id=5), "occurs twice"),
-    "leaves": (edit("images", 0, file_name="../../etc/passwd"), "leaves the image folder"),
-    "absolute": (edit("images", 0, file_name="/etc/passwd"), "leaves the image folder"),
+    "leaves": (edit("images", 0, file_name="../../etc/passwd"), "leaves its folder"),
+    "absolute": (edit("images", 0, file_name="/etc/passwd"), "leaves its folder"),
     "wrong size": (edit("images", 0, width=31), "30x20 pixels"),
     "no picture": (edit("images", 1, file_name="none.png"), "missing"),
     "no labels": (lambda c: c.update(categories=[], annotations=[]), "label set is empty"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from hotcoco import mask as coco_mask
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasetdm.errors import DataError
@@ -84,6 +84,30 @@ def decode_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
     if isinstance(rle["counts"], list):
         rle = coco_mask.frPyObjects(rle, *rle["size"])
     return coco_mask.decode(rle).astype(bool)
+
+
+def rle_counts(counts: str | bytes | Sequence[int]) -> Int64[np.ndarray, "n"]:
+    """The lengths of runs, off and on in turn, of compressed or uncompressed run lengths. Any text gives some numbers;
+    only those that are not negative and fill the picture are a mask.
+
+    Compressed: every number in groups of 5 bits, low ones first, bit 6 says that another follows, the characters begin
+    at "0"; from the fourth number on each is the difference to the one before the last (COCO's maskApi).
+    """
+    if not isinstance(counts, (str, bytes)):
+        return np.asarray(counts, np.int64).reshape(-1)
+    data = counts.encode("ascii") if isinstance(counts, str) else counts
+    groups = np.frombuffer(data, np.uint8).astype(np.int64) - 48
+    last = (groups & 32) == 0
+    ends = np.flatnonzero(last)
+    if not len(ends) or not last[-1] or (groups < 0).any() or (groups > 63).any():
+        raise ValueError("no run lengths")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((groups & 31) << np.minimum(5 * place, 58), starts)
+    negative = (groups[ends] & 16) != 0
+    values[negative] -= np.int64(1) << np.minimum(5 * (ends - starts + 1)[negative], 58)
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values
 
 
 def decode_polygons(polygons: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
