@@ -16,8 +16,10 @@ READERS = {
     "coco-panoptic": "datasetdm.readers.coco_panoptic:PanopticSource",
     "images": "datasetdm.readers.images:ImagesSource",
     "lvis": "datasetdm.readers.lvis:LvisSource",
+    "masks": "datasetdm.readers.masks:MasksSource",
     "mini": "datasetdm.readers.mini:MiniSource",
     "store": "datasetdm.readers.store:StoreSource",
+    "voc": "datasetdm.readers.voc:VocSource",
     "yolo": "datasetdm.readers.yolo:YoloSource",
 }
 """Format name -> its `Source`, called with (path, images)."""

@@ -15,25 +15,26 @@ from PIL import Image, UnidentifiedImageError
 from datasetdm.codecs import MAX_PIXELS
 from datasetdm.errors import DataError
 from datasetdm.readers.source import other_size
-from datasetdm.types import IGNORE, DepthMap
+from datasetdm.types import DepthMap
 
 Colour = tuple[int, int, int]
 
 
-def read_map(source: Path | bytes, where: object, size: tuple[int, int]) -> np.ndarray:
+def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours: bool = False) -> np.ndarray:
     """The values of a label picture: u8 or u16[h w] (of a palette picture its indices), or colours u8[h w 3].
 
     Args:
         size: (height, width) of the picture that it belongs to.
+        colours: of a palette picture the colours instead.
 
     Raises:
         DataError: missing, truncated, too large, lossy, or of another size.
     """
     with _opened(source, where, size) as image:
         try:
-            if image.mode in ("1", "LA", "PA"):
-                image = image.convert("L" if image.mode != "PA" else "P")
-            return np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
+            if image.mode == "RGBA" or (image.mode == "P" and colours):
+                return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
         except (OSError, ValueError, SyntaxError) as e:
             raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
 
@@ -47,7 +48,7 @@ def _opened(source: Path | bytes, where: object, size: tuple[int, int]) -> Image
         raise DataError("the label picture is missing", where=where, expected="a file") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
-    known = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
+    known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
     if image.format in ("JPEG", "MPO") or image.mode not in known:
         what = f"the label picture is a {image.format} of mode {image.mode}"
         raise DataError(what, where=where, expected="a PNG of indices, of 16 bits or of colours")
@@ -69,7 +70,7 @@ class Palette:
         Raises:
             DataError: as `read_map`; or a value or a colour that the palette does not know.
         """
-        return self.decode(read_map(source, where, size), where)
+        return self.decode(read_map(source, where, size, colours=not self.values), where)
 
     def decode(self, pixels: np.ndarray, where: object) -> UInt16[np.ndarray, "h w"]:
         """The label ids of values u8 or u16[h w], or of colours u8[h w 3]."""
@@ -104,11 +105,6 @@ def _pack(colour: Colour) -> int:
 
 def _unpack(value: int) -> str:
     return str((value & 255, value >> 8 & 255, value >> 16))
-
-
-def index_palette(names: int, void: tuple[int, ...] = (255,)) -> Palette:
-    """Value i is label i; the void values are ignored."""
-    return Palette(dict.fromkeys(void, IGNORE) | {i: i for i in range(names)})
 
 
 def read_depth(
