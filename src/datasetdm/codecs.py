@@ -42,10 +42,7 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP"
-                    )
+                _check_pixels(image, where)
                 turned = ImageOps.exif_transpose(image)
                 if turned.mode.startswith("I;16"):
                     turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
@@ -64,13 +61,22 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
 def image_size(path: Path, where: object) -> tuple[int, int]:
     """(height, width) as `read_image` would give it, without decoding the pixels."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            _check_pixels(image, where)
+            turned = Image.Image.getexif(image).get(0x0112, 1) >= 5  # PNG's own would decode the picture
             return (image.width, image.height) if turned else (image.height, image.width)
     except FileNotFoundError as e:
         raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+
+
+def _check_pixels(image: Image.Image, where: object) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
 
 
 def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:

@@ -12,13 +12,19 @@ from datasetdm.readers.source import Checked, OnError
 from datasetdm.types import Labels, Sample
 
 READERS = {
+    "cityscapes": "datasetdm.readers.cityscapes:CityscapesSource",
     "coco": "datasetdm.readers.coco:CocoSource",
     "coco-panoptic": "datasetdm.readers.coco_panoptic:PanopticSource",
+    "deepfashion": "datasetdm.readers.deepfashion:DeepFashionSource",
+    "hf": "datasetdm.readers.hf:HfSource",
     "images": "datasetdm.readers.images:ImagesSource",
+    "kitti": "datasetdm.readers.kitti:KittiSource",
     "lvis": "datasetdm.readers.lvis:LvisSource",
     "masks": "datasetdm.readers.masks:MasksSource",
     "mini": "datasetdm.readers.mini:MiniSource",
+    "nyu": "datasetdm.readers.nyu:open_nyu",
     "store": "datasetdm.readers.store:StoreSource",
+    "vkitti": "datasetdm.readers.vkitti:VkittiSource",
     "voc": "datasetdm.readers.voc:VocSource",
     "yolo": "datasetdm.readers.yolo:YoloSource",
 }

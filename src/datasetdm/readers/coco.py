@@ -20,7 +20,7 @@ from datasetdm.prompts import describe
 from datasetdm.readers.coco_file import CocoFile
 from datasetdm.readers.places import json_of
 from datasetdm.readers.regions import from_regions, with_background
-from datasetdm.readers.source import Source
+from datasetdm.readers.source import Source, other_size
 from datasetdm.types import IGNORE, Annotation, Keypoints, Labels, Prompt, Sample
 
 
@@ -55,6 +55,8 @@ class CocoSource(Source):
         image = self.file.images[index]
         where = f"{self.path}, image {image['id']} ({image['file_name']})"
         pixels = read_image(self._folder / image["file_name"], where)
+        if pixels.shape[:2] != (size := (image["height"], image["width"])):
+            raise other_size(where, size, pixels.shape[:2])
         annotations = self.file.annotations[index]
         named = {self._label_of.get(a["category_id"], IGNORE) for a in annotations if not a.get("iscrowd")}
         present = tuple(self.labels.names[i] for i in sorted(named - {IGNORE}))

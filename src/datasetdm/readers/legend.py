@@ -11,7 +11,7 @@ from datasetdm.readers.maps import Colour, Palette
 from datasetdm.readers.places import json_of, text_of
 from datasetdm.types import IGNORE, Labels
 
-FILES = ("classes.json", "dataset_meta.json", "labelmap.txt", "objectInfo150.txt")
+FILES = ("classes.json", "id2label.json", "dataset_meta.json", "labelmap.txt", "objectInfo150.txt")
 
 
 def read_legend(folder: Path) -> tuple[Labels, Palette]:
@@ -19,8 +19,9 @@ def read_legend(folder: Path) -> tuple[Labels, Palette]:
 
     classes.json: `["wall", "tree"]`, the values 0, 1, ...; or `{"wall": 1, "tree": 2}`; or colours
     `{"road": [128, 64, 128], "sky": "#4682b4"}`. A name `ignore` is no label: its value, colour, or list of them is ignored.
-    dataset_meta.json: `label_map` {"0": name} and `segmentation_colors` [[r, g, b], ...] in its order (CVAT, Datumaro).
-    labelmap.txt: lines `name:r,g,b`. objectInfo150.txt: ADE20K's table; 0 is ignored.
+    id2label.json: `{"0": "wall", ...}` (Hugging Face). labelmap.txt: lines `name:r,g,b` (CVAT). dataset_meta.json: `label_map`
+    {"0": name} and `segmentation_colors` [[r, g, b], ...] in its order (Datumaro). objectInfo150.txt: ADE20K's table; 0 is
+    ignored.
 
     The value 255 is ignored, unless it has a name.
     """
@@ -38,9 +39,12 @@ def read_legend(folder: Path) -> tuple[Labels, Palette]:
 def _classes(path: Path) -> tuple[Labels, Palette]:
     content = json_of(path, "a list of names, or names with values or colours")
     if isinstance(content, list):
-        content = {n: i for i, n in enumerate(content)} if all(isinstance(n, str) for n in content) else None
+        named = len({*map(str, content)}) == len(content) and all(isinstance(n, str) for n in content)
+        content = {n: i for i, n in enumerate(content)} if named else None
     if not isinstance(content, dict) or not content:
-        raise DataError("the file names no classes", where=path, expected="a list of names, or {name: value or colour}")
+        raise DataError(
+            "the file names no classes", where=path, expected="names that differ, or {name: value or colour}"
+        )
     names = tuple(n for n in content if n != "ignore")
     labels = Labels(names)
     pairs = [(content[n], i) for i, n in enumerate(names)]
@@ -48,6 +52,13 @@ def _classes(path: Path) -> tuple[Labels, Palette]:
     single = _colour(ignored) and all(_colour(v) for v, _ in pairs)
     pairs += [(v, IGNORE) for v in ([ignored] if single or not isinstance(ignored, list) else ignored)]
     return labels, _palette(pairs, path)
+
+
+def _id2label(path: Path) -> tuple[Labels, Palette]:
+    content = json_of(path, "values with names")
+    if not isinstance(content, dict) or not content or not all(k.isdecimal() for k in content):
+        raise DataError("the file names no classes", where=path, expected='{"0": name, ...}')
+    return Labels(tuple(map(str, content.values()))), _palette([(int(v), i) for i, v in enumerate(content)], path)
 
 
 def _meta(path: Path) -> tuple[Labels, Palette]:
@@ -83,7 +94,7 @@ def _ade20k(path: Path) -> tuple[Labels, Palette]:
     return labels, Palette({0: IGNORE, 255: IGNORE} | values)
 
 
-_READ = dict(zip(FILES, (_classes, _meta, _labelmap, _ade20k), strict=True))
+_READ = dict(zip(FILES, (_classes, _id2label, _meta, _labelmap, _ade20k), strict=True))
 
 
 def _palette(pairs: list[tuple[Any, int]], path: Path) -> Palette:

@@ -49,8 +49,9 @@ def _opened(source: Path | bytes, where: object, size: tuple[int, int]) -> Image
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
     known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
-    if image.format in ("JPEG", "MPO") or image.mode not in known:
-        what = f"the label picture is a {image.format} of mode {image.mode}"
+    if image.format in ("JPEG", "MPO") or image.mode not in known or getattr(image, "n_frames", 1) > 1:
+        animated = ", animated" if getattr(image, "n_frames", 1) > 1 else ""
+        what = f"the label picture is a {image.format} of mode {image.mode}{animated}"
         raise DataError(what, where=where, expected="a PNG of indices, of 16 bits or of colours")
     if (found := (image.height, image.width)) != size or image.height * image.width > MAX_PIXELS:
         raise other_size(where, found, size)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from datasetdm.errors import DataError
+from datasetdm.readers.source import Item
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 """Of pictures."""
@@ -48,6 +50,25 @@ def pictures_in(folder: Path) -> list[Path]:
     if not found:
         raise DataError("there are no pictures", where=folder, expected=", ".join(sorted(SUFFIXES)))
     return found
+
+
+Rules = Mapping[str, Sequence[tuple[str, str]]]
+"""Kind of label -> (pattern of a picture's path, the path of its label file), the first that fits."""
+
+
+def pairs(root: Path, rules: Rules, expected: str) -> list[Item]:
+    """The pictures below `root` that fit the rules of every kind, whether or not their label files are there."""
+    items = []
+    for picture in pictures_in(root):
+        name = picture.relative_to(root).as_posix()
+        fits = {
+            k: next((m.expand(to) for p, to in own if (m := re.fullmatch(p, name))), None) for k, own in rules.items()
+        }
+        if all(fits.values()):
+            items.append(Item(name.rpartition(".")[0], picture, {k: root / str(to) for k, to in fits.items()}))
+    if not items:
+        raise DataError("there are no pictures with labels", where=root, expected=expected)
+    return items
 
 
 def text_of(path: Path, expected: str = "UTF-8 text") -> str:

@@ -10,18 +10,20 @@ are the zero-shot halves (15 and 5 classes): the other half's pixels are ignored
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
+from datasetdm.codecs import image_size
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Palette
 from datasetdm.readers.places import SUFFIXES, folder_of, inside, pictures_in, text_of, with_option
 from datasetdm.readers.regions import box_mask, instances, with_background
-from datasetdm.readers.source import FilesSource, Item, other_size
+from datasetdm.readers.source import FilesSource, Item
 from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Labels, SemanticMap
 
 CLASSES = {
@@ -34,6 +36,9 @@ CLASSES = {
 
 UNSEEN = {"pottedplant", "sheep", "sofa", "train", "tvmonitor"}
 """The last five in alphabetical order (the zero-shot split of Xian et al., SPNet, CVPR 2019)."""
+
+VOID = (224, 224, 192)
+"""The colour of value 255."""
 
 Box = tuple[str, float, float, float, float]
 """A class and the edges left, top, right, bottom in pixels."""
@@ -55,8 +60,8 @@ class VocSource(FilesSource):
         self.labels = Labels(tuple(kept), tuple(s for n, s in zip(names, synonyms, strict=True) if n in kept))
         self._label_of = {n: kept.index(n) if n in kept else IGNORE for n in names}
         self._palette = Palette(
-            {v: self._label_of.get(n, IGNORE) for v, n in palette[0].items()} | {255: IGNORE},
-            {c: self._label_of.get(n, IGNORE) for c, n in palette[1].items()},
+            {v: self._label_of.get(n, IGNORE) for v, n in palette[0].items()},
+            {VOID: IGNORE} | {c: self._label_of.get(n, IGNORE) for c, n in palette[1].items()},
         )
 
     # ------------------------------------------------------------------ files
@@ -70,11 +75,7 @@ class VocSource(FilesSource):
                 names = [words[0] for words in lines if words[-1] != "-1"]  # -1: a class that is not in the picture
                 if not names:
                     raise DataError("the split lists no pictures", where=path, expected="a name a line")
-                if (
-                    twice := next((n for n in names if names.count(n) > 1), None)
-                    if len(set(names)) < len(names)
-                    else None
-                ):
+                if twice := next((n for n, count in Counter(names).items() if count > 1), None):
                     raise DataError(f"the picture {twice!r} is listed twice", where=path, expected="every name once")
                 return names
         if lists.is_dir() or self._split:
@@ -94,14 +95,12 @@ class VocSource(FilesSource):
         if (path := self.root / "labelmap.txt").is_file():
             colours = voc_labelmap(path)
             names = [n for n in dict.fromkeys(colours.values()) if n != "ignored"]
-            own = {c: i for i, c in enumerate(voc_colours())}
-            return list(with_background(names)), ({own[c]: n for c, n in colours.items() if c in own}, colours)
+            return list(with_background(names)), ({}, colours)
         names = [BACKGROUND, *CLASSES]
         if not any(item.maps for item in self.items):
             found = sorted({box[0] for item in self.items for box in self._try_boxes(item)})
             names = names if set(found) <= {*names} else list(with_background(found))
-        colours = dict(zip(voc_colours()[: len(names)], names, strict=False)) | {(224, 224, 192): ""}
-        return names, (dict(enumerate(names)), colours)
+        return names, (dict(enumerate(names)) | {255: ""}, dict(zip(voc_colours(), names, strict=False)))
 
     # ------------------------------------------------------------------ labels
     def check(self, index: int) -> None:
@@ -138,11 +137,11 @@ class VocSource(FilesSource):
         masks, label_ids = [], []
         for number in np.unique(numbers[(numbers != 0) & (numbers != IGNORE)]).tolist():
             mask = numbers == number
-            found = np.unique(classes[mask]).tolist()
-            if set(found) <= {IGNORE}:
+            found = [i for i in np.unique(classes[mask]).tolist() if i != IGNORE]
+            if not found:
                 continue  # void, or a class that was left out
             if len(found) > 1 or self.labels.names[found[0]] == BACKGROUND:
-                names = ", ".join(self.labels.names[i] for i in found if i != IGNORE)
+                names = ", ".join(self.labels.names[i] for i in found)
                 raise DataError(f"object {number} has pixels of: {names}", where=where, expected="one class an object")
             masks.append(mask)
             label_ids.append(found[0])
@@ -153,7 +152,7 @@ class VocSource(FilesSource):
 
     def _boxes(self, item: Item) -> list[Box]:
         path = self._xml(item)
-        boxes = read_boxes(path, self._picture_size(item))
+        boxes = read_boxes(path, image_size(item.picture, item.picture))
         for name, *_ in boxes:
             if name not in self._label_of:
                 known = ", ".join(self._label_of)
@@ -172,15 +171,9 @@ class VocSource(FilesSource):
         except DataError:
             return ()
 
-    @staticmethod
-    def _picture_size(item: Item) -> tuple[int, int]:
-        from datasetdm.codecs import image_size
-
-        return image_size(item.picture, item.picture)
-
 
 _OBJECTS = Palette(
-    {i: i for i in range(255)} | {255: IGNORE}, {c: i for i, c in enumerate(voc_colours())} | {(224, 224, 192): IGNORE}
+    {i: i for i in range(255)} | {255: IGNORE}, {c: i for i, c in enumerate(voc_colours())} | {VOID: IGNORE}
 )
 
 
@@ -196,7 +189,8 @@ def read_boxes(path: Path, size: tuple[int, int] | None) -> list[Box]:
         raise DataError(f"the file cannot be read: {e}", where=path, expected="VOC's XML, without entities") from e
     told = root.findtext("size/height"), root.findtext("size/width")
     if size and told[0] and told[1] and told != (str(size[0]), str(size[1])) and told != ("0", "0"):
-        raise other_size(path, (_number(told[0], path), _number(told[1], path)), size)
+        what = f"the picture is said to have {told[1]}x{told[0]} pixels"
+        raise DataError(what, where=path, expected=f"{size[1]}x{size[0]}, as it has")
     boxes = []
     for n, element in enumerate(root.iter("object"), 1):
         edges = [element.findtext(f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")]
