@@ -131,6 +131,6 @@ def show_skipped(reader: Checked, most: int = 10) -> None:
         return
     console.print(Text(f"skipped because of errors in the data: {len(reader.skipped)}", style="yellow"))
     for error in reader.skipped[:most]:
-        console.print(Text(f"  {error.what} ({error.where})"))
+        console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
     if len(reader.skipped) > most:
         console.print(Text(f"  ... and {len(reader.skipped) - most} more"))

@@ -32,17 +32,13 @@ class CocoSource(Source):
         self.file = self._open(self.path)
         self.strays = self.file.strays
         self.labels = self._labels()
-        self._label_of = {c["id"]: self.labels.names.index(self._word(c)) for c in self.file.categories}
+        number = {name: i for i, name in enumerate(self.labels.names)}
+        self._label_of = {c["id"]: number[w] for c in self.file.categories if (w := self._word(c)) in number}
         self._captions = captions_beside(self.path)
-        self._names = [
-            i.get("file_name") if n not in self.file.faults else None for n, i in enumerate(self.file.images)
-        ]
-        known = [n for n in self._names if n]
-        self._stems_differ = len({Path(n).with_suffix("") for n in known}) == len(known)
-        self._folder = find_images(self.path, known, images)
+        self._folder = find_images(self.path, self.file.names, images)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.file.images)
 
     def check(self, index: int) -> None:
         """Its entries were good, and the picture is there in the size that they say."""

@@ -30,32 +30,30 @@ def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours
     Raises:
         DataError: missing, truncated, too large, lossy, or of another size.
     """
-    with _opened(source, where, size) as image:
-        try:
-            if image.mode == "RGBA" or (image.mode == "P" and colours):
-                return np.asarray(image.convert("RGB"))
-            return np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
-        except (OSError, ValueError, SyntaxError) as e:
-            raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
-
-
-def _opened(source: Path | bytes, where: object, size: tuple[int, int]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with opened as image:
+            _check_map(image, where, size)
+            if image.mode == "RGBA" or (image.mode == "P" and colours):
+                return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
     except FileNotFoundError as e:
         raise DataError("the label picture is missing", where=where, expected="a file") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+
+
+def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None:
+    """JPEG smears indices into other classes; of an animation nobody knows which frame is meant."""
     known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
-    if image.format in ("JPEG", "MPO") or image.mode not in known or getattr(image, "n_frames", 1) > 1:
-        animated = ", animated" if getattr(image, "n_frames", 1) > 1 else ""
-        what = f"the label picture is a {image.format} of mode {image.mode}{animated}"
+    animated = getattr(image, "n_frames", 1) > 1
+    if image.format in ("JPEG", "MPO") or image.mode not in known or animated:
+        what = f"the label picture is a {image.format} of mode {image.mode}" + ", animated" * animated
         raise DataError(what, where=where, expected="a PNG of indices, of 16 bits or of colours")
     if (found := (image.height, image.width)) != size or image.height * image.width > MAX_PIXELS:
         raise other_size(where, found, size)
-    return image
 
 
 @dataclass(frozen=True)
