@@ -20,7 +20,7 @@ from pycocotools import mask as reference
 from datasetdm.codecs import rle_counts
 from datasetdm.errors import DataError
 from datasetdm.readers import read
-from datasetdm.readers.coco_file import _outlines_good
+from datasetdm.readers.coco_shapes import outlines_good
 from datasetdm.types import IGNORE
 from labelled import coco_folder, lvis_folder, panoptic_folder, picture, save, write
 
@@ -177,6 +177,23 @@ def test_bad_coco_is_skipped_and_counted_or_refused(case: str, tmp_path: Path) -
     assert reader.skipped and left.items() <= whole.items()
 
 
+def test_boxes_alone(tmp_path: Path) -> None:
+    """A picture with one box only counts as one of boxes; the other keeps its masks."""
+    box = edit("annotations", 0, bbox=[4, 4, 6.2, 6], segmentation=[])
+    first, second = read(f"coco:{coco_folder(tmp_path, box)}")
+    objects = first.annotations["instance"]
+    assert objects.boxed and objects.boxes.tolist() == [[4, 4, 6, 6], [2, 2, 18, 16]]
+    assert list(first.annotations) == ["instance"] and not second.annotations["instance"].boxed
+    assert "semantic" in second.annotations
+
+
+@pytest.mark.parametrize("box", [[4, 4, 0, 6], [4, 4, 99, 6], [4, 4, float("nan"), 6], [4, 4], "4"])
+def test_bad_boxes_are_refused(box: Any, tmp_path: Path) -> None:
+    change = edit("annotations", 0, bbox=box, segmentation=[])
+    with pytest.raises(DataError, match="bbox"):
+        read(f"coco:{coco_folder(tmp_path, change)}")
+
+
 def test_outlines_that_cross_themselves_are_no_error(tmp_path: Path) -> None:
     """A bow tie: its signed area is 0, its pixels are not."""
     bow = [[2, 2, 18, 18, 18, 2, 2, 18]]
@@ -215,7 +232,7 @@ def test_polygons_are_checked_at_once_as_one_by_one(data: st.DataObject) -> None
     outline = st.lists(number, min_size=6, max_size=12).filter(lambda p: len(p) % 2 == 0)
     polygons = data.draw(st.lists(outline, min_size=1, max_size=6))
     limits = np.tile([20, 30], (len(polygons), 1))
-    for good, polygon in zip(_outlines_good(polygons, limits), polygons, strict=True):
+    for good, polygon in zip(outlines_good(polygons, limits), polygons, strict=True):
         if good:
             assert all(np.isfinite(polygon))
             x, y = np.array(polygon[::2]), np.array(polygon[1::2])

@@ -3,6 +3,8 @@
 Crowd regions are ignored pixels of the semantic map and no objects; objects too small to cover a pixel are left out.
 Captions come from the pictures' own entries, or from `captions*.json` beside `instances*.json`, `*keypoints*.json` or
 `panoptic*.json`, the first of each picture. Everything that can be wrong is checked when the file is opened.
+
+Where an object of a picture has a `bbox` and no segmentation, the picture's objects are boxes, filled (`Instances.boxed`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from datasetdm.errors import DataError
 from datasetdm.prompts import describe
 from datasetdm.readers.coco_file import CocoFile
 from datasetdm.readers.places import json_of
-from datasetdm.readers.regions import from_regions, with_background
+from datasetdm.readers.regions import box_mask, from_regions, instances, with_background
 from datasetdm.readers.source import Source, other_size
 from datasetdm.types import IGNORE, Annotation, Keypoints, Labels, Prompt, Sample
 
@@ -74,12 +76,25 @@ class CocoSource(Source):
         return Labels(with_background([self._word(c) for c in self.file.categories]), skeletons=bones)
 
     def _records(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Annotation]:
+        if any(not a.get("segmentation") for a in annotations):
+            return self._boxed(annotations, size)
         regions = [(a, mask_of(a, size)) for a in annotations]
         known = [(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
         records = from_regions(known, self.labels, size)
         if self.labels.skeletons:
             records["keypoints"] = self._keypoints([a for a, m in regions if not a.get("iscrowd") and m.any()])
         return records
+
+    def _boxed(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Annotation]:
+        """Of a picture with an object that has a box only: every object's box, filled, and no semantic map."""
+        own = [a for a in annotations if not a.get("iscrowd")]
+        masks = [_box_of(a, size) for a in own]
+        if not all(m.any() for m in masks):
+            raise DataError("a box covers no pixel", where=self.path, expected="an area, or no annotation")
+        records: dict[str, Annotation] = {
+            "instance": instances(masks, [self._label_of[a["category_id"]] for a in own], size, boxed=True)
+        }
+        return records | ({"keypoints": self._keypoints(own)} if self.labels.skeletons else {})
 
     def _provenance(self, image: dict[str, Any]) -> dict[str, Any]:
         return {"coco_image_id": image["id"]}
@@ -105,6 +120,15 @@ def mask_of(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """The pixels of an annotation's polygons or run lengths."""
     shape = annotation["segmentation"]
     return decode_rle(shape) if isinstance(shape, dict) else decode_polygons(shape, size)
+
+
+def _box_of(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The pixels of an annotation's box; that of its mask, where it has one."""
+    if not annotation.get("segmentation"):
+        x, y, w, h = annotation["bbox"]
+        return box_mask(x, y, x + w, y + h, size)
+    mask = mask_of(annotation, size)
+    return np.logical_and.outer(mask.any(axis=1), mask.any(axis=0))
 
 
 def find_images(file: Path, names: Sequence[str], images: Path | None) -> Path:

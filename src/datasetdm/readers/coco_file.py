@@ -15,12 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from datasetdm.codecs import decode_polygons, rle_counts
 from datasetdm.errors import DataError
+from datasetdm.readers.coco_shapes import (
+    Size,
+    check_box,
+    check_outline,
+    check_points,
+    check_polygons,
+    check_rle,
+    outlines_good,
+)
 from datasetdm.readers.places import inside, json_of
 from datasetdm.types import Skeleton
 
-Size = tuple[int, int]
 CHUNK = 1_000_000
 """Numbers of polygons that are checked at once."""
 
@@ -29,18 +36,25 @@ class CocoFile:
     """An annotation file.
 
     images: as they stand, with `file_name`. annotations: by the picture's place in `images`. faults: by the same, what is
-    wrong first. stems_differ: the file names do without
-    their suffixes. strays: faults that belong to no picture. skeletons: by category id.
+    wrong first. stems_differ: the file names do without their suffixes. strays: faults that belong to no picture.
+    skeletons: by category id.
 
     Args:
         rewrite: what an `images` entry is taken for. segments: annotations are panoptic, for their reader to check.
+        boxes: an annotation may have a box and no segmentation.
 
     Raises:
         DataError: no JSON, no pictures, or categories that cannot be read: what no picture can be read without.
     """
 
-    def __init__(self, path: Path, rewrite: Callable[[Any], Any] | None = None, segments: bool = False):
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        rewrite: Callable[[Any], Any] | None = None,
+        segments: bool = False,
+        boxes: bool = True,
+    ):
+        self.path, self._boxes = path, boxes
         with _no_collection():
             content = json_of(path, "a COCO annotation file", ("images", "annotations", "categories"))
             self.images: list[dict[str, Any]] = (
@@ -130,11 +144,13 @@ class CocoFile:
                 continue
             try:
                 self._check_annotation(a)
-                shape = a["segmentation"]
-                if isinstance(shape, dict):
-                    _check_rle(shape, sizes[place])
+                shape = a.get("segmentation")
+                if not shape and self._boxes and "bbox" in a:
+                    check_box(a["bbox"], sizes[place])
+                elif isinstance(shape, dict):
+                    check_rle(shape, sizes[place])
                 else:
-                    _check_polygons(shape)
+                    check_polygons(shape)
                     polygons += shape
                     owners += [(place, a)] * len(shape)
                     numbers += sum(map(len, shape))
@@ -158,9 +174,9 @@ class CocoFile:
         return place
 
     def _check_annotation(self, a: dict[str, Any]) -> None:
-        if "category_id" not in a or "segmentation" not in a:
+        if "category_id" not in a or not ("segmentation" in a or (self._boxes and "bbox" in a)):
             missing = ", ".join(k for k in ("category_id", "segmentation") if k not in a)
-            raise DataError(f"an annotation has no {missing}", expected="image_id, category_id, segmentation")
+            raise DataError(f"an annotation has no {missing}", expected="image_id, category_id, segmentation or bbox")
         if not isinstance(a["category_id"], (int, str)):
             raise DataError("category_id is of the wrong kind", expected="a number or a text")
         points = self._points.get(a["category_id"])
@@ -172,7 +188,7 @@ class CocoFile:
         if a.get("iscrowd", 0) not in (0, 1):
             raise DataError(f"iscrowd is {a['iscrowd']!r}", expected="0 or 1")
         if "keypoints" in a:
-            _check_points(a["keypoints"], 3 * points)
+            check_points(a["keypoints"], 3 * points)
 
     def _check_outlines(
         self, polygons: Sequence[list[Any]], owners: Sequence[tuple[int, dict[str, Any]]], sizes: Sequence[Size]
@@ -181,10 +197,10 @@ class CocoFile:
         if not polygons:
             return
         limits = np.array([sizes[place] for place, _ in owners])
-        for n in np.flatnonzero(~_outlines_good(polygons, limits)).tolist():
+        for n in np.flatnonzero(~outlines_good(polygons, limits)).tolist():
             place, a = owners[n]
             try:
-                _check_outline(polygons[n], a["segmentation"], sizes[place])
+                check_outline(polygons[n], a["segmentation"], sizes[place])
             except DataError as e:
                 self._fault(place, e, _name(a))
 
@@ -227,75 +243,3 @@ def _check_image(image: Any) -> None:
     inside(Path(), image["file_name"], None)
     if not all(isinstance(image[k], int) and image[k] > 0 for k in ("width", "height")):
         raise DataError(f"size {image['width']}x{image['height']}", expected="positive whole numbers")
-
-
-def _check_points(points: Any, wanted: int) -> None:
-    if not isinstance(points, list) or len(points) != wanted:
-        count = len(points) if isinstance(points, list) else "no"
-        raise DataError(f"{count} numbers of keypoints", expected=f"{wanted}: x, y, v of every point")
-    if not _finite(points):
-        raise DataError("a keypoint holds something that is no finite number", expected="pixels")
-    if not {*points[2::3]} <= {0, 1, 2}:
-        raise DataError("a keypoint's visibility is not 0, 1 or 2", expected="0, 1 or 2")
-
-
-def _check_rle(shape: dict[str, Any], size: Size) -> None:
-    h, w = size
-    counts = shape.get("counts")
-    if shape.get("size") != [h, w] or not isinstance(counts, (list, str)):
-        raise DataError(f"run lengths of size {shape.get('size')}", expected=f"size [{h}, {w}] and counts")
-    try:
-        runs = rle_counts(counts)
-        fills = bool((runs >= 0).all()) and int(runs.sum()) == h * w
-    except (TypeError, ValueError, OverflowError):
-        fills = False
-    if not fills:
-        raise DataError("the run lengths do not fill the picture", expected=f"{h * w} pixels in all")
-    if not runs[1::2].any():
-        raise DataError("the run lengths hold no pixel of the object", expected="at least one, or no annotation")
-
-
-def _check_polygons(shape: Any) -> None:
-    if not isinstance(shape, list) or not shape or not all(isinstance(p, list) for p in shape):
-        raise DataError("the segmentation is empty or no list of polygons", expected="polygons or run lengths")
-    for polygon in shape:
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise DataError(f"a polygon has {len(polygon)} numbers", expected="x, y of at least 3 points")
-
-
-def _outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarray:
-    """Which polygons surely are as `_check_outline` wants them; limits: (height, width) of each one's picture."""
-    flat = np.array(list(chain.from_iterable(polygons)))
-    if flat.dtype.kind not in "if":
-        return np.zeros(len(polygons), bool)
-    x, y = flat[0::2].astype(np.float64), flat[1::2].astype(np.float64)
-    lengths = np.fromiter(map(len, polygons), np.int64, len(polygons)) // 2
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    following = np.arange(1, len(x) + 1)
-    following[ends - 1] = starts
-    with np.errstate(all="ignore"):
-        area = np.add.reduceat(x * y[following] - x[following] * y, starts) / 2
-        low = np.minimum(np.minimum.reduceat(x, starts), np.minimum.reduceat(y, starts))
-        right, bottom = np.maximum.reduceat(x, starts), np.maximum.reduceat(y, starts)
-        return (low >= -1) & (right <= limits[:, 1] + 1) & (bottom <= limits[:, 0] + 1) & (np.abs(area) > 1e-3)
-
-
-def _check_outline(polygon: list[Any], whole: list[list[Any]], size: Size) -> None:
-    """One polygon of an object, and whether the object covers a pixel."""
-    h, w = size
-    if not _finite(polygon):
-        raise DataError("a polygon holds something that is no finite number", expected="pixels")
-    x, y = polygon[::2], polygon[1::2]
-    if min(x) < -1 or min(y) < -1 or max(x) > w + 1 or max(y) > h + 1:
-        raise DataError(
-            f"a polygon lies outside the picture: x {min(x):g}..{max(x):g}, y {min(y):g}..{max(y):g}",
-            expected=f"x 0..{w}, y 0..{h}",
-            remedy="clip the polygon, or check that the annotation belongs to this picture",
-        )
-    if all(_finite(p) for p in whole) and not decode_polygons(whole, size).any():
-        raise DataError("the polygons cover no pixel", expected="an area, or no annotation")
-
-
-def _finite(values: list[Any]) -> bool:
-    return all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values)  # nor NaN

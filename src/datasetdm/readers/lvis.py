@@ -36,7 +36,7 @@ class LvisSource(CocoSource):
         super().__init__(str(file), images)
 
     def _open(self, path: Path) -> CocoFile:
-        return CocoFile(path, _with_file_name)
+        return CocoFile(path, _with_file_name, boxes=False)
 
     def _word(self, category: dict[str, Any]) -> str:
         return category["name"].replace("_", " ")

@@ -33,7 +33,12 @@ def instances(
     return Instances(stacked, np.array(label_ids, np.int64), boxed=boxed)
 
 
-def box_mask(left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+Number = float | int
+
+
+def box_mask(
+    left: Number, top: Number, right: Number, bottom: Number, size: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
     """The pixels of a box given by its edges in pixels."""
     mask = np.zeros(size, bool)
     mask[max(round(top), 0) : max(round(bottom), 0), max(round(left), 0) : max(round(right), 0)] = True
