@@ -207,7 +207,7 @@ def test_one_flat_part_of_an_object_is_no_error(tmp_path: Path) -> None:
     assert first.annotations["instance"].masks[0].sum() == 36
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40)))
 def test_run_lengths_are_counted_as_pycocotools_reads_them(mask: np.ndarray) -> None:
     rle = reference.encode(np.asfortranarray(mask, np.uint8))
@@ -218,13 +218,14 @@ def test_run_lengths_are_counted_as_pycocotools_reads_them(mask: np.ndarray) -> 
     assert np.array_equal(counts, rle_counts(counts.tolist()))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=30))
 def test_any_bytes_are_run_lengths_or_an_error(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert rle_counts(data).ndim == 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_polygons_are_checked_at_once_as_one_by_one(data: st.DataObject) -> None:
     """The check in NumPy passes only what the scalar check passes."""

@@ -135,7 +135,7 @@ def test_16_bit_masks_and_8_bit_depth(tmp_path: Path) -> None:
         read_depth(path, path, (4, 5), 1 / 1000)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=20, unique=True), st.randoms())
 def test_any_palette_is_read_back(colours: list[tuple[int, int, int]], random: Any) -> None:
     """Colours are told apart exactly, and one that is not listed is named."""

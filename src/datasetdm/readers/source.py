@@ -46,7 +46,7 @@ class Checked:
     are decoded, so until all have been read once `len` counts some that will be skipped.
 
     Raises:
-        DataError: a bad sample and on_error is "stop"; or no good sample at all.
+        DataError: a bad sample and on_error is "stop"; or no good sample at all, when it is opened or has been read.
     """
 
     def __init__(self, source: Source, on_error: OnError = "stop"):
@@ -62,13 +62,7 @@ class Checked:
         for error in source.strays:
             self._met(error)
         self._order = [i for i in range(len(source)) if i not in self._bad]
-        if not self._order:
-            raise DataError(
-                f"all {len(source)} samples were skipped",
-                where=self.skipped[0].where if self.skipped else None,
-                expected="at least one good sample",
-                remedy="read with --on-error stop to see the first error",
-            )
+        self._require_some()
 
     def __len__(self) -> int:
         return len(self._order) - sum(i in self._bad for i in self._order)
@@ -88,6 +82,7 @@ class Checked:
                 self._bad.add(index)
                 continue
             yield index, sample
+        self._require_some()
 
     def only(self, numbers: Sequence[int]) -> Checked:
         """A reader of some samples of the source, which shares this one's account of what was skipped."""
@@ -100,6 +95,15 @@ class Checked:
     def numbers(self) -> list[int]:
         """The samples' numbers in the source."""
         return [i for i in self._order if i not in self._bad]
+
+    def _require_some(self) -> None:
+        if not len(self):
+            raise DataError(
+                f"all {len(self.skipped)} samples were skipped",
+                where=self.skipped[0].where if self.skipped else None,
+                expected="at least one good sample",
+                remedy="read with --on-error stop to see the first error",
+            )
 
     def _met(self, error: DataError | StoreError) -> None:
         if self.on_error == "stop":
