@@ -89,7 +89,7 @@ def fit(
     Parameters
     ----------
     data
-        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `store:DIR`.
+        FORMAT:PATH: `coco:annotations.json`, `voc:VOC2012@train`, `masks:DIR`, ...; `datasetdm inspect --help` has all.
     out
         A new folder for the decoder; the same command goes on with an unfinished one.
     images
@@ -288,7 +288,8 @@ def inspect(data: str, *, images: Path | None = None, on_error: OnError = "stop"
     Parameters
     ----------
     data
-        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `images:DIR`, `store:DIR`.
+        FORMAT:PATH, for instance `coco:annotations.json`. Formats: cityscapes, coco, coco-panoptic, deepfashion, hf,
+        images, kitti, lvis, masks, mini, nyu, store, vkitti, voc, yolo.
     images
         Folder of the pictures, where the format does not say.
     on_error
