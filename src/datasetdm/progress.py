@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
     from datasetdm.readers.overview import Summary
+    from datasetdm.readers.source import Checked
     from datasetdm.store import Store
 
 T = TypeVar("T")
@@ -112,13 +113,29 @@ def show_summary(found: Summary, title: str) -> None:
     table = Table("label")
     table.add_column("pictures", justify="right")
     table.add_column("objects", justify="right")
-    for name in sorted(found.labels.names, key=lambda n: -found.pictures[n]):
+    there = [n for n in found.labels.names if found.pictures[n]]
+    for name in sorted(there, key=lambda n: -found.pictures[n]):
         table.add_row(Text(name), str(found.pictures[name]), str(found.objects[name]))
     out = Console()
     out.print(Text(f"{title}: {found.samples} pictures, {found.captions} with captions"))
     out.print(table)
+    absent = [n for n in found.labels.names if not found.pictures[n]]
+    if absent:
+        more = f", and {len(absent) - 8} more" if len(absent) > 8 else ""
+        out.print(Text(f"labels that no picture has: {', '.join(absent[:8])}{more}"))
     tasks = ", ".join(f"{name} on {count}" for name, count in found.tasks.items())
     out.print(Text(f"annotations: {tasks or 'none'}"))
     sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
     more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
     out.print(Text(f"sizes: {sizes}{more}"))
+
+
+def show_skipped(reader: Checked, most: int = 10) -> None:
+    """Say how many bad samples were skipped, and what was wrong with the first ones."""
+    if not reader.skipped:
+        return
+    console.print(Text(f"skipped because of errors in the data: {len(reader.skipped)}", style="yellow"))
+    for error in reader.skipped[:most]:
+        console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
+    if len(reader.skipped) > most:
+        console.print(Text(f"  ... and {len(reader.skipped) - most} more"))
