@@ -12,7 +12,9 @@ import torch
 from diffusers import DDIMScheduler
 
 from datasetdm.backbones import FAMILIES, Backbone, FeatureConfig, load_backbone, pick_device
-from datasetdm.backbones.unet import UNetBackbone, label_attention
+from datasetdm.backbones.attention import label_attention
+from datasetdm.backbones.unet import UNetBackbone
+from datasetdm.backbones.words import Words
 from datasetdm.errors import BackboneError, ConfigError
 from datasetdm.features import Capture
 from datasetdm.types import Prompt
@@ -114,7 +116,8 @@ def test_attention_is_what_diffusers_computes(tiny: UNetBackbone) -> None:
     tokens = torch.randn(3, 5, attn.to_k.in_features)
     own = torch.zeros(3, 5, dtype=torch.bool)
     own[:, 1:4] = True
-    shares = label_attention(attn, x, tokens, own)
+    words = Words(tokens, torch.ones(3, 5, dtype=torch.bool), own, torch.zeros(3, 1))
+    shares = label_attention(attn, x, words)
     for label in range(3):
         q = attn.head_to_batch_dim(attn.to_q(x))
         k = attn.head_to_batch_dim(attn.to_k(tokens[label : label + 1].expand(2, -1, -1)))
@@ -125,16 +128,15 @@ def test_attention_is_what_diffusers_computes(tiny: UNetBackbone) -> None:
 
 def test_padding_gets_no_attention(tiny: UNetBackbone) -> None:
     attn = next(iter(tiny._attention_modules.values()))
-    x, tokens = torch.randn(1, 4, attn.to_q.in_features), torch.randn(1, 4, attn.to_k.in_features)
-    own = torch.tensor([[False, True, False, False]])
-    longer = torch.cat([tokens[:, :3], 50 * torch.randn(1, 4, attn.to_k.in_features)], 1)
-    wide = torch.cat([own[:, :3], torch.zeros(1, 4, dtype=torch.bool)], 1)
-    assert torch.allclose(label_attention(attn, x, tokens[:, :3], own[:, :3]), label_attention(attn, x, longer, wide))
+    x, tokens = torch.randn(1, 4, attn.to_q.in_features), 50 * torch.randn(1, 7, attn.to_k.in_features)
+    used, own = torch.arange(7)[None] < 3, torch.arange(7)[None] == 1
+    short = Words(tokens[:, :3], used[:, :3], own[:, :3], torch.zeros(1, 1))
+    assert torch.allclose(label_attention(attn, x, short), label_attention(attn, x, Words(tokens, used, own, short.text)))
 
 
 def test_renoising_is_the_schedulers_own(tiny: UNetBackbone) -> None:
     latents = torch.randn(2, 4, 16, 16)
-    noisy = tiny._invert(latents, 50, tiny._encode_text(["", ""]))
+    noisy = tiny._invert(latents, 50, tiny._condition(["", ""]))
     ab = DDIMScheduler.from_config(tiny.pipe.scheduler.config).alphas_cumprod[50]
     noise = (noisy - ab.sqrt() * latents) / (1 - ab).sqrt()
     assert torch.allclose(noise[0], noise[1], atol=1e-3)
@@ -150,7 +152,7 @@ def test_ddim_inversion_is_undone_by_sampling(mini: UNetBackbone) -> None:
 
     image = next(iter(read("mini:test"))).image
     latents = mini.encode(torch.from_numpy(image.copy()).movedim(-1, 0)[None].float() / 255)
-    context = mini._encode_text(["a blue bottle in a studio"])
+    context = mini._condition(["a blue bottle in a studio"])
     there = backbone._invert(latents, 200, context)
     assert float((there - latents).abs().mean()) > 0.02
     config = dict(mini.pipe.scheduler.config) | {"clip_sample": False, "set_alpha_to_one": True}
