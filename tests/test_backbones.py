@@ -131,7 +131,9 @@ def test_padding_gets_no_attention(tiny: UNetBackbone) -> None:
     x, tokens = torch.randn(1, 4, attn.to_q.in_features), 50 * torch.randn(1, 7, attn.to_k.in_features)
     used, own = torch.arange(7)[None] < 3, torch.arange(7)[None] == 1
     short = Words(tokens[:, :3], used[:, :3], own[:, :3], torch.zeros(1, 1))
-    assert torch.allclose(label_attention(attn, x, short), label_attention(attn, x, Words(tokens, used, own, short.text)))
+    assert torch.allclose(
+        label_attention(attn, x, short), label_attention(attn, x, Words(tokens, used, own, short.text))
+    )
 
 
 def test_renoising_is_the_schedulers_own(tiny: UNetBackbone) -> None:

@@ -18,6 +18,7 @@ from datasetdm import __version__
 from datasetdm.errors import ConfigError, DatasetDMError, StoreError
 
 if TYPE_CHECKING:
+    from datasetdm.backbones import RunOptions
     from datasetdm.store import Store
 
 app = App(
@@ -29,6 +30,7 @@ app = App(
 )
 
 Texts = Annotated[list[str], Parameter(consume_multiple=True)]
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 
 
 @app.command
@@ -75,12 +77,15 @@ def fit(
     balance: bool = False,
     tasks: str | None = None,
     backbone: str = "mini",
-    timesteps: str = "50",
+    lora: Files = None,
+    size: int | None = None,
+    timesteps: str | None = None,
     inversion: Literal["renoise", "ddim"] = "renoise",
     steps: int | None = None,
     variants: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    low_memory: bool = False,
 ) -> None:
     """Fit a P-Decoder on labelled images.
 
@@ -99,17 +104,23 @@ def fit(
     tasks
         Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
     backbone
-        `mini`, a StableDiffusionPipeline folder, or a hub id.
+        `mini`, a pipeline folder, or a hub id; `datasetdm backbones` lists some.
+    lora
+        LoRA files (.safetensors) on top of it; the decoder remembers them.
+    size
+        Side of the backbone's pictures in pixels, instead of its native one.
     timesteps
-        Comma-separated noise levels at which the backbone reads the pictures.
+        Comma-separated noise levels at which the backbone reads the pictures; default the family's.
     inversion
-        How the noise is found: fixed noise, or DDIM run backwards.
+        How the noise is found: fixed noise, or the deterministic sampler run backwards.
     steps
         Number of optimiser steps.
     variants
         Augmented copies of every picture.
+    low_memory
+        Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time.
     """
-    from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.backbones import FeatureConfig, load_backbone, with_loras
     from datasetdm.fit import FitConfig
     from datasetdm.progress import console, fit_with_bars
     from datasetdm.readers import read
@@ -122,8 +133,11 @@ def fit(
     if limit is not None:
         _positive(limit=limit)
         reader = part(reader, limit, balance, seed)
-    features = FeatureConfig(tuple(_whole(t, "timesteps") for t in _items(timesteps)), inversion)
-    frozen = load_backbone(backbone, config=features, device=device)
+    levels = None if timesteps is None else tuple(_whole(t, "timesteps") for t in _items(timesteps))
+    features = FeatureConfig(levels, inversion, size=size)
+    frozen = load_backbone(
+        with_loras(backbone, lora or ()), config=features, device=device, options=_run_options(low_memory)
+    )
     figures = fit_with_bars(reader, out, frozen, config)
     console.print(f"held-out figures: {figures}")
     print(out)
@@ -141,8 +155,11 @@ def generate(
     batch: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    negative: str = "",
     labels: str | None = None,
     device: str = "auto",
+    low_memory: bool = False,
+    compile: bool = False,
 ) -> None:
     """Generate annotated pictures into a store; the same command goes on with an unfinished one.
 
@@ -159,9 +176,19 @@ def generate(
     backbone
         Default: the one that the decoder was fitted on.
     batch
-        Pictures at a time; part of the recipe. Default 16.
+        Pictures at a time; part of the recipe. Default 16; halved where it takes too much memory.
+    steps
+        Sampling steps; default the model's (few for distilled ones).
+    guidance
+        Guidance scale; default the model's (1, which is none, for distilled ones).
+    negative
+        What no picture shall show.
     labels
         Comma-separated labels to annotate instead of the decoder's own.
+    low_memory
+        Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time.
+    compile
+        Compile the denoiser first (torch.compile): minutes at the start, faster pictures from then on.
     """
     from datasetdm.generate import DatasetGenerator, default_batch
     from datasetdm.progress import console, generate_with_bars
@@ -178,6 +205,8 @@ def generate(
         batch=default_batch(out, count) if batch is None else batch,
         steps=steps,
         guidance=guidance,
+        negative=negative,
+        options=_run_options(low_memory, compile),
         labels=tuple(_items(labels)) if labels else None,
     )
     if nameless := check_labels(texts, generator.labels):
@@ -329,6 +358,21 @@ def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
         raise ConfigError(f"--out {path} is a folder", expected="a file, for instance page.html")
     gallery_with_bars(_filled(Store(store)), path, limit)
     print(path.resolve())
+
+
+@app.command
+def backbones() -> None:
+    """List text-to-image models: what they want by default, their licences, and how far they are tested."""
+    from datasetdm.backbones.catalogue import CATALOGUE
+    from datasetdm.progress import show_backbones
+
+    show_backbones(CATALOGUE)
+
+
+def _run_options(low_memory: bool, compile: bool = False) -> RunOptions:
+    from datasetdm.backbones import RunOptions
+
+    return RunOptions(slices=low_memory, offload=low_memory, compile="inductor" if compile else None)
 
 
 def _filled(store: Store) -> Store:

@@ -13,7 +13,6 @@ from torch.utils.hooks import RemovableHandle
 
 from datasetdm.errors import BackboneError
 
-
 FINEST = 128
 """Positions a side of the finest maps that are read; finer ones are neither kept nor decoded."""
 

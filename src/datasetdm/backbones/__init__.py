@@ -44,11 +44,13 @@ class FeatureConfig:
     inversion: "renoise" adds fixed noise to the clean latents; "ddim" runs the deterministic sampler backwards (for flow
         matching: Euler's method).
     inversion_steps: number of such steps of the whole trajectory, of which those up to the timestep are run.
+    size: side of the (square) pictures in pixels; None takes the model's native one.
     """
 
     timesteps: tuple[int, ...] | None = None
     inversion: Literal["renoise", "ddim"] = "renoise"
     inversion_steps: int = 100
+    size: int | None = None
 
 
 @runtime_checkable

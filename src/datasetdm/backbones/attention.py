@@ -54,18 +54,18 @@ class LabelsBeside(TorchFunctionMode):
         self.maps: dict[int, Tensor] = {}
         self._calls, self._wanted, self._n = 0, wanted, picture
         total = picture + caption + len(self.group)
-        labels = torch.arange(total - len(self.group), total) if picture_first else None
-        self._labels = torch.arange(caption, caption + len(self.group)) if labels is None else labels
-        self._picture = torch.arange(picture) if picture_first else torch.arange(total - picture, total)
+        before = picture if picture_first else 0
+        self._labels = torch.arange(before + caption, before + caption + len(self.group))
+        self._picture = torch.arange(picture) + (0 if picture_first else total - picture)
         keep = torch.ones(total, dtype=torch.bool)
         keep[self._labels] = False
         self._main, self._total = keep.nonzero()[:, 0], total
         same = self.group[:, None] == self.group[None]
         self._mask = torch.cat([same.new_ones(len(same), picture), same], 1)
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        super().__exit__(kind, error, traceback)
-        if error is None and set(self._wanted) - self.maps.keys():
+    def __exit__(self, exc_type: Any, exc_val: BaseException | None, exc_tb: Any) -> None:
+        super().__exit__(exc_type, exc_val, exc_tb)
+        if exc_val is None and set(self._wanted) - self.maps.keys():
             raise BackboneError(
                 f"no attention map arrived from joint attention {sorted(set(self._wanted) - self.maps.keys())}",
                 expected=f"calls of scaled_dot_product_attention over {self._total} tokens",
@@ -90,7 +90,9 @@ class LabelsBeside(TorchFunctionMode):
         out[:, :, main] = F.scaled_dot_product_attention(q[:, :, main], k[:, :, main], v[:, :, main], scale=scale)
         seen = torch.cat([picture, labels])
         mask = self._mask.to(q.device)
-        out[:, :, labels] = F.scaled_dot_product_attention(q[:, :, labels], k[:, :, seen], v[:, :, seen], mask, scale=scale)
+        out[:, :, labels] = F.scaled_dot_product_attention(
+            q[:, :, labels], k[:, :, seen], v[:, :, seen], mask, scale=scale
+        )
         if self._calls in self._wanted:
             scale = q.shape[-1] ** -0.5 if scale is None else scale
             self.maps[self._calls] = joint_shares(

@@ -38,8 +38,8 @@ class PipelineBackbone(ABC):
     """Name of the denoiser in the pipeline."""
     timesteps: ClassVar[tuple[int, ...]]
     """Noise levels at which it reads, if none are asked for."""
-    negative: ClassVar[bool] = True
-    """Whether a negative prompt has any effect."""
+    reads: ClassVar[str]
+    """Which of its layers features come from, in words."""
 
     def __init__(
         self,
@@ -69,14 +69,19 @@ class PipelineBackbone(ABC):
         if not self.config.timesteps or any(not 0 <= t < train_steps for t in self.config.timesteps):
             raise ConfigError(f"timesteps {self.config.timesteps}", expected=f"one or more of 0..{train_steps - 1}")
         self.stride = self.pipe.vae_scale_factor
-        side = self.net.config.sample_size
-        self.size = (side * self.stride, side * self.stride)
+        self.size = self._check_size(self.config.size or self._native * self.stride)
         self._sampling = choose_sampling(
             name, loras, type(self.pipe.scheduler).__name__, self._default_sampling(), self._embeds_guidance()
         )
         self.steps, self.guidance = self._sampling.steps, self._sampling.guidance
         if self._sampling.scheduler:
             self._use_scheduler(self._sampling)
+
+    def _check_size(self, side: int) -> tuple[int, int]:
+        unit = self.stride * self._unit
+        if side % unit or side < unit:
+            raise ConfigError(f"pictures of {side} pixels a side", expected=f"a multiple of {unit}", where=self.name)
+        return side, side
 
     # ------------------------------------------------------------------ what a family says
     @abstractmethod
@@ -86,6 +91,20 @@ class PipelineBackbone(ABC):
     def _embeds_guidance(self) -> bool:
         """Whether the denoiser takes the guidance scale as an input."""
         return False
+
+    def _contrasts(self) -> bool:
+        """Whether a guidance scale above 1 means classifier-free guidance, against a negative prompt."""
+        return not self._embeds_guidance()
+
+    @property
+    def _native(self) -> int:
+        """Side of the latents that it was trained on; pictures are square."""
+        return self.net.config.sample_size
+
+    @property
+    @abstractmethod
+    def _unit(self) -> int:
+        """The latents' side must be a multiple of it."""
 
     @abstractmethod
     def _segments(self) -> list[Segment]:
@@ -116,10 +135,10 @@ class PipelineBackbone(ABC):
     def sample(
         self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = ""
     ) -> Float[Tensor, "b c h w"]:
-        if negative and not self.negative:
+        if negative and (guidance <= 1 or not self._contrasts()):
             raise ConfigError(
-                f"a negative prompt has no effect on {self.name}",
-                expected="a model with classifier-free guidance",
+                f"a negative prompt has no effect on {self.name} at guidance {guidance:g}",
+                expected="a model with classifier-free guidance, and a scale above 1",
                 remedy="leave --negative out",
             )
         return torch.cat(in_halves(lambda rows: self._sample(prompts[rows], steps, guidance, negative), len(prompts)))
@@ -196,7 +215,9 @@ class PipelineBackbone(ABC):
         for t in self.config.timesteps:
             own = self._read(self._invert(latents, t, condition), t, condition, words)
             maps |= {f"{name}@{t}": x for name, x in own.items()}
-        one = 1 if self.options.slices else len(latents)  # the VAE's own slices would each overwrite the last one's maps
+        one = (
+            1 if self.options.slices else len(latents)
+        )  # the VAE's own slices would each overwrite the last one's maps
         caught, images = [], []
         for rows in latents.split(one):
             with Capture(self._vae_modules) as capture:
@@ -240,12 +261,6 @@ class PipelineBackbone(ABC):
     @cached_property
     def _known_words(self) -> dict[tuple[str, ...], Words]:
         return {}
-
-    # ------------------------------------------------------------------ noise
-    def _noise(self, latents: Tensor) -> Tensor:
-        """The same fixed noise for every picture."""
-        noise = torch.randn((1, *latents.shape[1:]), generator=torch.Generator("cpu").manual_seed(0))
-        return noise.to(latents).expand_as(latents)
 
     def _use_scheduler(self, sampling: Sampling) -> None:
         import diffusers

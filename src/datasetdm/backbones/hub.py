@@ -141,7 +141,9 @@ def load_pipeline(folder: Path, dtype: torch.dtype, loras: Iterable[Path] = ()) 
 def _melt(pipe: Any, file: Path) -> None:
     if importlib.util.find_spec("peft") is None:
         raise ConfigError(
-            "LoRA files need the library peft", where=file, remedy="pip install 'datasetdm[lora]' (or: pip install peft)"
+            "LoRA files need the library peft",
+            where=file,
+            remedy="pip install 'datasetdm[lora]' (or: pip install peft)",
         )
 
     def melt() -> bool:

@@ -3,9 +3,11 @@
 Rules, the first that applies:
 1. A word of `DISTILLED` in the name of the model, or of a LoRA file on top: that entry, with the number of steps that the
    name gives ("8steps", "4-step"), if it does.
-2. A scheduler made for few steps (`LCMScheduler`, `TCDScheduler`), or a UNet with an embedded guidance scale: 4 steps.
-3. The family's own defaults.
-Distilled models take no classifier-free guidance: a scale of 1 turns it off.
+2. A scheduler made for few steps (`LCMScheduler`, `TCDScheduler`): 4 steps.
+3. The family's own defaults, which look at the denoiser's configuration (FLUX.1 schnell and latent consistency models tell
+   themselves by whether they take the guidance scale as an input).
+Distilled models take no classifier-free guidance: a scale of 1 turns it off. Where the scale is an input it stays the
+family's.
 """
 
 from __future__ import annotations
@@ -45,18 +47,16 @@ def choose_sampling(name: str, loras: Sequence[Path], scheduler: str, default: S
 
     Args:
         name: hub id or folder. scheduler: class name of the pipeline's own. default: the family's.
-        embedded: whether the denoiser takes the guidance scale as an input (then the family's scale is kept).
+        embedded: whether the denoiser takes the guidance scale as an input.
     """
-    for lora in reversed(loras):
-        for part in reversed(lora.parts[-4:]):  # a hub's cache has the model's name three folders up
-            if found := _by_word(part):
-                return found
-    if found := _by_word(Path(name).name):
-        own = default.guidance if embedded else found.guidance
-        return replace(found, guidance=own, scheduler=None, changes={})
-    if scheduler in FEW_STEPS or embedded:
-        return Sampling(4, default.guidance if embedded else 1.0)
-    return default
+    parts = [part for lora in loras for part in lora.parts[-4:]]  # a hub's cache has the model's name three folders up
+    by_lora = next((s for s in map(_by_word, reversed(parts)) if s), None)
+    found = by_lora or _by_word(Path(name.split("+")[0]).name)
+    if not found:
+        found = Sampling(4, 1.0) if scheduler in FEW_STEPS else default
+    elif not by_lora:
+        found = replace(found, scheduler=None, changes={})
+    return replace(found, guidance=default.guidance) if embedded else found
 
 
 def _by_word(name: str) -> Sampling | None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from datasetdm.backbones.attention import label_attention
 from datasetdm.backbones.base import Condition, PipelineBackbone
-from datasetdm.backbones.quiet import quiet
 from datasetdm.backbones.sampling import Sampling
+from datasetdm.backbones.schedule import invert_variance_preserving
 from datasetdm.backbones.words import Segment, Words
 from datasetdm.features import Capture
 
@@ -26,9 +25,16 @@ class UNetBackbone(PipelineBackbone):
 
     denoiser = "unet"
     timesteps = (50,)
+    reads = "middle, up blocks, all cross-attention"
 
     def _default_sampling(self) -> Sampling:
+        if self._embeds_guidance():
+            return Sampling(4, 8.0)
         return Sampling(20, 4.0) if self.size[0] <= 128 else Sampling(25, 7.5)
+
+    @property
+    def _unit(self) -> int:
+        return 2 ** (len(self.net.config.block_out_channels) - 1)
 
     def _embeds_guidance(self) -> bool:
         return self.net.config.time_cond_proj_dim is not None
@@ -45,15 +51,13 @@ class UNetBackbone(PipelineBackbone):
             return {}
         scale = torch.full((count,), self.guidance - 1)
         width = self.net.config.time_cond_proj_dim
-        return {
-            "timestep_cond": self.pipe.get_guidance_scale_embedding(scale, width).to(self.device, self.dtype)
-        }
+        return {"timestep_cond": self.pipe.get_guidance_scale_embedding(scale, width).to(self.device, self.dtype)}
 
     def _denoise(self, noisy: Tensor, t: int, condition: Condition) -> Tensor:
         return self.net.forward(noisy, t, **condition).sample
 
     def _invert(self, latents: Tensor, t: int, condition: Condition) -> Tensor:
-        return invert_by_schedule(self, latents, t, condition)
+        return invert_variance_preserving(self, latents, t, condition)
 
     def _read(self, noisy: Tensor, t: int, condition: Condition, words: Words) -> dict[str, Tensor]:
         with Capture(self._hidden_modules, self._attention_modules) as caught:
@@ -88,7 +92,7 @@ class SDXLBackbone(UNetBackbone):
     """A `StableDiffusionXLPipeline` folder: two text encoders side by side, pooled text and sizes as further inputs."""
 
     def _default_sampling(self) -> Sampling:
-        return Sampling(30, 5.0)
+        return Sampling(4, 8.0) if self._embeds_guidance() else Sampling(30, 5.0)
 
     def _condition(self, texts: Sequence[str]) -> Condition:
         context, _, pooled, _ = self.pipe.encode_prompt(
@@ -106,20 +110,3 @@ class SDXLBackbone(UNetBackbone):
         if self.pipe.text_encoder is None:  # the refiner has the second one only
             return [Segment(self.pipe.tokenizer_2, self.pipe.text_encoder_2)]
         return super()._segments()
-
-
-def invert_by_schedule(backbone: PipelineBackbone, latents: Tensor, t: int, condition: Condition) -> Tensor:
-    """Latents at timestep `t` of a variance-preserving schedule: fixed noise, or DDIM run backwards from clean latents."""
-    from diffusers import DDIMInverseScheduler, DDIMScheduler
-
-    config = backbone.pipe.scheduler.config
-    if backbone.config.inversion == "renoise":
-        steps = torch.full((len(latents),), t, device=latents.device)
-        forward: Any = quiet(lambda: DDIMScheduler.from_config(config))
-        return forward.add_noise(latents, backbone._noise(latents), steps)
-    scheduler: Any = quiet(lambda: DDIMInverseScheduler.from_config(config, clip_sample=False))
-    scheduler.set_timesteps(backbone.config.inversion_steps, device=latents.device)
-    x = latents
-    for now in scheduler.timesteps[scheduler.timesteps <= t]:
-        x = scheduler.step(backbone._denoise(x, int(now), condition), int(now), x).prev_sample
-    return x

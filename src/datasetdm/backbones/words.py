@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,10 @@ class Words:
     used: Bool[Tensor, "l n"]
     own: Bool[Tensor, "l n"]
     text: Float[Tensor, "l e"]
+
+    def with_tokens(self, tokens: Float[Tensor, "l n d2"]) -> Words:
+        """The same words behind a projection."""
+        return replace(self, tokens=tokens)
 
 
 def read_words(labels: Sequence[str], context: Float[Tensor, "l s d"], segments: Sequence[Segment]) -> Words:
