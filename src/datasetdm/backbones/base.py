@@ -69,7 +69,7 @@ class PipelineBackbone(ABC):
         if not self.config.timesteps or any(not 0 <= t < train_steps for t in self.config.timesteps):
             raise ConfigError(f"timesteps {self.config.timesteps}", expected=f"one or more of 0..{train_steps - 1}")
         self.stride = self.pipe.vae_scale_factor
-        self.size = self._check_size(self.config.size or self._native * self.stride)
+        self.size = self._check_size(self._native * self.stride if self.config.size is None else self.config.size)
         self._sampling = choose_sampling(
             name, loras, type(self.pipe.scheduler).__name__, self._default_sampling(), self._embeds_guidance()
         )

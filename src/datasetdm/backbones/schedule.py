@@ -28,7 +28,11 @@ def invert_variance_preserving(backbone: PipelineBackbone, latents: Tensor, t: i
         steps = torch.full((len(latents),), t, device=latents.device)
         forward: Any = quiet(lambda: DDIMScheduler.from_config(config))
         return forward.add_noise(latents, fixed_noise(latents), steps)
-    scheduler: Any = quiet(lambda: DDIMInverseScheduler.from_config(config, clip_sample=False))
+    spacing = config.get("timestep_spacing")
+    spacing = spacing if spacing in ("leading", "trailing") else "trailing"  # DDIM's inverse knows no other
+    scheduler: Any = quiet(
+        lambda: DDIMInverseScheduler.from_config(config, clip_sample=False, timestep_spacing=spacing)
+    )
     scheduler.set_timesteps(backbone.config.inversion_steps, device=latents.device)
     x = latents
     for now in scheduler.timesteps[scheduler.timesteps <= t]:
