@@ -1,4 +1,4 @@
-"""What every backbone promises, on random weights of the real classes and on the embedded model."""
+"""Backbones one by one: loading, UNet internals, the embedded model. What all promise is in test_backbones_contract.py."""
 
 from __future__ import annotations
 
@@ -21,80 +21,6 @@ from datasetdm.types import Prompt
 
 PROMPTS = [Prompt(t, (), s) for t, s in (("a dog", 3), ("a red bus on a road", 5), ("", 7), ("a dog", 9))]
 LABELS = ("dog", "potted plant", "sky")
-
-
-@pytest.fixture(scope="module", params=["tiny", "mini"])
-def backbone(request: pytest.FixtureRequest) -> Backbone:
-    return request.getfixturevalue(request.param)
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> None:
-    exact = a.dtype == torch.float32
-    scale = float(b.float().abs().max()) + 1e-6
-    assert float((a.float() - b.float()).abs().max()) <= (1e-3 if exact else 0.08) * scale
-
-
-def test_is_a_backbone(backbone: Backbone) -> None:
-    assert isinstance(backbone, Backbone)
-    assert len(backbone.identity) == 64
-
-
-def test_specs_are_what_arrives(backbone: Backbone) -> None:
-    latents = backbone.sample(PROMPTS[:2], 2, 3.0)
-    features = backbone.features(latents, ["a dog", ""], LABELS)
-    assert set(features.maps) == {s.name for s in backbone.specs}
-    for spec in backbone.specs:
-        side = [s // spec.stride for s in backbone.size]
-        lead = (2, len(LABELS)) if spec.kind == "attention" else (2,)
-        assert features.maps[spec.name].shape == (*lead, spec.channels, *side)
-    assert {s.kind for s in backbone.specs} == {"hidden", "attention", "vae"}
-    assert features.text.shape == (3, backbone.text_width)
-    assert features.images.shape == (2, 3, *backbone.size)
-    assert torch.equal(features.images, backbone.decode(latents))
-
-
-def test_a_batch_of_four_is_four_of_one(backbone: Backbone) -> None:
-    together = backbone.sample(PROMPTS, 2, 3.0)
-    alone = torch.cat([backbone.sample([p], 2, 3.0) for p in PROMPTS])
-    close(together, alone)
-    assert not torch.allclose(together[0], together[3])
-    texts = [p.text for p in PROMPTS]
-    f = backbone.features(alone, texts, LABELS)
-    for i in range(4):
-        own = backbone.features(alone[i : i + 1], texts[i : i + 1], LABELS)
-        for name in f.maps:
-            close(f.maps[name][i : i + 1], own.maps[name])
-
-
-def test_same_seed_same_bytes(backbone: Backbone) -> None:
-    a, b = (backbone.sample(PROMPTS[:2], 2, 3.0) for _ in range(2))
-    assert torch.equal(a, b)
-
-
-def test_capture_changes_nothing(backbone: Backbone) -> None:
-    before = backbone.sample(PROMPTS[:1], 2, 3.0)
-    picture = backbone.decode(before)
-    backbone.features(before, ["a dog"], LABELS)
-    assert torch.equal(backbone.sample(PROMPTS[:1], 2, 3.0), before)
-    assert torch.equal(backbone.decode(before), picture)
-
-
-def test_labels_do_not_depend_on_each_other(backbone: Backbone) -> None:
-    latents = backbone.sample(PROMPTS[:1], 1, 1.0)
-    few, many = (
-        backbone.features(latents, ["a dog"], names) for names in (("sky",), ("a long label of words", "sky", "dog"))
-    )
-    close(few.text[0], many.text[1])
-    for spec in backbone.specs:
-        if spec.kind == "attention":
-            close(few.maps[spec.name][:, 0], many.maps[spec.name][:, 1])
-            assert float(many.maps[spec.name].min()) >= 0 and float(many.maps[spec.name].max()) <= 1
-
-
-def test_labels_without_words_are_refused(backbone: Backbone) -> None:
-    latents = backbone.sample(PROMPTS[:1], 1, 1.0)
-    with pytest.raises(ConfigError, match="no words"):
-        backbone.features(latents, [""], (" ",))
 
 
 def test_encode_and_decode_meet(mini: Backbone) -> None:
@@ -172,30 +98,6 @@ _DDIM_KEYS = (
 )  # fmt: skip
 
 
-def test_several_timesteps_and_ddim_give_all_their_maps(tiny_folder: Path) -> None:
-    config = FeatureConfig(timesteps=(1, 100), inversion="ddim", inversion_steps=50)
-    backbone = load_backbone(str(tiny_folder), config=config, device="cpu", dtype=torch.float32)
-    names = [s.name for s in backbone.specs]
-    assert len(set(names)) == len(names)
-    assert sum(n.endswith("@1") for n in names) == sum(n.endswith("@100") for n in names) > 2
-    features = backbone.features(backbone.sample(PROMPTS[:1], 1, 1.0), ["a dog"], LABELS)
-    assert not torch.allclose(features.maps["mid@1"], features.maps["mid@100"])
-
-
-def test_half_precision_stays_close(tiny_folder: Path) -> None:
-    exact, half = (load_backbone(str(tiny_folder), device="cpu", dtype=d) for d in (torch.float32, torch.bfloat16))
-    assert exact.identity == half.identity
-    latents = exact.sample(PROMPTS[:1], 1, 1.0)
-    a, b = (m.features(latents, ["a dog"], LABELS) for m in (exact, half))
-    for spec in exact.specs:
-        x, y = a.maps[spec.name].float(), b.maps[spec.name].float()
-        assert float((x - y).abs().mean()) < 0.05 * float(x.abs().mean()) + 1e-3
-
-
-def test_prompts_longer_than_the_text_encoder(backbone: Backbone) -> None:
-    assert backbone.sample([Prompt("a dog " * 100)], 1, 2.0).isfinite().all()
-
-
 def test_a_silent_module_is_an_error() -> None:
     heard, silent = torch.nn.Identity(), torch.nn.Identity()
     with (
@@ -257,12 +159,6 @@ def test_names() -> None:
     assert "HF_TOKEN" in str(caught.value)
     with pytest.raises(ConfigError, match="device 'gpu7'"):
         pick_device("gpu7")
-
-
-def test_timesteps_are_checked(tiny_folder: Path) -> None:
-    for steps in ((), (1000,), (-1,)):
-        with pytest.raises(ConfigError, match="timesteps"):
-            load_backbone(str(tiny_folder), config=FeatureConfig(timesteps=steps))
 
 
 def test_the_mini_encoder_tells_its_labels_apart(mini: Backbone) -> None:

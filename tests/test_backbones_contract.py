@@ -35,12 +35,17 @@ def loaded(pipeline_folders: dict[str, Path]) -> dict[str, PipelineBackbone]:
     return {name: load(name, pipeline_folders) for name in ("mini", *PIPELINES)}
 
 
-@pytest.fixture(params=["mini", *PIPELINES])
+DISTINCT = ["mini", "sd1", "sdxl", "sd3", "flux", "pixart"]
+EVERY = pytest.mark.parametrize("backbone", ["mini", *PIPELINES], indirect=True)
+"""Also those that differ by prediction, schedule or embedded guidance alone."""
+
+
+@pytest.fixture(params=DISTINCT)
 def backbone(request: pytest.FixtureRequest, loaded: dict[str, PipelineBackbone]) -> PipelineBackbone:
     return loaded[request.param]
 
 
-@pytest.fixture(params=["sd1", "sdxl", "sd3", "flux", "pixart"])
+@pytest.fixture(params=DISTINCT[1:])
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -68,6 +73,7 @@ def test_it_is_a_backbone(backbone: PipelineBackbone) -> None:
     assert backbone.steps >= 1 and backbone.guidance >= 1
 
 
+@EVERY
 def test_specs_are_what_arrives(backbone: PipelineBackbone) -> None:
     latents = latents_of(backbone, 2)
     features = backbone.features(latents, ["a dog", ""], LABELS)
@@ -83,6 +89,7 @@ def test_specs_are_what_arrives(backbone: PipelineBackbone) -> None:
     assert features.images.shape == (2, 3, *backbone.size)
 
 
+@EVERY
 def test_the_picture_is_the_plain_pipelines_with_and_without_capture(backbone: PipelineBackbone) -> None:
     """Bit for bit: diffusers' own call, our latents decoded, and our features pass."""
     told = dict(num_inference_steps=2, guidance_scale=SCALE, height=backbone.size[0], width=backbone.size[1])
@@ -206,6 +213,7 @@ def test_tiled_vaes_are_not_read_in_parts(backbone: PipelineBackbone, monkeypatc
         backbone.features(latents_of(backbone), [""], LABELS)
 
 
+@pytest.mark.parametrize("backbone", ["sdxl", "sd3"], indirect=True)
 def test_too_little_memory_halves_the_batch(backbone: PipelineBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     latents = latents_of(backbone, 3)
     expected = backbone.features(latents, TEXTS[:3], LABELS)
@@ -238,6 +246,7 @@ def test_too_little_memory_halves_the_batch(backbone: PipelineBackbone, monkeypa
     assert "--low-memory" in str(caught.value)
 
 
+@EVERY
 def test_a_negative_prompt_counts_or_is_refused(backbone: PipelineBackbone) -> None:
     if backbone._contrasts():
         plain, other = (backbone.sample(PROMPTS[:1], 1, SCALE, n) for n in ("", "a red bus"))
@@ -248,6 +257,7 @@ def test_a_negative_prompt_counts_or_is_refused(backbone: PipelineBackbone) -> N
         backbone.sample(PROMPTS[:1], 1, scale, "a red bus")
 
 
+@EVERY
 def test_inversion_is_undone_by_going_back(backbone: PipelineBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Renoising mixes in one and the same noise; the sampler run backwards changes latents smoothly."""
     latents = latents_of(backbone, 2) * 0.1
@@ -262,10 +272,9 @@ def test_inversion_is_undone_by_going_back(backbone: PipelineBackbone, monkeypat
     assert 0 < float((a - latents).abs().mean()) < float((b - latents).abs().mean())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close(
-    family: str, dtype: torch.dtype, loaded: dict[str, Any], pipeline_folders: dict[str, Path]
-) -> None:
+def test_half_precision_stays_close(family: str, loaded: dict[str, Any], pipeline_folders: dict[str, Path]) -> None:
+    """float16 for SDXL and FLUX, whose VAEs then run in float32; bfloat16 for the others."""
+    dtype = torch.float16 if family in ("sdxl", "flux") else torch.bfloat16
     exact, half = loaded[family], load(family, pipeline_folders, dtype)
     assert exact.identity == half.identity
     latents = latents_of(exact)
@@ -275,14 +284,14 @@ def test_half_precision_stays_close(
         assert float((x - y).abs().mean()) < 0.05 * float(x.abs().mean()) + 1e-3
     assert half.sample(PROMPTS[:1], 1, SCALE).isfinite().all()
     assert half.encode(half.decode(latents)).dtype == dtype
+    assert half.pipe.vae.dtype == (torch.float32 if dtype == torch.float16 else dtype)
 
 
 def test_options_change_nothing_but_rounding(
     family: str, loaded: dict[str, Any], pipeline_folders: dict[str, Path]
 ) -> None:
-    """Slices, offload (nothing to do on a CPU), layout, and compilation (one family, eagerly: it takes long)."""
-    compiler = "eager" if family == "pixart" else None
-    options = RunOptions(slices=True, offload=True, compile=compiler, channels_last=True)
+    """Slices, offload (nothing to do on a CPU), layout."""
+    options = RunOptions(slices=True, offload=True, channels_last=True)
     plain, other = loaded[family], load(family, pipeline_folders, options=options)
     latents = plain.sample(PROMPTS[:2], 1, SCALE)
     close(other.sample(PROMPTS[:2], 1, SCALE), latents)
@@ -291,6 +300,27 @@ def test_options_change_nothing_but_rounding(
     for name in a.maps:
         close(b.maps[name], a.maps[name])
     close(b.images, a.images)
+
+
+def test_sampling_is_compiled_and_reading_is_not(
+    family: str, pipeline_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a compiler that counts instead of compiling, which would take minutes."""
+    calls: list[str] = []
+
+    def compile(module: torch.nn.Module, *, backend: str) -> None:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls.append(backend)
+            return module._call_impl(*args, **kwargs)
+
+        module._compiled_call_impl = counted
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    backbone = load(family, pipeline_folders, options=RunOptions(compile="inductor"))
+    latents = backbone.sample(PROMPTS[:1], 1, SCALE)
+    assert set(calls) == {"inductor"}
+    calls.clear()
+    assert backbone.features(latents, [""], LABELS).maps and not calls
 
 
 def test_tiles_leave_the_vaes_maps_out(family: str, pipeline_folders: dict[str, Path]) -> None:
@@ -309,6 +339,7 @@ def test_several_timesteps_give_all_their_maps(family: str, pipeline_folders: di
     assert not torch.allclose(features.maps[first], features.maps[f"{first}00"])
 
 
+@pytest.mark.parametrize("family", ["sd1", "flux"])
 def test_sizes_and_timesteps_are_checked(family: str, pipeline_folders: dict[str, Path]) -> None:
     for config in (dict(size=33), dict(size=0), dict(timesteps=()), dict(timesteps=(1000,)), dict(timesteps=(-1,))):
         with pytest.raises(ConfigError, match="timesteps|multiple"):
