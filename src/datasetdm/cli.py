@@ -18,7 +18,6 @@ from datasetdm import __version__
 from datasetdm.errors import ConfigError, DatasetDMError, StoreError
 
 if TYPE_CHECKING:
-    from datasetdm.backbones import RunOptions
     from datasetdm.store import Store
 
 app = App(
@@ -31,6 +30,12 @@ app = App(
 
 Texts = Annotated[list[str], Parameter(consume_multiple=True)]
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
+Images = Annotated[Path | None, Parameter(help="Folder of the pictures, where the format does not say.")]
+Fitted = Annotated[str | None, Parameter(help="Default: the one that the decoder was fitted on.")]
+LowMemory = Annotated[
+    bool,
+    Parameter(help="Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time."),
+]
 
 
 @app.command
@@ -72,7 +77,7 @@ def fit(
     *,
     data: str,
     out: Path,
-    images: Path | None = None,
+    images: Images = None,
     limit: int | None = None,
     balance: bool = False,
     tasks: str | None = None,
@@ -85,7 +90,7 @@ def fit(
     variants: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    low_memory: bool = False,
+    low_memory: LowMemory = False,
 ) -> None:
     """Fit a P-Decoder on labelled images.
 
@@ -95,8 +100,6 @@ def fit(
         FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `store:DIR`.
     out
         A new folder for the decoder; the same command goes on with an unfinished one.
-    images
-        Folder of the pictures, where the format does not say.
     limit
         Use at most so many pictures, drawn by the seed.
     balance
@@ -117,10 +120,8 @@ def fit(
         Number of optimiser steps.
     variants
         Augmented copies of every picture.
-    low_memory
-        Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time.
     """
-    from datasetdm.backbones import FeatureConfig, load_backbone, with_loras
+    from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
     from datasetdm.fit import FitConfig
     from datasetdm.progress import console, fit_with_bars
     from datasetdm.readers import read
@@ -135,9 +136,8 @@ def fit(
         reader = part(reader, limit, balance, seed)
     levels = None if timesteps is None else tuple(_whole(t, "timesteps") for t in _items(timesteps))
     features = FeatureConfig(levels, inversion, size=size)
-    frozen = load_backbone(
-        with_loras(backbone, lora or ()), config=features, device=device, options=_run_options(low_memory)
-    )
+    name, options = with_loras(backbone, lora or ()), RunOptions.chosen(low_memory)
+    frozen = load_backbone(name, config=features, device=device, options=options)
     figures = fit_with_bars(reader, out, frozen, config)
     console.print(f"held-out figures: {figures}")
     print(out)
@@ -150,7 +150,7 @@ def generate(
     count: int,
     out: Path,
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     seed: int = 0,
     batch: int | None = None,
     steps: int | None = None,
@@ -158,7 +158,7 @@ def generate(
     negative: str = "",
     labels: str | None = None,
     device: str = "auto",
-    low_memory: bool = False,
+    low_memory: LowMemory = False,
     compile: bool = False,
 ) -> None:
     """Generate annotated pictures into a store; the same command goes on with an unfinished one.
@@ -173,8 +173,6 @@ def generate(
         The store: a new folder, or one of the same recipe.
     decoder
         `mini`, or a folder that `fit` wrote.
-    backbone
-        Default: the one that the decoder was fitted on.
     batch
         Pictures at a time; part of the recipe. Default 16; halved where it takes too much memory.
     steps
@@ -185,11 +183,10 @@ def generate(
         What no picture shall show.
     labels
         Comma-separated labels to annotate instead of the decoder's own.
-    low_memory
-        Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time.
     compile
         Compile the denoiser first (torch.compile): minutes at the start, faster pictures from then on.
     """
+    from datasetdm.backbones import RunOptions
     from datasetdm.generate import DatasetGenerator, default_batch
     from datasetdm.progress import console, generate_with_bars
     from datasetdm.prompts import check_labels, read_prompts
@@ -206,7 +203,7 @@ def generate(
         steps=steps,
         guidance=guidance,
         negative=negative,
-        options=_run_options(low_memory, compile),
+        options=RunOptions.chosen(low_memory, compile),
         labels=tuple(_items(labels)) if labels else None,
     )
     if nameless := check_labels(texts, generator.labels):
@@ -219,9 +216,9 @@ def generate(
 def evaluate(
     *,
     data: str,
-    images: Path | None = None,
+    images: Images = None,
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     captions: bool = True,
     device: str = "auto",
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -232,8 +229,6 @@ def evaluate(
     ----------
     data
         FORMAT:PATH: `mini:test`, `coco:annotations.json`, `store:DIR`.
-    backbone
-        Default: the one that the decoder was fitted on.
     captions
         Read every picture under its own caption, as when it was generated; else under none.
     json_path
@@ -258,9 +253,9 @@ def annotate(
     *,
     data: str,
     out: Path,
-    images: Path | None = None,
+    images: Images = None,
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     device: str = "auto",
 ) -> None:
     """Annotate existing pictures into a store; the same command goes on with an unfinished one.
@@ -271,12 +266,8 @@ def annotate(
         FORMAT:PATH, for instance `images:DIR`; captions (in a text file beside each picture) help much.
     out
         The store: a new folder, or one of the same recipe.
-    images
-        Folder of the pictures, where the format does not say.
     decoder
         `mini`, or a folder that `fit` wrote.
-    backbone
-        Default: the one that the decoder was fitted on.
     """
     from itertools import islice
 
@@ -298,15 +289,13 @@ def annotate(
 
 
 @app.command
-def inspect(data: str, *, images: Path | None = None) -> None:
+def inspect(data: str, *, images: Images = None) -> None:
     """Say what is in labelled data: pictures, labels, sizes.
 
     Parameters
     ----------
     data
         FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `images:DIR`, `store:DIR`.
-    images
-        Folder of the pictures, where the format does not say.
     """
     from datasetdm.progress import show_summary, track
     from datasetdm.readers import read
@@ -367,12 +356,6 @@ def backbones() -> None:
     from datasetdm.progress import show_backbones
 
     show_backbones(CATALOGUE)
-
-
-def _run_options(low_memory: bool, compile: bool = False) -> RunOptions:
-    from datasetdm.backbones import RunOptions
-
-    return RunOptions(slices=low_memory, offload=low_memory, compile="inductor" if compile else None)
 
 
 def _filled(store: Store) -> Store:

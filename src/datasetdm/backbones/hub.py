@@ -28,7 +28,7 @@ def split_loras(name: str) -> tuple[str, tuple[Path, ...]]:
     """(name, LoRA files) of such a name.
 
     Raises:
-        BackboneError: a LoRA file that is not there or is no safetensors file (nothing here unpickles).
+        BackboneError: a LoRA file that is not there or is no safetensors file.
     """
     if Path(name).is_dir():
         return name, ()

@@ -32,6 +32,11 @@ class RunOptions:
     compile: str | None = None
     channels_last: bool | None = None
 
+    @classmethod
+    def chosen(cls, low_memory: bool = False, compiled: bool = False) -> RunOptions:
+        """The command line's two switches."""
+        return cls(slices=low_memory, offload=low_memory, compile="inductor" if compiled else None)
+
 
 def place(pipe: Any, denoiser: str, device: torch.device, options: RunOptions) -> None:
     """Bring a pipeline onto its device in the asked way."""
