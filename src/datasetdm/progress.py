@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
+    from datasetdm.backbones.catalogue import Model
     from datasetdm.fit import FitConfig
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
@@ -139,3 +140,17 @@ def show_skipped(reader: Checked, most: int = 10) -> None:
         console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
     if len(reader.skipped) > most:
         console.print(Text(f"  ... and {len(reader.skipped) - most} more"))
+
+
+def show_backbones(models: Sequence[Model]) -> None:
+    """Print a catalogue of models, one row each."""
+    table = Table("model", "pipeline", "pixels", "steps", "guidance", "negative", "t", "reads", "licence", "status")
+    for m in models:
+        family = m.family
+        cells = (
+            m.name, m.pipeline.removesuffix("Pipeline"), f"{m.side}x{m.side}", str(m.steps), f"{m.guidance:g}",
+            "yes" if m.guidance > 1 and not m.embedded else "no", ",".join(map(str, family.timesteps)), family.reads,
+            m.licence + (" (gated)" if m.gated else ""), m.status,
+        )  # fmt: skip
+        table.add_row(*map(Text, cells))
+    Console(width=None if Console().is_terminal else 250).print(table)
