@@ -29,7 +29,7 @@ from datasetdm.files import occupied, write_json
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
-from datasetdm.tasks import TASKS, make_task
+from datasetdm.tasks import NEEDS, TASKS, make_task
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
@@ -117,8 +117,9 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 
 def _needed(sample: Sample, tasks: Sequence[str]) -> Sample:
     """A sample without what the tasks do not learn from (a photograph's instance masks take gigabytes)."""
-    known = {k: v for k, v in sample.annotations.items() if k in tasks and make_task(k).target(sample) is not None}
-    return replace(sample, annotations=known)
+    found = [k for k in tasks if make_task(k).target(sample) is not None]
+    kept = {*found, *(n for k in found for n in NEEDS.get(k, ()))}
+    return replace(sample, annotations={k: v for k, v in sample.annotations.items() if k in kept})
 
 
 def _learnable(samples: Sequence[Sample], asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -262,8 +263,9 @@ def _compare(state: _State, held: Sequence[Sample], backbone: Backbone) -> None:
     """Keep the averaged weights if they do better on the held-out pictures: mean over tasks of the chosen figures."""
     scores, figures = [], {}
     for name, own in (evaluate(state.average, backbone, held) if held else {}).items():
-        figure, more = state.average.tasks[name].meter().better
-        scores.append(own[figure] if more else -own[figure])
+        if name in state.average.tasks:
+            figure, more = state.average.tasks[name].meter().better
+            scores.append(own[figure] if more else -own[figure])
         figures |= {f"{name}.{k}": round(v, 4) for k, v in own.items()}
     scores = [v for v in scores if np.isfinite(v)]
     score = float(np.mean(scores)) if scores else float(state.step)
