@@ -97,7 +97,7 @@ def fit(
     balance
         Draw them so that every label is there about equally often.
     tasks
-        Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
+        Comma-separated: semantic, depth, instance, keypoints; all that the data have labels of, if not given.
     backbone
         `mini`, a StableDiffusionPipeline folder, or a hub id.
     timesteps

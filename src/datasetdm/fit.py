@@ -29,7 +29,7 @@ from datasetdm.files import occupied, write_json
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
-from datasetdm.tasks import NEEDS, TASKS, make_task
+from datasetdm.tasks import NEEDS, TASKS, Outputs, make_task
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
@@ -242,9 +242,10 @@ def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig)
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
         bad = ", ".join(f"{n} {float(v.detach()):g}" for n, v in losses.items())
+        guilty = _guilty(state.decoder, outputs, targets, chosen)
         raise DataError(
             f"the loss is no number at step {state.step}: {bad}",
-            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in chosen})),
+            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in guilty})),
             remedy="the last checkpoint is kept; lower learning_rate, or look at these pictures' labels",
         )
     state.optimiser.zero_grad(set_to_none=True)
@@ -257,6 +258,20 @@ def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig)
         for a, b in zip(state.average.state_dict().values(), state.decoder.state_dict().values(), strict=True):
             a.lerp_(b, 1 - keep) if a.is_floating_point() else a.copy_(b)
     return float(total.detach())
+
+
+@torch.no_grad()
+def _guilty(
+    decoder: PDecoder, outputs: Mapping[str, Outputs], targets: Mapping[str, Outputs], files: Sequence[Path]
+) -> list[Path]:
+    """The views whose own loss is no number; all of them where that shows in none alone."""
+    bad = []
+    for i, path in enumerate(files):
+        for name, task in decoder.tasks.items():
+            alone = ({k: v[i : i + 1] for k, v in maps[name].items()} for maps in (outputs, targets))
+            if not torch.isfinite(task.loss(decoder.heads[name], *alone)):
+                bad.append(path)
+    return bad or list(files)
 
 
 def _compare(state: _State, held: Sequence[Sample], backbone: Backbone) -> None:

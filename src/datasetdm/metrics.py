@@ -279,12 +279,13 @@ class PanopticMeter:
         iou = np.where(same, shared / np.maximum(union, 1), 0.0)
         hit = iou > 0.5
         for i, label in enumerate(t_labels, 1):
-            self._add(label, iou[i][hit[i]].sum(), hit[i].any(), 0, not hit[i].any())
+            found = hit[i].any()
+            self._add(label, [iou[i][hit[i]].sum(), found, 0, not found])
         for j, label in enumerate(p_labels, 1):
             if not hit[:, j].any() and void[j] <= p_area[j] / 2:
-                self._add(label, 0, 0, 1, 0)
+                self._add(label, [0, 0, 1, 0])
 
-    def _add(self, label: int, *row: float) -> None:
+    def _add(self, label: int, row: list[Any]) -> None:
         self.counts[label] = self.counts.get(label, np.zeros(4)) + np.array(row, float)
 
     def compute(self) -> dict[str, float]:

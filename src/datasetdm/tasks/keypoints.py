@@ -63,6 +63,7 @@ class KeypointHead(Head):
         """The names that the target maps number."""
         self.names = joints(samples[0].labels)
 
+    @torch.no_grad()
     def tune(self, outputs: Sequence[Outputs], targets: Sequence[Outputs]) -> None:
         """The temperature that makes the held-out places most likely."""
         read = [found for o, t in zip(outputs, targets, strict=True) if (found := _read_marked(self, o, t)) is not None]
@@ -154,7 +155,8 @@ def likeliest(
 ) -> Float[Tensor, "k 4"]:
     """Per point: x, y, the expected OKS of that place, which no other exceeds, and how clearly it is seen (logit)."""
     spread = 2 * torch.tensor(oks_sigmas(points), dtype=torch.float32, device=p.device)
-    alike = torch.exp(-torch.cdist(at, at).square() / (2 * max(area, 1.0) * spread.square()[:, None, None]))
+    far = (at[:, None] - at).square().sum(-1)
+    alike = torch.exp(-far / (2 * max(area, 1.0) * spread.square()[:, None, None]))
     score, best = torch.einsum("km,kmn->kn", p, alike).max(1)
     weight = p * alike[torch.arange(len(best), device=p.device), best]
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-12)
