@@ -231,10 +231,8 @@ def test_labels_of_the_same_words_are_refused(tiny: Backbone, tmp_path: Path) ->
         fit(Given([make_sample("k", (24, 24), 0, labels)]), tmp_path / "d", backbone=tiny, **QUICK)
 
 
-@pytest.mark.parametrize("tasks", [("instance", "keypoints"), ("keypoints",), None])
-def test_keypoints_train_with_objects_alone_and_by_default(
-    tasks: tuple[str, ...] | None, tiny: Backbone, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("tasks", [("keypoints",), None])
+def test_keypoints_train_alone_and_by_default(tasks: tuple[str, ...] | None, tiny: Backbone, tmp_path: Path) -> None:
     labels = Labels(LABELS.names, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose", "tail"))})
     own = [make_sample(str(i), (40, 40), i, labels) for i in range(12)]
     decoder = fit(Given(own), tmp_path / "d", backbone=tiny, tasks=tasks, **QUICK)

@@ -280,4 +280,6 @@ def test_panoptic_quality_is_that_of_the_coco_panoptic_task(seed: int) -> None:
     expected = reference.results()["All"]
     figures = meter.compute()
     assert 0.1 < figures["pq"] < 0.95
-    assert [figures[k] for k in ("pq", "sq", "rq")] == pytest.approx([expected[k] for k in ("pq", "sq", "rq")], abs=1e-9)
+    assert [figures[k] for k in ("pq", "sq", "rq")] == pytest.approx(
+        [expected[k] for k in ("pq", "sq", "rq")], abs=1e-9
+    )

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import Pyramid, merge
 from datasetdm.decoder.points import PointReader, cells, crop, mirror
+from datasetdm.errors import DataError
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import KeypointMeter, oks_sigmas
 from datasetdm.tasks import Head, Outputs
@@ -33,13 +34,17 @@ ABSENT = 0.1
 LAYERS = 2
 """Target maps of points: neighbours in the list of names lie in different ones, so that few cover each other."""
 
-_JOINTS, _MIRRORED = 1024, 2.0**23
-"""A mark's number is 1 + 2 * (object * _JOINTS + joint) + (1 if hidden), plus _MIRRORED in a mirrored view."""
+_OBJECTS, _JOINTS, _MIRRORED = 4096, 1024, 2.0**23
+"""A mark's number, which a float holds exactly: 1 + 2 * (object * _JOINTS + joint) + (1 if hidden), and in a mirrored
+view plus _MIRRORED."""
 
 
 def joints(labels: Labels) -> tuple[str, ...]:
     """All point names of a vocabulary."""
-    return tuple(sorted({p for s in labels.skeletons.values() for p in s.points}))
+    names = tuple(sorted({p for s in labels.skeletons.values() for p in s.points}))
+    if len(names) > _JOINTS:
+        raise DataError(f"the skeletons have {len(names)} different points", expected=f"at most {_JOINTS}")
+    return names
 
 
 class KeypointHead(Head):
@@ -92,15 +97,16 @@ class KeypointTask:
         number = {n: i for i, n in enumerate(names)}
         maps = {k: np.zeros(sample.size, np.float32) for k in self.blank() if k != "object"}
         nearest = {k: np.full(sample.size, np.inf) for k in maps}
-        y, x = np.ogrid[: sample.size[0], : sample.size[1]]
-        radius = max(1.0, 1.5 * max(sample.size) / 128)
-        for i, j in np.argwhere(record.visibility > 0).tolist():
-            joint, (px, py) = number[record.names[i][j]], record.xy[i, j]
+        pixels, radius = np.mgrid[: sample.size[0], : sample.size[1]] + 0.5, max(1.0, 1.5 * max(sample.size) / 128)
+        for i, j in np.argwhere(record.visibility[:_OBJECTS] > 0).tolist():
+            joint, (x, y) = number[record.names[i][j]], record.xy[i, j].tolist()
             key = f"points{joint % LAYERS}"
-            far = np.hypot(x + 0.5 - px, y + 0.5 - py)
-            closer = (far <= radius) & (far < nearest[key])
-            nearest[key][closer] = far[closer]
-            maps[key][closer] = 1 + 2 * (i * _JOINTS + joint) + (record.visibility[i, j] == 1)
+            near = tuple(slice(max(0, int(v - radius)), int(v + radius) + 1) for v in (y, x))
+            rows, columns = pixels[:, *near]
+            far = np.hypot(columns - x, rows - y)
+            closer = (far <= radius) & (far < nearest[key][near])
+            nearest[key][near][closer] = far[closer]
+            maps[key][near][closer] = 1 + 2 * (i * _JOINTS + joint) + (record.visibility[i, j] == 1)
         return {"object": objects["object"], **maps}
 
     def blank(self) -> dict[str, float]:
