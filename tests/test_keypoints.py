@@ -47,7 +47,7 @@ def marks(maps: dict[str, torch.Tensor]) -> dict[tuple[int, str], tuple[float, f
     head = KeypointHead({1: 16})
     head.calibrate([two_objects()])
     found = zip(*(v.tolist() for v in _marks(head, maps)[0]), strict=True)
-    return {(o, head.names[j]): (*xy, hidden) for o, j, hidden, xy in found}
+    return {(o, head.names[j].split(" ")[1]): (*xy, hidden) for o, j, hidden, xy in found}
 
 
 # ---------------------------------------------------------------------- names

@@ -40,8 +40,9 @@ view plus _MIRRORED."""
 
 
 def joints(labels: Labels) -> tuple[str, ...]:
-    """All point names of a vocabulary."""
-    names = tuple(sorted({p for s in labels.skeletons.values() for p in s.points}))
+    """All points of a vocabulary, each with its label's name: `cat l_ear`. Where a point is depends on what has it, and
+    words in common let labels learn from each other."""
+    names = tuple(f"{name} {point}" for name, bones in labels.skeletons.items() for point in bones.points)
     if len(names) > _JOINTS:
         raise DataError(f"the skeletons have {len(names)} different points", expected=f"at most {_JOINTS}")
     return names
@@ -90,16 +91,19 @@ class KeypointTask:
 
     def target(self, sample: Sample) -> dict[str, Any] | None:
         """The instance task's map of objects, and a small disc with a number of its own at every labelled point."""
-        record, objects = sample.annotations.get(self.name), Instance().target(sample)
+        record, objects = sample.annotations.get(self.name), sample.annotations.get("instance")
         names = joints(sample.labels)
-        if not isinstance(record, Keypoints) or objects is None or not names:
+        if not isinstance(record, Keypoints) or not isinstance(objects, Instances) or not names:
             return None
         number = {n: i for i, n in enumerate(names)}
         maps = {k: np.zeros(sample.size, np.float32) for k in self.blank() if k != "object"}
         nearest = {k: np.full(sample.size, np.inf) for k in maps}
         pixels, radius = np.mgrid[: sample.size[0], : sample.size[1]] + 0.5, max(1.0, 1.5 * max(sample.size) / 128)
         for i, j in np.argwhere(record.visibility[:_OBJECTS] > 0).tolist():
-            joint, (x, y) = number[record.names[i][j]], record.xy[i, j].tolist()
+            joint = number.get(f"{sample.labels.names[objects.label_ids[i]]} {record.names[i][j]}")
+            if joint is None:  # its label has no skeleton
+                continue
+            x, y = record.xy[i, j].tolist()
             key = f"points{joint % LAYERS}"
             near = tuple(slice(max(0, int(v - radius)), int(v + radius) + 1) for v in (y, x))
             rows, columns = pixels[:, *near]
@@ -107,7 +111,7 @@ class KeypointTask:
             closer = (far <= radius) & (far < nearest[key][near])
             nearest[key][near][closer] = far[closer]
             maps[key][near][closer] = 1 + 2 * (i * _JOINTS + joint) + (record.visibility[i, j] == 1)
-        return {"object": objects["object"], **maps}
+        return {**maps, "object": (Instance().target(sample) or {})["object"]}
 
     def blank(self) -> dict[str, float]:
         return {"object": -1.0, **{f"points{k}": 0.0 for k in range(LAYERS)}}
@@ -134,13 +138,14 @@ class KeypointTask:
             return Keypoints(np.zeros((0, 0, 2)), np.zeros((0, 0)), (), np.zeros((0, 0)))
         bones = [labels.skeletons.get(labels.names[i]) for i in objects.label_ids.tolist()]
         own = tuple(b.points if b else () for b in bones)
+        number = {n: i for i, n in enumerate(names)}
         values = np.zeros((len(own), max((len(p) for p in own), default=0), 4), np.float32)
         if any(own):
             x, y, w, h = torch.tensor(objects.boxes, dtype=torch.float32, device=head.temperature.device).T
             boxes = _widened(torch.stack([x, y, x + w, y + h], 1))
             where, seen = head.reader(crop(outputs["embedding"].float(), boxes), names)
             for i, points in enumerate(own):
-                rows = [names.index(p) for p in points]
+                rows = [number[f"{labels.names[objects.label_ids[i]]} {p}"] for p in points]
                 if rows:
                     area = float(objects.masks[i].sum())
                     p = (where[i, rows].flatten(1) / head.temperature).softmax(1)
