@@ -109,7 +109,7 @@ def fit(
     balance
         Draw them so that every label is there about equally often.
     tasks
-        Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
+        Comma-separated: semantic, depth, instance, keypoints; all that the data have labels of, if not given.
     backbone
         `mini`, a pipeline folder, or a hub id; `datasetdm backbones` lists some.
     lora
