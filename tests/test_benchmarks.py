@@ -31,16 +31,16 @@ from datasetdm.backbones import Backbone
 from datasetdm.fit import FitConfig, iter_fit
 from datasetdm.metrics import SemanticMeter
 from datasetdm.tasks import TASKS
-from datasetdm.types import IGNORE, Labels, Prompt, SemanticMap
+from datasetdm.types import IGNORE, Labels, Prompt, SemanticMap, Skeleton
 
 QUICK = FitConfig(steps=2, batch=4, variants=1, width=32, evaluate_every=4)
 KEYS = ("semantic", "instance", "depth", "keypoints", "zero_shot")
-PEOPLE = replace(LABELS, stuff=("sky", "grass"))
+OWN = replace(LABELS, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose", "tail"))})
 
 
 @pytest.fixture(scope="module")
 def pictures() -> fitting.Given:
-    return fitting.Given([make_sample(f"p{i}", (48, 48), i, PEOPLE) for i in range(12)], PEOPLE)
+    return fitting.Given([make_sample(f"p{i}", (48, 48), i, OWN) for i in range(12)], OWN)
 
 
 def source(method: type[Baseline], tiny: Backbone) -> Any:
