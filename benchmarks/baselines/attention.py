@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from datasetdm.backbones import Backbone
 from datasetdm.evaluate import read_features
 from datasetdm.metrics import SemanticMeter
-from datasetdm.types import Sample, SemanticMap
+from datasetdm.types import Labels, Sample, SemanticMap
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _maps(
 ) -> Iterator[tuple[Tensor, list[Sample]]]:
     iterator = iter(samples)
     while chunk := list(islice(iterator, 16)):
-        features, places = read_features(backbone, chunk, names)
+        features, places = read_features(backbone, chunk, Labels(tuple(names)))
         own = features.maps[stride].float().mean(2)
         full = F.interpolate(own, backbone.size, mode="bilinear", align_corners=False)
         if len({p.size for p in places}) == 1:

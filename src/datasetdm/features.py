@@ -28,6 +28,11 @@ class FeatureSpec:
     kind: Literal["hidden", "attention", "vae"]
 
 
+NAMED = "named"
+"""Beside the maps of a backbone: f[b l], 1 where a picture's caption names the label, -1 where it does not, 0 where
+there is no caption."""
+
+
 @dataclass(frozen=True)
 class Features:
     """A batch of pictures as the backbone sees them.

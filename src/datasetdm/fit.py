@@ -148,7 +148,7 @@ def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> 
         "config": config.model_dump(),
         "data": hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest(),
         "captions": hashlib.sha256("\n".join(caption(s) for s in samples).encode()).hexdigest(),
-        "labels": decoder.config.labels.names,
+        "labels": decoder.config.labels.to_json(),
         "backbone": decoder.config.identity,
         "features": asdict(decoder.config.features),
     }
@@ -287,7 +287,7 @@ def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: 
     targets: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
     for start in range(0, len(held), batch):
         chunk = held[start : start + batch]
-        f, places = read_features(backbone, chunk, decoder.config.labels.names)
+        f, places = read_features(backbone, chunk, decoder.config.labels)
         with torch.no_grad(), autocast(backbone.device):
             raw = decoder.eval()(f.maps, f.text)
         maps = [target_maps(decoder, s, p) for s, p in zip(chunk, places, strict=True)]

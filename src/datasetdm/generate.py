@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from datasetdm.backbones import Backbone
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.images import Placement, to_uint8
-from datasetdm.model import PDecoder, load_pair
+from datasetdm.model import PDecoder, load_pair, tell_names
 from datasetdm.settings import validated
 from datasetdm.store import META, Store, Writer
 from datasetdm.types import Labels, Prompt, Sample
@@ -96,7 +96,8 @@ class DatasetGenerator:
         first = number * self.config.batch
         prompts = [self.prompt(i) for i in range(first, first + self.config.batch)]
         latents = self.backbone.sample(prompts, self.steps, self.guidance)
-        features = self.backbone.features(latents, [p.text for p in prompts], self.labels.names)
+        texts = [p.text for p in prompts]
+        features = tell_names(self.backbone.features(latents, texts, self.labels.names), texts, self.labels)
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
         records = self.decoder.annotate(features, places)
         rows = enumerate(zip(to_uint8(features.images), prompts, records, strict=True), first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from datasetdm.backbones import Backbone, FeatureConfig, load_backbone, pick_dty
 from datasetdm.decoder.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DecoderError
-from datasetdm.features import Features, FeatureSpec
+from datasetdm.features import NAMED, Features, FeatureSpec
 from datasetdm.files import write_json
 from datasetdm.images import Placement
 from datasetdm.tasks import TASKS, Head, make_task
@@ -190,6 +190,15 @@ def read_config(folder: Path) -> DecoderConfig:
         ) from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
+
+
+def tell_names(features: Features, captions: Sequence[str], labels: Labels) -> Features:
+    """The features with which labels each picture's caption names, by name or synonym."""
+    rows = [
+        [(1.0 if n in said else -1.0) if text else 0.0 for n in labels.names]
+        for text, said in ((text, labels.named_in(text)) for text in captions)
+    ]
+    return replace(features, maps={**features.maps, NAMED: torch.tensor(rows, device=features.text.device)})
 
 
 def autocast(device: torch.device) -> torch.autocast:
