@@ -18,16 +18,17 @@ import tasks
 import torch
 import zero_shot
 from baselines import attention, matching, mlp, paper, pixels, words
-from baselines.base import Baseline
+from baselines.base import Baseline, deafen
 from baselines.mlp import PixelMLP
 from baselines.paper import PaperDecoder
-from baselines.pixels import PixelBackbone, PixelNet, with_encoder
+from baselines.pixels import PixelBackbone, PixelNet, ToldPixelNet, with_encoder
 from common import Work
 from generated import agreement, oracle_maps
 from miniworld.score.oracle import load_oracle, look
 
 from conftest import LABELS, make_sample
 from datasetdm.backbones import Backbone
+from datasetdm.features import NAMED
 from datasetdm.fit import FitConfig, iter_fit
 from datasetdm.metrics import SemanticMeter
 from datasetdm.tasks import TASKS
@@ -95,6 +96,25 @@ def test_the_papers_decoder_has_the_papers_sizes(mini: Backbone) -> None:
         assert len(decoder.layers) == 10 and decoder.queries.shape == (100, 256)
         assert {m.num_heads for m in decoder.modules() if isinstance(m, torch.nn.MultiheadAttention)} == {8}
     assert min(net.pixels.widths) == 4 and set(net.pixels.widths.values()) == {256}
+
+
+def test_who_is_told_what_a_caption_names(pictures: fitting.Given) -> None:
+    """A told network depends on it, a plain one and a deafened one do not."""
+    torch.manual_seed(0)
+    inner = PixelBackbone(len(OWN), 64)
+    said = {"pixels": torch.rand(1, 3, 64, 64), NAMED: torch.tensor([[1.0, -1, 1]])}
+    other = said | {NAMED: -said[NAMED]}
+
+    def differs(build: Callable[..., Any], change: Callable[[Any], Any] = lambda d: d) -> bool:
+        decoder = build(inner, OWN, ("semantic",), 32).eval()
+        if hasattr(decoder.heads["semantic"].decoder, "convs") and decoder.heads["semantic"].decoder.named is not None:
+            torch.nn.init.ones_(decoder.heads["semantic"].decoder.named)
+        change(decoder)
+        a, b = (decoder(maps, torch.eye(3))["semantic"]["semantic"] for maps in (said, other))
+        return not torch.equal(a, b)
+
+    assert differs(ToldPixelNet.for_backbone) and not differs(PixelNet.for_backbone)
+    assert not differs(ToldPixelNet.for_backbone, deafen)
 
 
 def test_matching_is_the_cheapest() -> None:
@@ -306,7 +326,7 @@ def test_fits_share_views_and_keep_their_time(pictures: fitting.Given, tiny: Bac
 
 
 # ---------------------------------------------------------------------- ablations
-@pytest.mark.parametrize("row", [r for r in ablations.ROWS if r.without or r.indices or r.images == 5])
+@pytest.mark.parametrize("row", [r for r in ablations.ROWS if r.without or r.indices or r.images == 5 or not r.told])
 def test_rows_of_the_ablations(
     row: ablations.Row, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
