@@ -6,8 +6,8 @@ Fits ours on `mini:train` and the baselines on the same pictures with the same a
 and at the best of three learning rates (chosen on pictures held out of the 100, with the first seed), and measures all on the
 800 renders of `data/miniworld/test`, which are committed. `--quick` takes one seed and 200 of them, ours and pixels only.
 Ours hears which labels a picture's caption names; `ours_untold` (the same fit) does not, and `pixels_told` is a pixel network
-that does. `pixels_pretrained` needs the mini world's captioned renders (a folder with captioned-*.parquet). What was measured lies in
-the work folder (PATH.work): the same command goes on where it was stopped. All shares are between 0 and 1.
+that does. `pixels_pretrained` needs the mini world's captioned renders (a folder with captioned-*.parquet). What was
+measured lies in the work folder (PATH.work): the same command goes on where it was stopped. All shares are between 0 and 1.
 """
 
 from __future__ import annotations
