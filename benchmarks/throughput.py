@@ -8,9 +8,7 @@ ratios are medians of the pairs':
 
 (a) the plain diffusers pipeline in batches, in the precision that its documentation recommends;
 (b) ours: the same pictures with all tasks of the decoder;
-(c) the loop of the DatasetDM paper (Wu et al. 2023, arXiv 2308.06160), written from its description: one picture at a time,
-    float32, explicit attention kept from every layer and step, 50 guided steps, features of the last step, one decoder pass
-    a class; fewer pictures, never fewer steps;
+(c) the paper's loop (`paper_loop.py`): fewer pictures, never fewer of its 50 steps;
 (d) the floor: multiplications of UNet and VAE over the rate of one large matrix product in the same precision.
 """
 
@@ -30,20 +28,18 @@ from typing import Any
 
 import torch
 from common import stamp
-from diffusers import DDIMScheduler
-from diffusers.models.attention_processor import Attention
+from paper_loop import PaperLoop
 from sd15 import random_sd15
 from torch.utils.flop_counter import FlopCounterMode
 
 from datasetdm.backbones import load_backbone, pick_dtype
 from datasetdm.backbones.hub import BUILTIN, load_pipeline
-from datasetdm.decoder.transformer import upsample
 from datasetdm.files import write_json, write_text
 from datasetdm.generate import DatasetGenerator
 from datasetdm.model import PDecoder
 from datasetdm.prompts.composer import Grammar
 
-SEED, STEPS, PAPER_STEPS = 0, 25, 50
+SEED, STEPS = 0, 25
 
 
 class Bench:
@@ -86,52 +82,6 @@ class Bench:
         """(c)"""
         self.paper.picture(self.prompts[0].text, self.prompts[0].seed)
         return 1
-
-
-class PaperLoop:
-    """(c), with our decoder in float32 in place of theirs, so that its size is the same for both."""
-
-    def __init__(self, pipe: Any, folder: Path, generator: DatasetGenerator, device: torch.device):
-        self.pipe, self.device, self.guidance = pipe, device, generator.guidance
-        self.pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-        self.labels = generator.labels.names
-        config = generator.decoder.config
-        name = "mini" if folder == BUILTIN["mini"] else str(folder)
-        self.reader = load_backbone(name, config=config.features, device=device.type, dtype=torch.float32)
-        self.decoder = PDecoder(config).to(device).eval()
-        self.decoder.load_state_dict(generator.decoder.state_dict())
-        self.kept: dict[int, torch.Tensor] = {}
-        pipe.unet.set_attn_processor(_Explicit(self.kept))
-
-    @torch.no_grad()
-    def picture(self, text: str, seed: int) -> None:
-        self.kept.clear()
-        told = dict(num_inference_steps=PAPER_STEPS, guidance_scale=self.guidance, output_type="latent")
-        latents = self.pipe([text], **told, generator=torch.Generator("cpu").manual_seed(seed)).images
-        features = self.reader.features(latents, [text], self.labels)
-        attention = {s.name for s in self.decoder.config.specs if s.kind == "attention"}
-        for i in range(len(self.labels)):
-            maps = {n: x[:, i : i + 1] if n in attention else x for n, x in features.maps.items()}
-            for task in self.decoder(maps, features.text[i : i + 1]).values():
-                for x in task.values():
-                    upsample(x, self.reader.size)
-
-
-class _Explicit:
-    """Attention as a softmax of a full matrix, which is added up over the steps."""
-
-    def __init__(self, kept: dict[int, torch.Tensor]):
-        self.kept = kept
-
-    def __call__(self, attn: Attention, hidden_states: Any, encoder_hidden_states: Any = None, **_: Any) -> Any:
-        x, context = hidden_states, hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            attn.head_to_batch_dim(f(y)) for f, y in ((attn.to_q, x), (attn.to_k, context), (attn.to_v, context))
-        )
-        p = attn.get_attention_scores(q, k)
-        self.kept[id(attn)] = self.kept[id(attn)] + p if id(attn) in self.kept else p
-        out = attn.to_out[0](attn.batch_to_head_dim(p @ v))
-        return attn.to_out[1](out)
 
 
 # ---------------------------------------------------------------------- the floor
