@@ -28,6 +28,7 @@ app = App(
     config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
 )
 
+OnError = Literal["stop", "skip"]
 Texts = Annotated[list[str], Parameter(consume_multiple=True)]
 
 
@@ -71,6 +72,7 @@ def fit(
     data: str,
     out: Path,
     images: Path | None = None,
+    on_error: OnError = "stop",
     limit: int | None = None,
     balance: bool = False,
     tasks: str | None = None,
@@ -92,6 +94,8 @@ def fit(
         A new folder for the decoder; the same command goes on with an unfinished one.
     images
         Folder of the pictures, where the format does not say.
+    on_error
+        What wrong data do: stop the work, or skip the picture and count it.
     limit
         Use at most so many pictures, drawn by the seed.
     balance
@@ -111,20 +115,21 @@ def fit(
     """
     from datasetdm.backbones import FeatureConfig, load_backbone
     from datasetdm.fit import FitConfig
-    from datasetdm.progress import console, fit_with_bars
+    from datasetdm.progress import console, fit_with_bars, show_skipped
     from datasetdm.readers import read
     from datasetdm.readers.overview import part
     from datasetdm.settings import validated
 
     chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
     config = validated(FitConfig, tasks=None if tasks is None else tuple(_items(tasks)), seed=seed, **chosen)
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     if limit is not None:
         _positive(limit=limit)
         reader = part(reader, limit, balance, seed)
     features = FeatureConfig(tuple(_whole(t, "timesteps") for t in _items(timesteps)), inversion)
     frozen = load_backbone(backbone, config=features, device=device)
     figures = fit_with_bars(reader, out, frozen, config)
+    show_skipped(reader)
     console.print(f"held-out figures: {figures}")
     print(out)
 
@@ -191,6 +196,7 @@ def evaluate(
     *,
     data: str,
     images: Path | None = None,
+    on_error: OnError = "stop",
     decoder: str = "mini",
     backbone: str | None = None,
     captions: bool = True,
@@ -203,6 +209,8 @@ def evaluate(
     ----------
     data
         FORMAT:PATH: `mini:test`, `coco:annotations.json`, `store:DIR`.
+    on_error
+        What wrong data do: stop the work, or skip the picture and count it.
     backbone
         Default: the one that the decoder was fitted on.
     captions
@@ -213,12 +221,13 @@ def evaluate(
     from datasetdm.evaluate import evaluate as measure
     from datasetdm.files import write_json
     from datasetdm.model import load_pair
-    from datasetdm.progress import track
+    from datasetdm.progress import show_skipped, track
     from datasetdm.readers import read
 
     model, frozen = load_pair(decoder, backbone, device)
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     figures = measure(model, frozen, track(reader, "evaluate", len(reader)), captions)
+    show_skipped(reader)
     if json_path:
         write_json(json_path, figures)
     print(json.dumps(figures, indent=2))
@@ -230,6 +239,7 @@ def annotate(
     data: str,
     out: Path,
     images: Path | None = None,
+    on_error: OnError = "stop",
     decoder: str = "mini",
     backbone: str | None = None,
     device: str = "auto",
@@ -244,6 +254,8 @@ def annotate(
         The store: a new folder, or one of the same recipe.
     images
         Folder of the pictures, where the format does not say.
+    on_error
+        What wrong data do: stop the work, or skip the picture and count it.
     decoder
         `mini`, or a folder that `fit` wrote.
     backbone
@@ -253,23 +265,24 @@ def annotate(
 
     from datasetdm.evaluate import annotate as annotated
     from datasetdm.model import load_pair
-    from datasetdm.progress import track
+    from datasetdm.progress import show_skipped, track
     from datasetdm.readers import read
     from datasetdm.store import Writer
 
     model, frozen = load_pair(decoder, backbone, device)
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     recipe = {"data": data, "decoder": model.fingerprint()}
     with Writer(out, model.config.labels, recipe) as writer:
         rest = islice(iter(reader), writer.written, None)
         pairs = annotated(model, frozen, rest)
         for _, sample in track(pairs, "annotate", len(reader) - writer.written):
             writer.add(sample)
+    show_skipped(reader)
     print(out)
 
 
 @app.command
-def inspect(data: str, *, images: Path | None = None) -> None:
+def inspect(data: str, *, images: Path | None = None, on_error: OnError = "stop") -> None:
     """Say what is in labelled data: pictures, labels, sizes.
 
     Parameters
@@ -278,13 +291,16 @@ def inspect(data: str, *, images: Path | None = None) -> None:
         FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `images:DIR`, `store:DIR`.
     images
         Folder of the pictures, where the format does not say.
+    on_error
+        What wrong data do: stop the work, or skip the picture and count it.
     """
-    from datasetdm.progress import show_summary, track
+    from datasetdm.progress import show_skipped, show_summary, track
     from datasetdm.readers import read
     from datasetdm.readers.overview import summarise
 
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     show_summary(summarise(track(reader, "read", len(reader)), reader.labels), data)
+    show_skipped(reader)
 
 
 @app.command

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
     from datasetdm.readers.overview import Summary
+    from datasetdm.readers.source import Checked
     from datasetdm.store import Store
 
 T = TypeVar("T")
@@ -123,3 +124,14 @@ def show_summary(found: Summary, title: str) -> None:
     sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
     more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
     out.print(Text(f"sizes: {sizes}{more}"))
+
+
+def show_skipped(reader: Checked, most: int = 10) -> None:
+    """Say how many bad samples were skipped, and what was wrong with the first ones."""
+    if not reader.skipped:
+        return
+    console.print(Text(f"skipped because of errors in the data: {len(reader.skipped)}", style="yellow"))
+    for error in reader.skipped[:most]:
+        console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
+    if len(reader.skipped) > most:
+        console.print(Text(f"  ... and {len(reader.skipped) - most} more"))

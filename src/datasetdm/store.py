@@ -75,6 +75,7 @@ class Store:
         self.labels = Labels.from_json(self.meta["labels"])
         self.recipe: dict[str, Any] = self.meta["recipe"]
         self._counts = [_row_count(p) for p in self._shards()]
+        self._last: tuple[Path, pa.Table] | None = None
         size = self.meta["shard_size"]
         if any(c != size for c in self._counts[:-1]) or any(c > size for c in self._counts[-1:]):
             raise StoreError("a shard is incomplete", where=self.folder, expected=f"{size} rows in all but the last")
@@ -100,7 +101,9 @@ class Store:
             raise IndexError(index)
         shard, row = divmod(index, self.meta["shard_size"])
         path = shard_path(self.folder, shard)
-        return self._sample(_read_table(path).slice(row, 1).to_pylist()[0], path)
+        if self._last is None or self._last[0] != path:
+            self._last = path, _read_table(path)  # neighbours are asked for next
+        return self._sample(self._last[1].slice(row, 1).to_pylist()[0], path)
 
     def _sample(self, row: Mapping[str, Any], path: Path) -> Sample:
         try:

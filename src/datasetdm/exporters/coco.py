@@ -2,8 +2,8 @@
 `annotations/instances_train.json` and so on.
 
 Every object is one annotation with run lengths and `iscrowd` 0 (evaluation ignores crowds). Where a sample has no
-instances, each label of its semantic map is one annotation; `background` and ignored pixels are none. Depth maps, which COCO
-cannot hold, go to `depth/*.png`: 16 bits, 1/256 m a step, 0 where there is none (KITTI's convention).
+instances, each label of its semantic map is one annotation; `background` and ignored pixels are none. Objects known as boxes
+only have a `bbox` and an empty `segmentation`. Depth maps, which COCO cannot hold, go to `depth/*.png`: 16 bits, 1/256 m a step, 0 where there is none (KITTI's convention).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datasetdm.exporters.depth import depth_steps, write_map
 from datasetdm.exporters.objects import object_rows
 from datasetdm.exporters.streams import JsonLists
 from datasetdm.exporters.target import Target
-from datasetdm.types import BACKGROUND, Labels, Sample
+from datasetdm.types import BACKGROUND, Instances, Labels, Sample
 
 DESCRIPTION = "made by datasetdm"
 INFO = {"description": DESCRIPTION}
@@ -35,8 +35,12 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
             part = target.part(sample)
             number = instances[part].count["images"] + 1
             image = write_picture(sample, number, part, target)
+            objects = sample.annotations.get("instance")
+            boxed = isinstance(objects, Instances) and objects.boxed
             for annotation in object_rows(sample, category):
                 row = {"id": instances[part].count["annotations"] + 1, "image_id": number} | annotation
+                if boxed:
+                    row["segmentation"] = []
                 instances[part].add("annotations", row)
             instances[part].add("images", image)
             captions[part].add("images", image)

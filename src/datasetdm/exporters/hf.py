@@ -1,4 +1,5 @@
-"""A dataset for Hugging Face `datasets`: `data/train-00000-of-00002.parquet` with the pictures inside, and a card `README.md`.
+"""A dataset for Hugging Face `datasets`: `data/train-00000-of-00002.parquet` with the pictures inside, a card `README.md`, and
+`classes.json` with the value of every label in `semantic`.
 
 Columns: `key`, `image`, `caption`; `semantic`, a PNG of label ids (ignored: 255, or 65535 with more than 255 labels);
 `depth`, a PNG of 16 bits, 1/256 m a step, 0 unknown; `objects`, lists of `bbox` (x, y, width, height), `category`, `score`,
@@ -22,7 +23,7 @@ from datasetdm.codecs import encode_png
 from datasetdm.errors import ConfigError, OutputError
 from datasetdm.exporters.card import Card
 from datasetdm.exporters.depth import depth_steps
-from datasetdm.exporters.masks import IGNORED, small_ids
+from datasetdm.exporters.masks import IGNORED, small_ids, write_legend
 from datasetdm.exporters.objects import object_rows
 from datasetdm.exporters.target import Target, picture_bytes
 from datasetdm.files import write_text, writing
@@ -44,6 +45,7 @@ _OBJECTS: dict[str, pa.DataType] = {
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Write shards as they fill, then the card."""
+    write_legend(target)
     small, card = len(target.labels) <= IGNORED, Card(target.labels)
     with ExitStack() as files:
         parts = [

@@ -27,10 +27,8 @@ IGNORED = 255
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Write every kind of label that a sample has."""
-    names = target.labels.names
-    if "ignore" in names:
-        raise DataError("classes.json keeps the name 'ignore' for unknown pixels", expected="another label name")
-    small = len(names) <= IGNORED
+    write_legend(target)
+    small = len(target.labels) <= IGNORED
     for sample in samples:
         part = target.part(sample)
         name = target.picture(sample, "images", part)
@@ -45,8 +43,15 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
         if isinstance(objects, Instances):
             write_map(place["instances"], numbered(objects).astype(np.uint16))
         yield
-    values = {name: i for i, name in enumerate(names)}
-    write_json(target.folder / "classes.json", values | {"ignore": IGNORED if small else IGNORE})
+
+
+def write_legend(target: Target) -> None:
+    """`classes.json`: the value of every label, and of ignored pixels. Raises DataError where a label has their name."""
+    if "ignore" in target.labels.names:
+        raise DataError("classes.json keeps the name 'ignore' for unknown pixels", expected="another label name")
+    values = {name: i for i, name in enumerate(target.labels.names)}
+    ignored = IGNORED if len(values) <= IGNORED else IGNORE
+    write_json(target.folder / "classes.json", values | {"ignore": ignored})
 
 
 def small_ids(semantic: SemanticMap) -> UInt8[np.ndarray, "h w"]:
