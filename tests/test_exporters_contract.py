@@ -108,9 +108,10 @@ def test_no_samples(format: str, tmp_path: Path) -> None:
     assert run([], format, tmp_path / "out") == 0 == pictures(tmp_path / "out")
 
 
-def test_memory_does_not_grow(format: str, tmp_path: Path) -> None:
-    """Of four times as many samples nothing is kept: fewer than one more object in four samples lives in Python's memory,
-    where the smallest row kept for the end would be one a sample."""
+def test_memory_does_not_grow(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four times as many samples nothing is kept: fewer than three more objects in four samples live in Python's
+    memory, where the smallest row kept for the end would be several a sample."""
+    monkeypatch.setattr("datasetdm.exporters.ahead", iter)  # the few samples ahead would blur the count
     sample = awkward("x", (4, 4))
     stream = (replace(sample, key=f"{i:05d}{'k' * 90}") for i in range(256))  # buffers of text fill soon
     at: dict[int, int] = {}
@@ -118,19 +119,19 @@ def test_memory_does_not_grow(format: str, tmp_path: Path) -> None:
         if i in (64, 256):
             gc.collect()
             at[i] = sys.getallocatedblocks()
-    assert at[256] - at[64] < 192 / 4
+    assert at[256] - at[64] < 192 * 3 / 4
 
 
-def test_samples_are_taken_one_by_one(format: str, tmp_path: Path) -> None:
-    taken: list[str] = []
+def test_few_samples_are_taken_ahead(format: str, tmp_path: Path) -> None:
+    taken: list[int] = []
 
     def stream() -> Iterator[Sample]:
-        for key in KEYS:
-            taken.append(key)
-            yield awkward(key)
+        for i in range(40):
+            taken.append(i)
+            yield awkward(f"{i}", (4, 4))
 
     for done, _ in enumerate(iter_export(stream(), LABELS, format, tmp_path / "out"), 1):
-        assert len(taken) == done
+        assert len(taken) <= done + 10
 
 
 def test_splits(format: str, tmp_path: Path) -> None:

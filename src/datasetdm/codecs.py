@@ -36,10 +36,13 @@ def copyable_suffix(encoded: Path | bytes) -> str | None:
     """
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            plain = image.mode == "RGB" and getattr(image, "n_frames", 1) == 1
-            if not plain or image.getexif().get(0x0112, 1) != 1:
+            suffix = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.get(image.format or "")
+            if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1 or not suffix:
                 return None
-            return {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.get(image.format or "")
+            if suffix == ".png":  # whose EXIF may come last, and which Pillow would decode to find it
+                data = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
+                return None if b"eXIf" in data or b"Raw profile type" in data else suffix
+            return suffix if image.getexif().get(0x0112, 1) == 1 else None
     except (OSError, ValueError, SyntaxError):
         return None
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from datasetdm.errors import OutputError, unknown_name
 from datasetdm.exporters.options import Options, prepare
+from datasetdm.exporters.prefetch import ahead
 from datasetdm.exporters.target import Target
 from datasetdm.files import writing
 from datasetdm.store import Store
@@ -64,14 +65,14 @@ def iter_export(
     return _export(write, stream, Target(folder, labels, chosen.splits, chosen.link, chosen.licence))
 
 
-def _export(write: Exporter, samples: Iterator[Sample], target: Target) -> Iterator[None]:
+def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
     """Write beside the folder, then give it its name."""
     folder = target.folder
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        yield from write(samples, replace(target, folder=temporary))
+        yield from write(ahead(samples), replace(target, folder=temporary))
         with writing(folder):
             temporary.chmod(0o755)
             if folder.exists():

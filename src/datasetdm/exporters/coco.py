@@ -3,7 +3,8 @@
 
 Every object is one annotation with run lengths and `iscrowd` 0 (evaluation ignores crowds). Where a sample has no
 instances, each label of its semantic map is one annotation; `background` and ignored pixels are none. Objects known as boxes
-only have a `bbox` and an empty `segmentation`. Depth maps, which COCO cannot hold, go to `depth/*.png`: 16 bits, 1/256 m a step, 0 where there is none (KITTI's convention).
+only have a `bbox` and an empty `segmentation`. Depth maps, which COCO cannot hold, go to `depth/*.png`: 16 bits, 1/256 m a
+step, 0 where there is none (KITTI's convention).
 """
 
 from __future__ import annotations

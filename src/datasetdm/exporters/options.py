@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -67,13 +67,13 @@ def _pairs(text: str, option: str, example: str) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
-def prepare(samples: Iterable[Sample], labels: Labels, options: Options) -> tuple[Iterator[Sample], Labels]:
+def prepare(samples: Iterable[Sample], labels: Labels, options: Options) -> tuple[Generator[Sample], Labels]:
     """The stream and the vocabulary that exporters get. Two samples of one key are an error.
 
     Raises:
         ConfigError: a label to remap that is not there, or labels that cannot be merged.
     """
-    stream: Iterator[Sample] = _distinct(samples)
+    stream: Generator[Sample] = _distinct(samples)
     if options.min_score > 0:
         stream = (_certain(s, options.min_score) for s in stream)
     if options.remap:
@@ -82,7 +82,7 @@ def prepare(samples: Iterable[Sample], labels: Labels, options: Options) -> tupl
     return stream, labels
 
 
-def _distinct(samples: Iterable[Sample]) -> Iterator[Sample]:
+def _distinct(samples: Iterable[Sample]) -> Generator[Sample]:
     """Keys seen lie in a database on the disk, for any number of samples."""
     with closing(sqlite3.connect("")) as seen:
         seen.execute("create table keys (key text primary key) without rowid")
