@@ -173,6 +173,20 @@ def test_outlines_are_exact(mask: np.ndarray) -> None:
 
 
 # ---------------------------------------------------------------------- COCO's keypoints
+def test_coco_has_boxes_without_outlines(samples: list[Sample], tmp_path: Path) -> None:
+    objects = Instances(np.ones((1, 24, 32), bool), np.array([1]), boxed=True)
+    given = Sample("b", samples[0].image, LABELS, None, {"instance": objects})
+    for _ in iter_export([given], LABELS, "coco", tmp_path / "c"):
+        pass
+    path = tmp_path / "c" / "annotations" / "instances.json"
+    (row,) = COCO(str(path)).dataset["annotations"]
+    assert row["segmentation"] == [] and row["bbox"] == [0, 0, 32, 24] and row["iscrowd"] == 0
+    (back,) = read(f"coco:{path}")
+    assert back.annotations["instance"].boxed and "semantic" not in back.annotations
+    with pytest.raises(DataError, match="boxes, not outlines"):
+        list(iter_export([given], LABELS, "coco-panoptic", tmp_path / "p"))
+
+
 def test_coco_points_come_back(tmp_path: Path) -> None:
     given = [make_sample(f"s{i}", seed=i, labels=POSED) for i in range(4)]
     for _ in iter_export(given, POSED, "coco", tmp_path / "c"):

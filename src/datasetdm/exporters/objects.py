@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from datasetdm.codecs import encode_rle, rle_box
+from datasetdm.errors import DataError
 from datasetdm.types import BACKGROUND, IGNORE, Instances, Keypoints, Sample, SemanticMap
 
 
@@ -28,7 +29,8 @@ def objects_of(sample: Sample) -> Instances:
 
 
 def object_rows(sample: Sample, category: Mapping[int, int]) -> Iterator[dict[str, Any]]:
-    """The objects as COCO's annotations: category_id (by label id), segmentation, bbox, area, iscrowd 0, score, keypoints."""
+    """The objects as COCO's annotations: category_id (by label id), segmentation (run lengths; empty where only boxes are
+    known), bbox, area, iscrowd 0, score, keypoints."""
     objects = objects_of(sample)
     for n, (mask, label) in enumerate(zip(objects.masks, objects.label_ids.tolist(), strict=True)):
         if label in category:
@@ -38,12 +40,22 @@ def object_rows(sample: Sample, category: Mapping[int, int]) -> Iterator[dict[st
             flat = [] if points is None else [v for x, y, s in points.tolist() for v in (x, y, int(s))]
             yield ({"keypoints": flat, "num_keypoints": sum(v > 0 for v in flat[2::3])} if flat else {}) | {
                 "category_id": category[label],
-                "segmentation": rle,
+                "segmentation": [] if objects.boxed else rle,
                 "bbox": box,
                 "area": area,
                 "iscrowd": 0,
                 "score": round(float(objects.scores[n]), 4),
             }
+
+
+def require_outlines(sample: Sample, instead: str) -> None:
+    """Refuse objects that are known as boxes only. instead: the format that holds them."""
+    objects = sample.annotations.get("instance")
+    if isinstance(objects, Instances) and objects.boxed and len(objects):
+        raise DataError(
+            "these objects are boxes, not outlines", where=f"sample {sample.key!r}", expected="masks",
+            remedy=f"export {instead}",
+        )  # fmt: skip
 
 
 def points_of(sample: Sample, n: int) -> np.ndarray | None:

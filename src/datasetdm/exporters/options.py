@@ -36,9 +36,9 @@ class Options:
     def __post_init__(self) -> None:
         names = [n for n, _ in self.splits]
         for name, share in self.splits:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or names.count(name) > 1 or not 0 < share <= 1:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name) or names.count(name) > 1 or not 0 < share <= 1:
                 raise ConfigError(
-                    f"split {name}={share}", expected="names of letters and digits, each once, shares 0..1"
+                    f"split {name}={share}", expected="names of letters, digits and _, each once, shares 0..1"
                 )
         if names and not math.isclose(sum(s for _, s in self.splits), 1, abs_tol=1e-6):
             raise ConfigError(f"the splits sum to {sum(s for _, s in self.splits):g}", expected="1")

@@ -17,6 +17,7 @@ from jaxtyping import Int64, UInt8
 
 from datasetdm.exporters.coco import INFO, category_row, write_picture
 from datasetdm.exporters.depth import write_map
+from datasetdm.exporters.objects import require_outlines
 from datasetdm.exporters.streams import JsonLists
 from datasetdm.exporters.target import Target
 from datasetdm.files import safe_name
@@ -34,6 +35,7 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     with ExitStack() as files:
         opened = {p: files.enter_context(_file(target, p)) for p in target.parts}
         for sample in samples:
+            require_outlines(sample, "coco")
             part = target.part(sample)
             file = opened[part]
             number = file.count["images"] + 1

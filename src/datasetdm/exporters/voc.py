@@ -3,7 +3,8 @@
 
 Index 0 is `background`, 255 is void; the other labels follow in their order. `labelmap.txt` has every class and its colour
 in the form that CVAT and Datumaro use. Where a sample has objects and a semantic map, an object is drawn where the map has
-its label, as VOC has one class an object. Samples whose objects are boxes only have no object masks. At most 254 classes and
+its label, as VOC has one class an object. Samples whose objects are boxes only have no object masks, and
+a split without any masks no list in `Segmentation`. At most 254 classes and
 254 objects a picture. Scores, confidences, points and depth have no place in VOC.
 """
 
@@ -29,6 +30,7 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     names = [BACKGROUND, *(n for n in target.labels.names if n != BACKGROUND)]
     _check(names)
     index = np.array([names.index(n) for n in target.labels.names])
+    segmented: set[str] = set()
     with ExitStack() as files:
         lists = {p: [files.enter_context(f) for f in _lists(target, p)] for p in target.parts}
         for sample in samples:
@@ -39,8 +41,11 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
             main, segmentation = lists[target.part(sample)]
             main.write(f"{file.stem}\n")
             if has_masks:
+                segmented.add(target.part(sample))
                 segmentation.write(f"{file.stem}\n")
             yield
+    for part in {*target.parts} - segmented:
+        (target.folder / "ImageSets" / "Segmentation" / f"{part or 'train'}.txt").unlink()
     colours = (",".join(map(str, c)) for c in voc_palette().tolist())
     rows = "".join(f"{n}:{c}::\n" for n, c in zip(names, colours, strict=False))
     write_text(target.folder / "labelmap.txt", f"# label:color_rgb:parts:actions\n{rows}")

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from datasetdm.errors import DataError
-from datasetdm.exporters.objects import objects_of, points_of
+from datasetdm.exporters.objects import objects_of, points_of, require_outlines
 from datasetdm.exporters.outline import polygon
 from datasetdm.exporters.target import Target
 from datasetdm.files import write_bytes, write_text
@@ -76,11 +76,7 @@ def _boxes(sample: Sample, objects: Instances, number: dict[int, int]) -> list[s
 
 
 def _outlines(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
-    if objects.boxed and len(objects):
-        raise DataError(
-            "these objects are boxes, not outlines", where=f"sample {sample.key!r}", expected="masks",
-            remedy="export yolo-detect",
-        )  # fmt: skip
+    require_outlines(sample, "yolo-detect")
     rows = []
     for label, mask in zip(objects.label_ids.tolist(), objects.masks, strict=True):
         if label in number:
