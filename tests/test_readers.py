@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from conftest import LABELS
-from datasetdm.cli import main
+from datasetdm.cli import inspect, main
 from datasetdm.codecs import decode_png
 from datasetdm.errors import ConfigError, DataError, DatasetDMError
 from datasetdm.readers import READERS, Reader, read
@@ -80,6 +81,8 @@ def test_foreign_parquet_is_no_mini_world(samples: list[Sample], tmp_path: Path)
 
 
 def test_formats_are_named() -> None:
+    told = set(re.findall(r"[\w-]+", str(inspect.__doc__)))
+    assert {*READERS} <= told and {*READERS} == {*MAKERS}
     with pytest.raises(ConfigError, match="names no format"):
         read("annotations.json")
     with pytest.raises(ConfigError, match="did you mean 'coco'"):

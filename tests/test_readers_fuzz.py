@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path,
 
 
 @pytest.mark.parametrize("format", sorted(FILES))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_wrong_entries(format: str, made: dict[str, tuple[str, Path, Any]], data: st.DataObject) -> None:
     name, file, good = made[format]
@@ -72,7 +72,7 @@ def test_wrong_entries(format: str, made: dict[str, tuple[str, Path, Any]], data
             assert e.what and "\n" not in e.what
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=st.text(max_size=40), cut=st.integers(0, 400))
 def test_any_text_as_xml_or_lines(text: str, cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """VOC's XML and YOLO's lines with a piece replaced."""

@@ -15,7 +15,7 @@ from datasetdm.errors import DataError
 from datasetdm.readers import read
 from datasetdm.readers.maps import Palette, packed, read_depth, read_map
 from datasetdm.types import IGNORE
-from labelled import masks_folder, save, write
+from labelled import masks_folder, picture, save, write
 
 REAL = os.environ.get("DATASETDM_REAL")
 
@@ -111,6 +111,12 @@ def test_missing_and_surplus_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leaves its folder"):
         read(f"masks:{folder}@../x")
     assert [s.key for s in read(f"masks:{folder}@sub")] == ["b b"]
+
+
+def test_two_pictures_for_one_mask(tmp_path: Path) -> None:
+    picture(masks_folder(tmp_path) / "images" / "a.png")
+    with pytest.raises(DataError, match="two pictures are called 'a'"):
+        read(f"masks:{tmp_path}")
 
 
 def test_label_pictures_that_lose_or_hide_values(tmp_path: Path) -> None:

@@ -109,7 +109,11 @@ def test_bad_masks_and_lists_are_refused(tmp_path: Path) -> None:
     folder = voc_folder(tmp_path)
     with pytest.raises(DataError, match="no split 'vall'"):
         read(f"voc:{folder}@vall")
-    for text, what in (("a\na\n", "listed twice"), ("../a\n", "leaves its folder"), ("", "lists no pictures")):
+    for text, what in (
+        ("a\na\n", "two pictures are called 'a'"),
+        ("../a\n", "leaves its folder"),
+        ("", "lists no pictures"),
+    ):
         write(folder / "ImageSets" / "Segmentation" / "bad.txt", text)
         with pytest.raises(DataError, match=what):
             read(f"voc:{folder}@bad")

@@ -54,7 +54,10 @@ def check_polygons(shape: Any) -> None:
 
 def outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarray:
     """Which polygons surely are as `_check_outline` wants them; limits: (height, width) of each one's picture."""
-    flat = np.array(list(chain.from_iterable(polygons)))
+    try:
+        flat = np.array(list(chain.from_iterable(polygons)))
+    except ValueError:  # a list among the numbers
+        return np.zeros(len(polygons), bool)
     if flat.dtype.kind not in "if":
         return np.zeros(len(polygons), bool)
     x, y = flat[0::2].astype(np.float64), flat[1::2].astype(np.float64)

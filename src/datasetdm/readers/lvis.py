@@ -42,7 +42,8 @@ class LvisSource(CocoSource):
         return category["name"].replace("_", " ")
 
     def _labels(self) -> Labels:
-        kept = [c for c in self.file.categories if c.get("frequency", "f") in self._frequencies]
+        self._ids = {c["id"] for c in self.file.categories}
+        kept = [c for c in self.file.categories if str(c.get("frequency", "f")) in self._frequencies]
         return Labels(tuple(map(self._word, kept)), tuple(_synonyms(c, self._word(c)) for c in kept))
 
     def _records(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Annotation]:
@@ -51,8 +52,15 @@ class LvisSource(CocoSource):
 
     def _provenance(self, image: dict[str, Any]) -> dict[str, Any]:
         lists = {"negative": "neg_category_ids", "not_exhaustive": "not_exhaustive_category_ids"}
-        named = {k: [self._label_of[c] for c in image.get(v) or () if c in self._label_of] for k, v in lists.items()}
-        return {"coco_image_id": image["id"]} | {k: [self.labels.names[i] for i in v] for k, v in named.items()}
+        return {"coco_image_id": image["id"]} | {k: self._named(image, v) for k, v in lists.items()}
+
+    def _named(self, image: dict[str, Any], key: str) -> list[str]:
+        """The labels of a list of category ids, without those that were not kept."""
+        ids = image.get(key, [])
+        if not isinstance(ids, list) or not all(isinstance(i, int) and i in self._ids for i in ids):
+            where = f"{self.path}, image {image['id']}"
+            raise DataError(f"{key} names no categories", where=where, expected="a list of category ids")
+        return [self.labels.names[self._label_of[i]] for i in ids if i in self._label_of]
 
 
 def _with_file_name(image: Any) -> Any:

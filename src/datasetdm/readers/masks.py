@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import read_legend
-from datasetdm.readers.places import folder_of, inside, pictures_in, with_option
+from datasetdm.readers.places import distinct, folder_of, inside, pictures_in, with_option
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.types import Annotation, SemanticMap
 
@@ -28,9 +28,10 @@ class MasksSource(FilesSource):
         masks = folder_of(root, "masks", "annotations")
         if split:
             pictures, masks = (inside(folder, split, root) for folder in (pictures, masks))
-        found = {p.relative_to(pictures).with_suffix("").as_posix(): p for p in pictures_in(pictures)}
-        if len(found) < len(pictures_in(pictures)):
-            raise DataError("two pictures differ in their suffix only", where=pictures, expected="one picture a mask")
+        files = pictures_in(pictures)
+        names = [p.relative_to(pictures).with_suffix("").as_posix() for p in files]
+        distinct(names, pictures)
+        found = dict(zip(names, files, strict=True))
         self.items = [Item(name, file, {"semantic": masks / f"{name}.png"}) for name, file in found.items()]
         drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in masks.rglob("*.png")}
         self.strays = [

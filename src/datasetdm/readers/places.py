@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
+def distinct(names: Sequence[str], where: object) -> None:
+    """Refuse pictures that differ in their suffix only, since a label file's name has another."""
+    if twice := next((n for n, count in Counter(names).items() if count > 1), None):
+        raise DataError(f"two pictures are called {twice!r}", where=where, expected="names that differ without suffix")
+
+
 Rules = Mapping[str, Sequence[tuple[str, str]]]
 """Kind of label -> (pattern of a picture's path, the path of its label file), the first that fits."""
 
@@ -68,6 +75,7 @@ def pairs(root: Path, rules: Rules, expected: str) -> list[Item]:
             items.append(Item(name.rpartition(".")[0], picture, {k: root / str(to) for k, to in fits.items()}))
     if not items:
         raise DataError("there are no pictures with labels", where=root, expected=expected)
+    distinct([i.key for i in items], root)
     return items
 
 

@@ -10,7 +10,6 @@ are the zero-shot halves (15 and 5 classes): the other half's pixels are ignored
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from datasetdm.codecs import image_size
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Palette
-from datasetdm.readers.places import SUFFIXES, folder_of, inside, pictures_in, text_of, with_option
+from datasetdm.readers.places import SUFFIXES, distinct, folder_of, inside, pictures_in, text_of, with_option
 from datasetdm.readers.regions import box_mask, instances, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Labels, SemanticMap
@@ -75,13 +74,14 @@ class VocSource(FilesSource):
                 names = [words[0] for words in lines if words[-1] != "-1"]  # -1: a class that is not in the picture
                 if not names:
                     raise DataError("the split lists no pictures", where=path, expected="a name a line")
-                if twice := next((n for n, count in Counter(names).items() if count > 1), None):
-                    raise DataError(f"the picture {twice!r} is listed twice", where=path, expected="every name once")
+                distinct(names, path)
                 return names
         if lists.is_dir() or self._split:
             known = sorted({p.stem for k in ("Segmentation", "Main") for p in (lists / k).glob("*.txt")})
             raise DataError(f"there is no split {split!r}", where=lists, expected=", ".join(known[:20]) or "SPLIT.txt")
-        return [p.relative_to(pictures).with_suffix("").as_posix() for p in pictures_in(pictures)]
+        names = [p.relative_to(pictures).with_suffix("").as_posix() for p in pictures_in(pictures)]
+        distinct(names, pictures)
+        return names
 
     def _item(self, name: str, pictures: Path) -> Item:
         base = inside(pictures, name, self.root)
