@@ -350,8 +350,9 @@ def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
     prompt = None
     if row["prompt"] is not None:
         prompt = Prompt(row["prompt"], tuple(row["prompt_labels"]), row["seed"])
-    image = decode_png(row["image"]["bytes"], np.uint8)
-    return Sample(row["key"], image, labels, prompt, annotations, json.loads(row["provenance"]))
+    encoded = row["image"]["bytes"]
+    image = decode_png(encoded, np.uint8)
+    return Sample(row["key"], image, labels, prompt, annotations, json.loads(row["provenance"]), encoded)
 
 
 def _picture(array: np.ndarray) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -273,6 +274,8 @@ class Sample:
 
     annotations: by task name ("semantic", "depth", "instance", "keypoints"); a missing task is not annotated.
     provenance: where it comes from (backbone, decoder, index, source file), as plain strings and numbers.
+    encoded: the picture as its source holds it, a file or its bytes with exactly these pixels, where there is one: exporters
+        copy it instead of encoding it again. Whoever changes `image` leaves it out.
     """
 
     key: str
@@ -281,6 +284,7 @@ class Sample:
     prompt: Prompt | None = None
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    encoded: Path | bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", _array(self.image, np.uint8, (None, None, 3), f"image of {self.key!r}"))
