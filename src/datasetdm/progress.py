@@ -92,8 +92,13 @@ def generate_with_bars(generator: DatasetGenerator, out: Path, count: int) -> No
 def export_with_bars(store: Store, format: str, out: Path) -> None:
     """Write a store in another format."""
     from datasetdm.exporters import iter_export
+    from datasetdm.exporters.reviews import read_reviews
 
-    for _ in track(iter_export(store, store.labels, format, out), "export", len(store)):
+    said = read_reviews(store.folder).values()
+    rejected, fixed = sum(r.verdict == "reject" for r in said), sum(r.fixes for r in said)
+    if said:
+        console.print(f"reviews: {rejected} rejected are left out, {fixed} with fixed labels")
+    for _ in track(iter_export(store, store.labels, format, out), "export", len(store) - rejected):
         pass
 
 

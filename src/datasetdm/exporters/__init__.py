@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from datasetdm.errors import OutputError, unknown_name
+from datasetdm.exporters.reviews import reviewed
 from datasetdm.files import writing
 from datasetdm.store import Store
 from datasetdm.types import Labels, Sample
@@ -34,6 +35,8 @@ def export(store: Store | Path | str, format: str, out: Path | str) -> int:
 def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Path | str) -> Iterator[None]:
     """`export` as a generator that yields after every sample; the folder appears when all of it is there.
 
+    Of a store, samples that people rejected are left out, and labels that they fixed are fixed.
+
     Raises:
         ConfigError: an unknown format. OutputError: `out` holds files already.
     """
@@ -42,6 +45,8 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
     module, function = EXPORTERS[format].split(":")
     folder = Path(out)
     require_free(folder)
+    if isinstance(samples, Store):
+        samples = reviewed(samples)
     return _export(getattr(importlib.import_module(module), function), samples, labels, folder)
 
 
