@@ -354,7 +354,6 @@ def _serve(store: Store, port: int, open_browser: bool) -> None:
 
     with listen(port) as connection:
         print(f"{address(connection)}  shows {store.folder}; Ctrl+C ends", flush=True)
-        connection.listen()
         if open_browser:
             webbrowser.open(address(connection))
         with contextlib.suppress(KeyboardInterrupt):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Store:
         self.meta = read_meta(self.folder)
         self.labels = Labels.from_json(self.meta["labels"])
         self.recipe: dict[str, Any] = self.meta["recipe"]
-        self._counts = [_row_count(p) for p in self._shards()]
+        with ThreadPoolExecutor() as pool:
+            self._counts = list(pool.map(_row_count, self._shards()))
         size = self.meta["shard_size"]
         if any(c != size for c in self._counts[:-1]) or any(c > size for c in self._counts[-1:]):
             raise StoreError("a shard is incomplete", where=self.folder, expected=f"{size} rows in all but the last")

@@ -161,7 +161,7 @@ def _number(values: dict[str, str], name: str, default: int, most: int = 2**53) 
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A socket on this machine alone; 0 takes a free port.
+    """A listening socket that only this machine reaches; port 0 takes a free one.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -170,6 +170,7 @@ def listen(port: int = 0) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         connection.bind((LOCAL, port))
+        connection.listen()
     except (OSError, OverflowError) as e:
         connection.close()
         raise ConfigError(f"--port {port}: {e}", expected="a free port", remedy="leave it out") from e

@@ -7,7 +7,7 @@ import * as reviews from "./reviews.js";
 import * as single from "./single.js";
 
 const SIDE = 512;
-const CHIPS = 4;
+const CHIPS = 3;
 const state = { query: {}, offset: 0, limit: 48, items: [], total: 0, count: 0 };
 let asked = 0;
 
@@ -72,7 +72,7 @@ function dress(node, item) {
   const more = item.found.length - CHIPS;
   node.querySelector(".text").replaceChildren(
     el("p", { class: "prompt", title: name }, name),
-    el("p", { class: "chips soft" }, ...item.found.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), n)), more > 0 && `+${more}`),
+    el("p", { class: "chips soft" }, ...item.found.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), el("b", {}, n))), more > 0 && el("em", {}, `+${more}`)),
     el("p", { class: "soft small" }, facts.filter(Boolean).join(" · ")));
   node.querySelector(".badge")?.remove();
   const badge = [words && (reason ? `${words}: ${reason}` : words), fixed && "labels fixed"].filter(Boolean).join(" · ");
