@@ -72,7 +72,7 @@ def _points(record: Keypoints, n: int, names: tuple[str, ...]) -> list[dict[str,
     return [{"object": n, "name": name, "x": x, "y": y, "hidden": seen == 1} for name, (x, y), seen in rows if seen]
 
 
-def _bones(sample: Sample, record: Keypoints, n: int) -> list[dict[str, float]]:
+def _bones(sample: Sample, record: Keypoints, n: int) -> list[dict[str, Any]]:
     """The joined pairs of object n, by the skeleton that has exactly its points."""
     known = sample.labels.skeletons.values()
     edges = next((s.edges for s in known if s.points == record.names[n]), ())

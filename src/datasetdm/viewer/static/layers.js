@@ -65,7 +65,8 @@ export function stack(item, side) {
 
 async function drawWhenSeen(node) {
   watched.unobserve(node);
-  if (node.querySelector("svg")) return;
+  if (node.drawn) return;
+  node.drawn = true;
   node.append(draw(await get(`/api/sample/${node.item.row}/shapes`), false));
 }
 
