@@ -76,12 +76,9 @@ def opened(browser: Browser, client: Client, size: dict) -> Iterator[Page]:
         assert problems == [] and asked == {client.host}
 
 
-FOCUSED = "document.activeElement.closest('.card')?.querySelector('.small').textContent.split(' ')[0]"
-
-
 def focus_is_on(page: Page, key: str) -> None:
     """Wait until the card of a sample has the focus."""
-    page.wait_for_function(f"key => {FOCUSED} === key", arg=key)
+    page.wait_for_function("key => document.activeElement.closest('.card')?.dataset.key === key", arg=key)
 
 
 def test_everything_by_keyboard(page: Page, served: tuple[Client, Path], tmp_path: Path) -> None:
@@ -191,7 +188,9 @@ def test_filters_pages_and_the_address(page: Page, served: tuple[Client, Path]) 
     assert "prompt=picture+5" in page.url and "offset" not in page.url
     page.locator("#clear").click()
     expect(page.locator("#count")).to_have_text("60 pictures")
-    page.get_by_role("button", name=re.compile("^dog")).click()
+    dogs = page.get_by_role("button", name=re.compile("^dog"))
+    dogs.click()
+    expect(dogs).to_have_attribute("aria-pressed", "true")
     page.locator("[name=objects_min]").fill("2")
     expect(page.locator(".nothing")).to_be_visible()
     expect(page.locator("#objects-of")).to_have_text("of dog")

@@ -7,7 +7,7 @@ import * as reviews from "./reviews.js";
 import * as single from "./single.js";
 
 const SIDE = 512;
-const CHIPS = 3;
+const CHIPS = 8;
 const state = { query: {}, offset: 0, limit: 48, items: [], total: 0, count: 0 };
 let asked = 0;
 
@@ -66,13 +66,12 @@ function dress(node, item) {
   const fixed = Object.keys(labels).length + Object.keys(objects).length > 0;
   const name = item.prompt || item.key;
   const words = { accept: "accepted", reject: "rejected" }[verdict];
-  node.dataset.verdict = verdict;
+  Object.assign(node.dataset, { verdict, key: item.key });
   node.querySelector(".open").setAttribute("aria-label", [name, words, fixed && "labels fixed"].filter(Boolean).join(", "));
-  const facts = [item.key, item.objects && counted(item.objects, "object"), item.score !== null && `score ${item.score.toFixed(2)}`];
-  const more = item.found.length - CHIPS;
+  const facts = [item.score !== null && `score ${item.score.toFixed(2)}`, item.objects && counted(item.objects, "object"), item.key];
   node.querySelector(".text").replaceChildren(
     el("p", { class: "prompt", title: name }, name),
-    el("p", { class: "chips soft" }, ...item.found.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), el("b", {}, n))), more > 0 && el("em", {}, `+${more}`)),
+    el("p", { class: "chips soft" }, ...item.found.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), n))),
     el("p", { class: "soft small" }, facts.filter(Boolean).join(" · ")));
   node.querySelector(".badge")?.remove();
   const badge = [words && (reason ? `${words}: ${reason}` : words), fixed && "labels fixed"].filter(Boolean).join(" · ");

@@ -19,6 +19,7 @@ export function setUp(callbacks) {
   $("accept").onclick = () => judge("accept");
   $("reject").onclick = () => judge("reject");
   $("undo").onclick = () => places.undo();
+  $("stage").onclick = e => $(`fix-objects-${e.target.dataset.object}`)?.focus();
   $("reason").onkeydown = e => { if (e.key === "Enter") { e.preventDefault(); $("reject").focus(); judge("reject"); } };
   dialog.addEventListener("close", () => { const was = item; item = null; places.closed(was); });
 }
@@ -77,14 +78,16 @@ function fixes(facts) {
   const objects = facts.objects.map((o, n) => row({
     part: "objects", name: n, now: o.label, natural: said.labels[o.was] ?? o.was, title: `object ${n + 1}`, note: `#${n + 1}`, score: o.score }));
   const list = (name, rows) => rows.length ? [el("h4", {}, name), el("ul", { class: "fixes", "aria-label": name }, ...rows)] : [];
+  const focused = document.activeElement?.id;
   $("fixes").replaceChildren(...list("Regions", regions), ...list("Objects", objects));
+  if (focused?.startsWith("fix-")) $(focused)?.focus();
   $("fix-part").hidden = regions.length + objects.length === 0;
 }
 
 // One label that can be fixed; `natural` is the one that it has without a fix of its own.
 function row({ part, name, now, natural, title, note, score }) {
   const choose = label => reviews.fix(item, part, name, label === natural ? null : label);
-  const select = el("select", { "aria-label": `Label of ${title}`, onchange: e => choose(e.target.value) },
+  const select = el("select", { id: `fix-${part}-${name}`, "aria-label": `Label of ${title}`, onchange: e => choose(e.target.value) },
     ...labelNames().map(n => el("option", { value: n }, n)));
   select.value = now;
   const back = now !== natural && el("button", { type: "button", "aria-label": `Take back: ${title} was ${natural}`,
