@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import LABELS, make_sample
@@ -116,6 +116,7 @@ REVIEW = st.builds(
 )
 
 
+@settings(max_examples=25)  # every review is synchronised with the disk
 @given(st.lists(REVIEW, max_size=6), st.integers(0, 200))
 def test_reviews_come_back_and_a_torn_line_costs_only_itself(
     tmp_path_factory: pytest.TempPathFactory, said: list[Review], torn: int

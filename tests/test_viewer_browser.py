@@ -138,6 +138,7 @@ def test_fixing_a_label_by_keyboard(page: Page, served: tuple[Client, Path]) -> 
         read_reviews(folder)["s0"].objects == {0: "sky"} and client.get("/api/sample/0")["objects"][0]["label"] == "sky"
     )
     expect(page.locator(".card .badge").first).to_have_text("labels fixed")
+    expect(page.locator(".card .chips").first).not_to_contain_text("dog")
     page.get_by_role("button", name="Take back: object 1 was dog").click()
     expect(page.get_by_label("Label of object 1")).to_have_value("dog")
     assert not read_reviews(folder)["s0"].fixes

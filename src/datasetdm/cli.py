@@ -336,7 +336,9 @@ def view(
     _positive(limit=limit)
     opened = _filled(Store(store))
     if out is None:
-        _serve(opened, port, open_browser)
+        from datasetdm.viewer.server import serve
+
+        serve(opened, port, open_browser)
         return
     from datasetdm.progress import gallery_with_bars
 
@@ -344,20 +346,6 @@ def view(
         raise ConfigError(f"--out {out} is a folder", expected="a file, for instance page.html")
     gallery_with_bars(opened, out, limit)
     print(out.resolve())
-
-
-def _serve(store: Store, port: int, open_browser: bool) -> None:
-    import contextlib
-    import webbrowser
-
-    from datasetdm.viewer.server import address, listen, server
-
-    with listen(port) as connection:
-        print(f"{address(connection)}  shows {store.folder}; Ctrl+C ends", flush=True)
-        if open_browser:
-            webbrowser.open(address(connection))
-        with contextlib.suppress(KeyboardInterrupt):
-            server(store).run(sockets=[connection])
 
 
 def _filled(store: Store) -> Store:

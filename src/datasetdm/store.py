@@ -278,10 +278,10 @@ def to_row(sample: Sample) -> dict[str, Any]:
         row |= {"prompt": prompt.text, "prompt_labels": list(prompt.labels), "seed": prompt.seed}
     for record in sample.annotations.values():
         row |= _annotation_columns(record)
-    return row | _summary(sample)
+    return row | summary(sample)
 
 
-def _summary(sample: Sample) -> dict[str, Any]:
+def summary(sample: Sample) -> dict[str, Any]:
     """found: labels with a pixel or an object; objects: every object's label; score: mean certainty of the labels."""
     names, found, score = sample.labels.names, set[int](), None
     semantic, instances = sample.annotations.get("semantic"), sample.annotations.get("instance")

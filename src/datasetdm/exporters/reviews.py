@@ -77,24 +77,30 @@ class Review:
             if name not in names:
                 raise unknown_name("label", name, names)
         new = np.arange(IGNORE + 1)
-        for old, name in self.labels.items():
-            new[names.index(old)] = names.index(name)
-        records: dict[str, Annotation] = dict(sample.annotations)
-        semantic, objects = records.get("semantic"), records.get("instance")
-        count = len(objects) if isinstance(objects, Instances) else 0
-        if strangers := [n for n in self.objects if not 0 <= n < count]:
-            raise DataError(f"object {strangers[0]} is not there", where=f"review of {self.key!r}", expected=f"{count}")
-        ids = new[semantic.ids].astype(np.uint16) if isinstance(semantic, SemanticMap) else None
+        new[[names.index(old) for old in self.labels]] = [names.index(name) for name in self.labels.values()]
+        chosen = {n: names.index(name) for n, name in self.objects.items()}
+        return replace(sample, annotations=_relabelled(sample, new, chosen))
+
+
+def _relabelled(sample: Sample, new: np.ndarray, chosen: Mapping[int, int]) -> dict[str, Annotation]:
+    """Every id `i` becomes `new[i]`, but instance `n` and its pixels become `chosen[n]`."""
+    records: dict[str, Annotation] = dict(sample.annotations)
+    semantic, objects = records.get("semantic"), records.get("instance")
+    count = len(objects) if isinstance(objects, Instances) else 0
+    if strangers := [n for n in chosen if not 0 <= n < count]:
+        where = f"review of {sample.key!r}"
+        raise DataError(f"object {strangers[0]} is not there", where=where, expected=f"one of {count}, from 0")
+    if isinstance(objects, Instances):
+        label_ids = new[objects.label_ids]
+        label_ids[list(chosen)] = list(chosen.values())
+        records["instance"] = replace(objects, label_ids=label_ids)
+    if isinstance(semantic, SemanticMap):
+        ids = new[semantic.ids].astype(np.uint16)
         if isinstance(objects, Instances):
-            label_ids = new[objects.label_ids]
-            for n, name in self.objects.items():
-                label_ids[n] = names.index(name)
-                if ids is not None and isinstance(semantic, SemanticMap):
-                    ids[objects.masks[n] & (semantic.ids == objects.label_ids[n])] = label_ids[n]
-            records["instance"] = replace(objects, label_ids=label_ids)
-        if ids is not None and isinstance(semantic, SemanticMap):
-            records["semantic"] = replace(semantic, ids=ids)
-        return replace(sample, annotations=records)
+            for n, label in chosen.items():
+                ids[objects.masks[n] & (semantic.ids == objects.label_ids[n])] = label
+        records["semantic"] = replace(semantic, ids=ids)
+    return records
 
 
 def reviewed(store: Store) -> Iterator[Sample]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from datasetdm.errors import DataError
 from datasetdm.exporters.reviews import Review, append_review, read_reviews
-from datasetdm.store import Store
+from datasetdm.store import Store, summary
 from datasetdm.types import Sample
 from datasetdm.viewer import detail, paint
 from datasetdm.viewer.index import Index, Query
@@ -43,7 +43,9 @@ class Browser:
 
     @cached_property
     def _index(self) -> Index:
-        return Index(self.rows.listed(0, len(self.rows)), self.store.labels.names, self.reviews)
+        index = Index(self.rows.listed(0, len(self.rows)), self.store.labels.names, self.reviews)
+        index.relabel({row: summary(self.sample(row)) for row in index.rows(Query(verdict="fixed")).tolist()})
+        return index
 
     @property
     def index(self) -> Index:
@@ -78,7 +80,9 @@ class Browser:
         return {"total": total, "offset": offset, "items": items}
 
     def _item(self, row: int, value: dict[str, Any]) -> dict[str, Any]:
-        score = value["score"]
+        review, score = self.reviews.get(value["key"]), value["score"]
+        if review and review.fixes:
+            value = value | summary(self.sample(row))
         return {
             "row": row,
             "key": value["key"],
@@ -90,7 +94,7 @@ class Browser:
             "edition": self._edition_of(value["key"]),
         }
 
-    def summary(self, query: Query) -> dict[str, Any]:
+    def distribution(self, query: Query) -> dict[str, Any]:
         """How the matching rows are distributed."""
         return self.index.summary(self.index.rows(query))
 
@@ -116,13 +120,15 @@ class Browser:
             raise DataError("this is no review", expected="a JSON object")
         raw = self.rows.sample(row)
         review = Review.from_json(value | {"key": raw.key})
-        review.apply(raw)
+        told = summary(review.apply(raw))
         with self._lock:
             append_review(self.store.folder, review)
             self.reviews[raw.key] = review
             if "_index" in self.__dict__:
                 self._index.review(row, review)
-        return {"review": self._said(raw.key), "edition": self._edition_of(raw.key)}
+                self._index.relabel({row: told})
+        said = {"review": self._said(raw.key), "edition": self._edition_of(raw.key)}
+        return said | {"found": told["found"], "objects": len(told["objects"])}
 
     def _said(self, key: str) -> dict[str, Any] | None:
         review = self.reviews.get(key)

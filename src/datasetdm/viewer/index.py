@@ -16,6 +16,9 @@ from datasetdm.exporters.reviews import Review
 
 SCORE_BINS = 20
 UNSAID = "no reason given"
+Flat = tuple[np.ndarray, np.ndarray]
+"""(row, label number) of every entry of a column of lists, in any order."""
+
 DROPPED = "dropped"
 """The entry of a sample's provenance that names why a filter would leave it out."""
 
@@ -74,6 +77,17 @@ class Index:
         rejected = review.verdict == "reject"
         self._reasons[row] = review.reason or UNSAID if rejected else self._dropped[row]
 
+    def relabel(self, changed: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take note of other labels: row -> what `store.summary` says of it."""
+        self._found = self._replaced(self._found, {row: told["found"] for row, told in changed.items()})
+        self._objects = self._replaced(self._objects, {row: told["objects"] for row, told in changed.items()})
+
+    def _replaced(self, flat: Flat, names: Mapping[int, Sequence[str]]) -> Flat:
+        kept = ~np.isin(flat[0], list(names))
+        entries = [(row, self.names.index(name)) for row, found in names.items() for name in found]
+        added = np.array(entries, np.int64).reshape(-1, 2).T
+        return np.concatenate([flat[0][kept], added[0]]), np.concatenate([flat[1][kept], added[1]])
+
     def rows(self, query: Query) -> Int64[np.ndarray, "n"]:
         """The rows that match, in the query's order; rows without a score come last."""
         rows = np.flatnonzero(self._matches(query))
@@ -106,7 +120,7 @@ class Index:
             fits &= self._verdicts == query.verdict.replace("open", "")
         return fits
 
-    def _has(self, flat: tuple[np.ndarray, np.ndarray], code: int | None) -> Int64[np.ndarray, "n"]:
+    def _has(self, flat: Flat, code: int | None) -> Int64[np.ndarray, "n"]:
         """How often each row has a label; -1 counts all labels, None is a label that no row has."""
         rows, codes = flat
         chosen = rows if code == -1 else rows[codes == code] if code is not None else rows[:0]
@@ -136,8 +150,8 @@ class Index:
         }
 
 
-def _flat(column: pa.ChunkedArray, vocabulary: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(row, label number) of every entry of a column of lists."""
+def _flat(column: pa.ChunkedArray, vocabulary: pa.Array) -> Flat:
+    """The entries of a column of lists; labels that are not in the vocabulary are none."""
     lists = column.combine_chunks()
     codes = pc.fill_null(_positions(lists.flatten(), vocabulary), -1).to_numpy()
     return lists.value_parent_indices().to_numpy()[codes >= 0], codes[codes >= 0]

@@ -13,8 +13,10 @@ Other sites cannot reach it: the Host header must name this machine (DNS rebindi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import webbrowser
 from http import HTTPStatus
 from pathlib import Path
 
@@ -67,7 +69,7 @@ def application(browser: Browser) -> Starlette:
         return JSONResponse(browser.page(query, _number(others, "offset", 0), _number(others, "limit", 48, 500)))
 
     def summary(request: Request) -> Response:
-        return JSONResponse(browser.summary(_query(request)[0]))
+        return JSONResponse(browser.distribution(_query(request)[0]))
 
     def sample(request: Request) -> Response:
         return JSONResponse(browser.describe(request.path_params["row"]))
@@ -186,3 +188,16 @@ def server(store: Store) -> uvicorn.Server:
     """Ready to `run(sockets=[listen()])` until it is interrupted."""
     config = uvicorn.Config(application(Browser(store)), log_level="warning", server_header=False, lifespan="off")
     return uvicorn.Server(config)
+
+
+def serve(store: Store, port: int = 0, open_browser: bool = False) -> None:
+    """Show a store until Ctrl+C.
+
+    Raises:
+        ConfigError: the port is taken or not allowed.
+    """
+    with listen(port) as connection, contextlib.suppress(KeyboardInterrupt):
+        print(f"{address(connection)}  shows {store.folder}; Ctrl+C ends", flush=True)
+        if open_browser:
+            webbrowser.open(address(connection))
+        server(store).run(sockets=[connection])
