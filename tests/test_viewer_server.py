@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from conftest import LABELS, make_sample
-from datasetdm.errors import ConfigError, StoreError
+from datasetdm.codecs import encode_png
+from datasetdm.errors import ConfigError, DataError, StoreError
 from datasetdm.exporters.reviews import Review, append_review, read_reviews
 from datasetdm.store import Store, write_store
 from datasetdm.types import Keypoints, Labels, Prompt, Sample, Skeleton
@@ -141,6 +142,12 @@ def test_pictures(shown: Client, samples: list[Sample]) -> None:
     small = Image.open(io.BytesIO(shown.ask("/picture/3/image?side=32").body))
     assert small.size == (32, 8) and Image.open(io.BytesIO(shown.ask("/picture/3/depth?side=32").body)).size == (32, 8)
     assert shown.ask("/picture/0/nothing").status == 404 and shown.ask("/picture/0/image?side=x").status == 400
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", encode_png(np.zeros((64, 64, 3), np.uint8))[:-30]])
+def test_a_picture_that_is_none(content: bytes) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        detail.thumbnail(content, 8)
 
 
 def test_a_missing_layer_is_clear(tmp_path: Path) -> None:

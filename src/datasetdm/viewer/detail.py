@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from datasetdm.codecs import encode_png
+from datasetdm.errors import DataError
 from datasetdm.exporters.outline import loops
 from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Sample, SemanticMap
 from datasetdm.viewer import paint
@@ -17,6 +18,8 @@ DRAWN = {"semantic": "semantic", "doubt": "semantic", "depth": "depth"}
 """Layers that come as pictures -> their annotation. Instances and keypoints come as outlines and points."""
 
 TICKS = 5
+NEARLY = 1.5
+"""Pictures that are at most so many times as large as asked for are not made smaller."""
 
 
 def describe(raw: Sample, fixed: Sample) -> dict[str, Any]:
@@ -118,17 +121,24 @@ def layer(sample: Sample, name: str, side: int) -> bytes:
 
 
 def thumbnail(encoded: bytes, side: int) -> tuple[bytes, str]:
-    """(bytes, media type) of a stored PNG: itself if it is hardly larger than `side` (or that is 0), else a small JPEG."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        if not side or max(image.size) <= 1.5 * side:
-            return encoded, "image/png"
-        out = io.BytesIO()
-        _reduced(image.convert("RGB"), side, Image.Resampling.BILINEAR).save(out, "JPEG", quality=88)
-        return out.getvalue(), "image/jpeg"
+    """(bytes, media type) of a stored picture: itself if it is hardly larger than `side` (or that is 0), else a small JPEG.
+
+    Raises:
+        DataError: bytes that are no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if not side or max(image.size) <= NEARLY * side:
+                return encoded, Image.MIME[image.format or "PNG"]
+            out = io.BytesIO()
+            _reduced(image.convert("RGB"), side, Image.Resampling.BILINEAR).save(out, "JPEG", quality=88)
+            return out.getvalue(), "image/jpeg"
+    except (OSError, ValueError, SyntaxError) as e:
+        raise DataError(f"the picture cannot be read: {e}", expected="a whole PNG") from e
 
 
 def _reduced(image: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
     scale = side / max(image.size) if side else 1.0
-    if scale >= 1 / 1.5:
+    if scale >= 1 / NEARLY:
         return image
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)

@@ -31,7 +31,7 @@ class Rows:
         self._lock = Lock()
         self._bounds = lru_cache(4096)(_bounds)
         self._group = lru_cache(4)(_read_group)
-        self.sample = lru_cache(64)(self._sample)
+        self.sample = lru_cache(16)(self._sample)
 
     def __len__(self) -> int:
         return self.count
