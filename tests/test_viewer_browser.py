@@ -131,7 +131,9 @@ def test_fixing_a_label_by_keyboard(page: Page, served: tuple[Client, Path]) -> 
     expect(selects).to_have_count(4)
     page.keyboard.press("l")
     expect(selects.first).to_be_focused()
-    page.get_by_label("Label of object 1").focus()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(page.get_by_label("Label of object 1")).to_be_focused()
     page.keyboard.press("ArrowUp")  # from dog to sky
     expect(page.get_by_role("button", name="Take back: object 1 was dog")).to_be_visible()
     assert (
@@ -139,9 +141,17 @@ def test_fixing_a_label_by_keyboard(page: Page, served: tuple[Client, Path]) -> 
     )
     expect(page.locator(".card .badge").first).to_have_text("labels fixed")
     expect(page.locator(".card .chips").first).not_to_contain_text("dog")
+    page.keyboard.press("Escape")
+    expect(page.locator("#single-title")).to_be_focused()
     page.get_by_role("button", name="Take back: object 1 was dog").click()
     expect(page.get_by_label("Label of object 1")).to_have_value("dog")
     assert not read_reviews(folder)["s0"].fixes
+    page.keyboard.press("3")
+    page.locator("#stage path").click()
+    expect(page.get_by_label("Label of object 1")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(page.locator("#single")).to_be_hidden()
 
 
 def test_markup_is_shown_not_run(page: Page, served: tuple[Client, Path]) -> None:

@@ -1,6 +1,6 @@
 // The page: which rows it shows, and what the keys do.
 import { get } from "./api.js";
-import { $, counted, el, swatch, toast } from "./dom.js";
+import { $, TYPING, counted, el, swatch, toast } from "./dom.js";
 import * as filters from "./filters.js";
 import * as layers from "./layers.js";
 import * as reviews from "./reviews.js";
@@ -156,10 +156,7 @@ const KEYS = {
 document.addEventListener("keydown", e => {
   if (e.ctrlKey || e.metaKey || e.altKey || $("help").open) return;
   const open = single.current();
-  if (e.target.matches("input:not([type=range], [type=checkbox]), select, textarea")) {
-    if (e.key === "Escape" && open) { e.preventDefault(); $("close").focus(); }
-    return;
-  }
+  if (e.target.matches(TYPING)) return;
   if (open && ["n", "p", "/"].includes(e.key)) return;
   if (e.key.startsWith("Arrow")) {
     if (e.target.matches("input")) return;

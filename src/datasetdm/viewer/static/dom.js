@@ -2,6 +2,9 @@
 
 export const $ = id => document.getElementById(id);
 
+// Controls that want the letters for themselves.
+export const TYPING = "input:not([type=range], [type=checkbox]), select";
+
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);

@@ -76,8 +76,9 @@ export function draw(shapes, numbered) {
   const unit = Math.max(width, height);
   const outlines = shapes.objects.map((o, n) =>
     svg("path", { d: o.outline, "fill-rule": "evenodd", "data-object": n, style: { "--hue": hue(n) } }));
+  const above = y => y > unit / 20 ? y - unit / 90 : y + unit / 30;
   const names = !numbered ? [] : shapes.objects.map((o, n) =>
-    svg("text", { x: Math.min(o.box[0] + unit / 100, width * 0.8), y: Math.max(o.box[1] + unit / 26, unit / 26), "font-size": unit / 38 }, `${n + 1} ${o.label}`));
+    svg("text", { x: Math.min(o.box[0], width * 0.8), y: above(o.box[1]), "font-size": unit / 38 }, `${n + 1} ${o.label}`));
   const bones = shapes.bones.map(b => svg("line", { x1: b.x1, y1: b.y1, x2: b.x2, y2: b.y2, style: { "--hue": hue(b.object) } }));
   const points = shapes.points.map(p =>
     svg("circle", { cx: p.x, cy: p.y, r: unit / 90, class: p.hidden ? "hidden" : "seen", style: { "--hue": hue(p.object) } }, svg("title", {}, p.name)));

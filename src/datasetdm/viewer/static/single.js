@@ -1,6 +1,6 @@
 // One picture, large, with everything that is known about it.
 import { get, picture } from "./api.js";
-import { $, counted, el, swatch } from "./dom.js";
+import { $, TYPING, counted, el, swatch } from "./dom.js";
 import { colour, labelNames } from "./filters.js";
 import { draw, stack } from "./layers.js";
 import * as reviews from "./reviews.js";
@@ -21,6 +21,11 @@ export function setUp(callbacks) {
   $("undo").onclick = () => places.undo();
   $("stage").onclick = e => $(`fix-objects-${e.target.dataset.object}`)?.focus();
   $("reason").onkeydown = e => { if (e.key === "Enter") { e.preventDefault(); $("reject").focus(); judge("reject"); } };
+  dialog.addEventListener("cancel", e => {  // the first Esc leaves a field, the next one the picture
+    if (!document.activeElement.matches(TYPING)) return;
+    e.preventDefault();
+    $("single-title").focus();
+  });
   dialog.addEventListener("close", () => { const was = item; item = null; places.closed(was); });
 }
 
