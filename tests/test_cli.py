@@ -12,7 +12,7 @@ from PIL import Image
 from datasetdm.cli import main
 from datasetdm.readers import read
 from datasetdm.store import Store
-from test_readers import coco_folder
+from labelled import coco_folder
 
 ENTRY = str(Path(sys.executable).parent / "datasetdm")
 

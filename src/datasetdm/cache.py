@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone
 from datasetdm.evaluate import caption
+from datasetdm.features import NAMED
 from datasetdm.files import safe_name
 from datasetdm.images import Placement
-from datasetdm.model import PDecoder
+from datasetdm.model import PDecoder, tell_names
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
@@ -48,13 +49,14 @@ class FeatureCache:
 
     def fill(self, backbone: Backbone) -> Iterator[tuple[int, int]]:
         """Make the files that are missing; yields (done, total). Only maps that the decoder reads are kept."""
-        used = {name for name, _ in self.decoder.normalisers()}
+        used = {name for name, _ in self.decoder.normalisers()} | {NAMED}
         for start in range(0, len(self._jobs), self.batch):
             chunk = range(start, min(start + self.batch, len(self._jobs)))
             if not all(self.files[k].exists() for k in chunk):
                 views = [self._view(*self._jobs[k]) for k in chunk]
                 latents = backbone.encode(torch.cat([v[0] for v in views]))
-                f = backbone.features(latents, [v[2] for v in views], self.decoder.config.labels.names)
+                captions, labels = [v[2] for v in views], self.decoder.config.labels
+                f = tell_names(backbone.features(latents, captions, labels.names), captions, labels)
                 if not (self.folder / TEXT).exists():
                     save_tensors(self.folder / TEXT, {"text": f.text.float()})
                 for row, k in enumerate(chunk):

@@ -28,7 +28,17 @@ app = App(
     config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
 )
 
+OnError = Annotated[
+    Literal["stop", "skip"], Parameter(help="What wrong data do: stop the work, or skip the picture and count it.")
+]
 Texts = Annotated[list[str], Parameter(consume_multiple=True)]
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
+Images = Annotated[Path | None, Parameter(help="Folder of the pictures, where the format does not say.")]
+Fitted = Annotated[str | None, Parameter(help="Default: the one that the decoder was fitted on.")]
+LowMemory = Annotated[
+    bool,
+    Parameter(help="Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time."),
+]
 
 
 @app.command
@@ -70,28 +80,30 @@ def fit(
     *,
     data: str,
     out: Path,
-    images: Path | None = None,
+    images: Images = None,
+    on_error: OnError = "stop",
     limit: int | None = None,
     balance: bool = False,
     tasks: str | None = None,
     backbone: str = "mini",
-    timesteps: str = "50",
+    lora: Files = None,
+    size: int | None = None,
+    timesteps: str | None = None,
     inversion: Literal["renoise", "ddim"] = "renoise",
     steps: int | None = None,
     variants: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    low_memory: LowMemory = False,
 ) -> None:
     """Fit a P-Decoder on labelled images.
 
     Parameters
     ----------
     data
-        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `store:DIR`.
+        FORMAT:PATH: `coco:annotations.json`, `voc:VOC2012@train`, `masks:DIR`, ...; `datasetdm inspect --help` has all.
     out
         A new folder for the decoder; the same command goes on with an unfinished one.
-    images
-        Folder of the pictures, where the format does not say.
     limit
         Use at most so many pictures, drawn by the seed.
     balance
@@ -99,32 +111,39 @@ def fit(
     tasks
         Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
     backbone
-        `mini`, a StableDiffusionPipeline folder, or a hub id.
+        `mini`, a pipeline folder, or a hub id; `datasetdm backbones` lists some.
+    lora
+        LoRA files (.safetensors) on top of it; the decoder remembers them.
+    size
+        Side of the backbone's pictures in pixels, instead of its native one.
     timesteps
-        Comma-separated noise levels at which the backbone reads the pictures.
+        Comma-separated noise levels at which the backbone reads the pictures; default the family's.
     inversion
-        How the noise is found: fixed noise, or DDIM run backwards.
+        How the noise is found: fixed noise, or the deterministic sampler run backwards.
     steps
         Number of optimiser steps.
     variants
         Augmented copies of every picture.
     """
-    from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
     from datasetdm.fit import FitConfig
-    from datasetdm.progress import console, fit_with_bars
+    from datasetdm.progress import console, fit_with_bars, show_skipped
     from datasetdm.readers import read
     from datasetdm.readers.overview import part
     from datasetdm.settings import validated
 
     chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
     config = validated(FitConfig, tasks=None if tasks is None else tuple(_items(tasks)), seed=seed, **chosen)
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     if limit is not None:
         _positive(limit=limit)
         reader = part(reader, limit, balance, seed)
-    features = FeatureConfig(tuple(_whole(t, "timesteps") for t in _items(timesteps)), inversion)
-    frozen = load_backbone(backbone, config=features, device=device)
+    levels = None if timesteps is None else tuple(_whole(t, "timesteps") for t in _items(timesteps))
+    features = FeatureConfig(levels, inversion, size=size)
+    name, options = with_loras(backbone, lora or ()), RunOptions.chosen(low_memory)
+    frozen = load_backbone(name, config=features, device=device, options=options)
     figures = fit_with_bars(reader, out, frozen, config)
+    show_skipped(reader)
     console.print(f"held-out figures: {figures}")
     print(out)
 
@@ -136,13 +155,16 @@ def generate(
     count: int,
     out: Path,
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     seed: int = 0,
     batch: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    negative: str = "",
     labels: str | None = None,
     device: str = "auto",
+    low_memory: LowMemory = False,
+    compile: bool = False,
 ) -> None:
     """Generate annotated pictures into a store; the same command goes on with an unfinished one.
 
@@ -156,13 +178,20 @@ def generate(
         The store: a new folder, or one of the same recipe.
     decoder
         `mini`, or a folder that `fit` wrote.
-    backbone
-        Default: the one that the decoder was fitted on.
     batch
-        Pictures at a time; part of the recipe. Default 16.
+        Pictures at a time; part of the recipe. Default 16; halved where it takes too much memory.
+    steps
+        Sampling steps; default the model's (few for distilled ones).
+    guidance
+        Guidance scale; default the model's (1, which is none, for distilled ones).
+    negative
+        What no picture shall show.
     labels
         Comma-separated labels to annotate instead of the decoder's own.
+    compile
+        Compile the denoiser first (torch.compile): minutes at the start, faster pictures from then on.
     """
+    from datasetdm.backbones import RunOptions
     from datasetdm.generate import DatasetGenerator, default_batch
     from datasetdm.progress import console, generate_with_bars
     from datasetdm.prompts import check_labels, read_prompts
@@ -178,6 +207,8 @@ def generate(
         batch=default_batch(out, count) if batch is None else batch,
         steps=steps,
         guidance=guidance,
+        negative=negative,
+        options=RunOptions.chosen(low_memory, compile),
         labels=tuple(_items(labels)) if labels else None,
     )
     if nameless := check_labels(texts, generator.labels):
@@ -190,9 +221,10 @@ def generate(
 def evaluate(
     *,
     data: str,
-    images: Path | None = None,
+    images: Images = None,
+    on_error: OnError = "stop",
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     captions: bool = True,
     device: str = "auto",
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -203,8 +235,6 @@ def evaluate(
     ----------
     data
         FORMAT:PATH: `mini:test`, `coco:annotations.json`, `store:DIR`.
-    backbone
-        Default: the one that the decoder was fitted on.
     captions
         Read every picture under its own caption, as when it was generated; else under none.
     json_path
@@ -213,12 +243,13 @@ def evaluate(
     from datasetdm.evaluate import evaluate as measure
     from datasetdm.files import write_json
     from datasetdm.model import load_pair
-    from datasetdm.progress import track
+    from datasetdm.progress import show_skipped, track
     from datasetdm.readers import read
 
     model, frozen = load_pair(decoder, backbone, device)
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     figures = measure(model, frozen, track(reader, "evaluate", len(reader)), captions)
+    show_skipped(reader)
     if json_path:
         write_json(json_path, figures)
     print(json.dumps(figures, indent=2))
@@ -229,9 +260,10 @@ def annotate(
     *,
     data: str,
     out: Path,
-    images: Path | None = None,
+    images: Images = None,
+    on_error: OnError = "stop",
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     device: str = "auto",
 ) -> None:
     """Annotate existing pictures into a store; the same command goes on with an unfinished one.
@@ -242,49 +274,46 @@ def annotate(
         FORMAT:PATH, for instance `images:DIR`; captions (in a text file beside each picture) help much.
     out
         The store: a new folder, or one of the same recipe.
-    images
-        Folder of the pictures, where the format does not say.
     decoder
         `mini`, or a folder that `fit` wrote.
-    backbone
-        Default: the one that the decoder was fitted on.
     """
     from itertools import islice
 
     from datasetdm.evaluate import annotate as annotated
     from datasetdm.model import load_pair
-    from datasetdm.progress import track
+    from datasetdm.progress import show_skipped, track
     from datasetdm.readers import read
     from datasetdm.store import Writer
 
     model, frozen = load_pair(decoder, backbone, device)
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     recipe = {"data": data, "decoder": model.fingerprint()}
     with Writer(out, model.config.labels, recipe) as writer:
         rest = islice(iter(reader), writer.written, None)
         pairs = annotated(model, frozen, rest)
         for _, sample in track(pairs, "annotate", len(reader) - writer.written):
             writer.add(sample)
+    show_skipped(reader)
     print(out)
 
 
 @app.command
-def inspect(data: str, *, images: Path | None = None) -> None:
+def inspect(data: str, *, images: Images = None, on_error: OnError = "stop") -> None:
     """Say what is in labelled data: pictures, labels, sizes.
 
     Parameters
     ----------
     data
-        FORMAT:PATH: `mini:train`, `coco:annotations.json`, `yolo:data.yaml`, `images:DIR`, `store:DIR`.
-    images
-        Folder of the pictures, where the format does not say.
+        FORMAT:PATH, for instance `coco:annotations.json`. Formats: cityscapes, coco, coco-panoptic, deepfashion, hf,
+        images, kitti, lvis, masks, mini, nyu, store, vkitti, voc, yolo.
     """
-    from datasetdm.progress import show_summary, track
+    from datasetdm.progress import show_skipped, show_summary, track
     from datasetdm.readers import read
     from datasetdm.readers.overview import summarise
 
-    reader = read(data, images)
+    reader = read(data, images, on_error)
     show_summary(summarise(track(reader, "read", len(reader)), reader.labels), data)
+    show_skipped(reader)
 
 
 @app.command
@@ -346,6 +375,15 @@ def view(
         raise ConfigError(f"--out {out} is a folder", expected="a file, for instance page.html")
     gallery_with_bars(opened, out, limit)
     print(out.resolve())
+
+
+@app.command
+def backbones() -> None:
+    """List text-to-image models: what they want by default, their licences, and how far they are tested."""
+    from datasetdm.backbones.catalogue import CATALOGUE
+    from datasetdm.progress import show_backbones
+
+    show_backbones(CATALOGUE)
 
 
 def _filled(store: Store) -> Store:

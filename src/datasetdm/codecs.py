@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from hotcoco import mask as coco_mask
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasetdm.errors import DataError
@@ -42,10 +42,7 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP"
-                    )
+                _check_pixels(image, where)
                 turned = ImageOps.exif_transpose(image)
                 if turned.mode.startswith("I;16"):
                     turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
@@ -64,13 +61,22 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
 def image_size(path: Path, where: object) -> tuple[int, int]:
     """(height, width) as `read_image` would give it, without decoding the pixels."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            _check_pixels(image, where)
+            turned = Image.Image.getexif(image).get(0x0112, 1) >= 5  # PNG's own would decode the picture
             return (image.width, image.height) if turned else (image.height, image.width)
     except FileNotFoundError as e:
         raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+
+
+def _check_pixels(image: Image.Image, where: object) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
 
 
 def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
@@ -84,6 +90,30 @@ def decode_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
     if isinstance(rle["counts"], list):
         rle = coco_mask.frPyObjects(rle, *rle["size"])
     return coco_mask.decode(rle).astype(bool)
+
+
+def rle_counts(counts: str | bytes | Sequence[int]) -> Int64[np.ndarray, "n"]:
+    """The lengths of runs, off and on in turn, of compressed or uncompressed run lengths. Any text gives some numbers;
+    only those that are not negative and fill the picture are a mask.
+
+    Compressed: every number in groups of 5 bits, low ones first, bit 6 says that another follows, the characters begin
+    at "0"; from the fourth number on each is the difference to the one before the last (COCO's maskApi).
+    """
+    if not isinstance(counts, (str, bytes)):
+        return np.asarray(counts, np.int64).reshape(-1)
+    data = counts.encode("ascii") if isinstance(counts, str) else counts
+    groups = np.frombuffer(data, np.uint8).astype(np.int64) - 48
+    last = (groups & 32) == 0
+    ends = np.flatnonzero(last)
+    if not len(ends) or not last[-1] or (groups < 0).any() or (groups > 63).any():
+        raise ValueError("no run lengths")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((groups & 31) << np.minimum(5 * place, 58), starts)
+    negative = (groups[ends] & 16) != 0
+    values[negative] -= np.int64(1) << np.minimum(5 * (ends - starts + 1)[negative], 58)
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values
 
 
 def decode_polygons(polygons: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

@@ -9,8 +9,8 @@ from datasetdm.backbones import Backbone
 from datasetdm.errors import DataError
 from datasetdm.features import Features
 from datasetdm.images import Placement, stack_images
-from datasetdm.model import PDecoder
-from datasetdm.types import Sample
+from datasetdm.model import PDecoder, tell_names
+from datasetdm.types import Labels, Sample
 
 
 def annotate(
@@ -23,18 +23,19 @@ def annotate(
     iterator = iter(samples)
     labels = decoder.config.labels
     while chunk := list(islice(iterator, batch)):
-        features, places = read_features(backbone, chunk, labels.names, captions)
+        features, places = read_features(backbone, chunk, labels, captions)
         for sample, records in zip(chunk, decoder.annotate(features, places), strict=True):
             yield sample, Sample(sample.key, sample.image, labels, sample.prompt, records)
 
 
 def read_features(
-    backbone: Backbone, samples: Sequence[Sample], labels: Sequence[str], captions: bool = True
+    backbone: Backbone, samples: Sequence[Sample], labels: Labels, captions: bool = True
 ) -> tuple[Features, list[Placement]]:
     """Features of one batch of existing pictures, and where each lies on the backbone's canvas."""
     places = [Placement.fit(s.size, backbone.size) for s in samples]
     latents = backbone.encode(stack_images([s.image for s in samples], places))
-    return backbone.features(latents, [caption(s) if captions else "" for s in samples], labels), places
+    texts = [caption(s) if captions else "" for s in samples]
+    return tell_names(backbone.features(latents, texts, labels.names), texts, labels), places
 
 
 def caption(sample: Sample) -> str:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,10 @@ from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
 from datasetdm.tasks import TASKS, make_task
 from datasetdm.tensors import save_tensors
-from datasetdm.types import Sample
+from datasetdm.types import Labels, Sample
+
+Build = Callable[[Backbone, Labels, Sequence[str], int], PDecoder]
+"""A fresh decoder from (backbone, labels, tasks, width)."""
 
 
 class FitConfig(BaseModel):
@@ -81,9 +84,14 @@ def fit(data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini
 
 
 def iter_fit(
-    data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini", config: FitConfig | None = None
+    data: str | Reader,
+    out: Path | str,
+    *,
+    backbone: str | Backbone = "mini",
+    config: FitConfig | None = None,
+    build: Build = PDecoder.for_backbone,
 ) -> Iterator[FitProgress]:
-    """`fit` as a generator that says how far it is."""
+    """`fit` as a generator that says how far it is. `build` makes the decoder, to fit one of another architecture."""
     config, out = config or FitConfig(), Path(out)
     reader = read(data) if isinstance(data, str) else data
     for name in config.tasks or ():
@@ -94,7 +102,7 @@ def iter_fit(
     tasks = _learnable(kept, config.tasks)
     config = config.model_copy(update={"tasks": tasks})
     torch.manual_seed(config.seed)
-    decoder = PDecoder.for_backbone(frozen, reader.labels, tasks, config.width).to(frozen.device)
+    decoder = build(frozen, reader.labels, tasks, config.width).to(frozen.device)
     for head in decoder.heads.values():
         head.calibrate(kept)
     recipe = _recipe(kept + held, decoder, config)
@@ -140,7 +148,7 @@ def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> 
         "config": config.model_dump(),
         "data": hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest(),
         "captions": hashlib.sha256("\n".join(caption(s) for s in samples).encode()).hexdigest(),
-        "labels": decoder.config.labels.names,
+        "labels": decoder.config.labels.to_json(),
         "backbone": decoder.config.identity,
         "features": asdict(decoder.config.features),
     }
@@ -279,7 +287,7 @@ def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: 
     targets: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
     for start in range(0, len(held), batch):
         chunk = held[start : start + batch]
-        f, places = read_features(backbone, chunk, decoder.config.labels.names)
+        f, places = read_features(backbone, chunk, decoder.config.labels)
         with torch.no_grad(), autocast(backbone.device):
             raw = decoder.eval()(f.maps, f.text)
         maps = [target_maps(decoder, s, p) for s, p in zip(chunk, places, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,10 +25,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
+    from datasetdm.backbones.catalogue import Model
     from datasetdm.fit import FitConfig
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
     from datasetdm.readers.overview import Summary
+    from datasetdm.readers.source import Checked
     from datasetdm.store import Store
 
 T = TypeVar("T")
@@ -117,13 +119,43 @@ def show_summary(found: Summary, title: str) -> None:
     table = Table("label")
     table.add_column("pictures", justify="right")
     table.add_column("objects", justify="right")
-    for name in sorted(found.labels.names, key=lambda n: -found.pictures[n]):
+    there = [n for n in found.labels.names if found.pictures[n]]
+    for name in sorted(there, key=lambda n: -found.pictures[n]):
         table.add_row(Text(name), str(found.pictures[name]), str(found.objects[name]))
     out = Console()
     out.print(Text(f"{title}: {found.samples} pictures, {found.captions} with captions"))
     out.print(table)
+    absent = [n for n in found.labels.names if not found.pictures[n]]
+    if absent:
+        more = f", and {len(absent) - 8} more" if len(absent) > 8 else ""
+        out.print(Text(f"labels that no picture has: {', '.join(absent[:8])}{more}"))
     tasks = ", ".join(f"{name} on {count}" for name, count in found.tasks.items())
     out.print(Text(f"annotations: {tasks or 'none'}"))
     sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
     more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
     out.print(Text(f"sizes: {sizes}{more}"))
+
+
+def show_skipped(reader: Checked, most: int = 10) -> None:
+    """Say how many bad samples were skipped, and what was wrong with the first ones."""
+    if not reader.skipped:
+        return
+    console.print(Text(f"skipped because of errors in the data: {len(reader.skipped)}", style="yellow"))
+    for error in reader.skipped[:most]:
+        console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
+    if len(reader.skipped) > most:
+        console.print(Text(f"  ... and {len(reader.skipped) - most} more"))
+
+
+def show_backbones(models: Sequence[Model]) -> None:
+    """Print a catalogue of models, one row each."""
+    table = Table("model", "pipeline", "pixels", "steps", "guidance", "negative", "t", "reads", "licence", "status")
+    for m in models:
+        family = m.family
+        cells = (
+            m.name, m.pipeline.removesuffix("Pipeline"), f"{m.side}x{m.side}", str(m.steps), f"{m.guidance:g}",
+            "yes" if m.guidance > 1 and not m.embedded else "no", ",".join(map(str, family.timesteps)), family.reads,
+            m.licence + (" (gated)" if m.gated else ""), m.status,
+        )  # fmt: skip
+        table.add_row(*map(Text, cells))
+    Console(width=None if Console().is_terminal else 250).print(table)

@@ -77,6 +77,7 @@ class Store:
         self.recipe: dict[str, Any] = self.meta["recipe"]
         with ThreadPoolExecutor() as pool:
             self._counts = list(pool.map(_row_count, self._shards()))
+        self._last: tuple[Path, pa.Table] | None = None
         size = self.meta["shard_size"]
         if any(c != size for c in self._counts[:-1]) or any(c > size for c in self._counts[-1:]):
             raise StoreError("a shard is incomplete", where=self.folder, expected=f"{size} rows in all but the last")
@@ -102,7 +103,9 @@ class Store:
             raise IndexError(index)
         shard, row = divmod(index, self.meta["shard_size"])
         path = shard_path(self.folder, shard)
-        return self._sample(_read_table(path).slice(row, 1).to_pylist()[0], path)
+        if self._last is None or self._last[0] != path:
+            self._last = path, _read_table(path)  # neighbours are asked for next
+        return self._sample(self._last[1].slice(row, 1).to_pylist()[0], path)
 
     def _sample(self, row: Mapping[str, Any], path: Path) -> Sample:
         try:

@@ -8,16 +8,27 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from datasetdm.errors import ConfigError, unknown_name
+from datasetdm.readers.source import Checked, OnError
 from datasetdm.types import Labels, Sample
 
 READERS = {
-    "coco": "datasetdm.readers.coco:CocoReader",
-    "images": "datasetdm.readers.images:ImagesReader",
-    "mini": "datasetdm.readers.mini:MiniReader",
-    "store": "datasetdm.readers.store:StoreReader",
-    "yolo": "datasetdm.readers.yolo:YoloReader",
+    "cityscapes": "datasetdm.readers.cityscapes:CityscapesSource",
+    "coco": "datasetdm.readers.coco:CocoSource",
+    "coco-panoptic": "datasetdm.readers.coco_panoptic:PanopticSource",
+    "deepfashion": "datasetdm.readers.deepfashion:DeepFashionSource",
+    "hf": "datasetdm.readers.hf:HfSource",
+    "images": "datasetdm.readers.images:ImagesSource",
+    "kitti": "datasetdm.readers.kitti:KittiSource",
+    "lvis": "datasetdm.readers.lvis:LvisSource",
+    "masks": "datasetdm.readers.masks:MasksSource",
+    "mini": "datasetdm.readers.mini:MiniSource",
+    "nyu": "datasetdm.readers.nyu:open_nyu",
+    "store": "datasetdm.readers.store:StoreSource",
+    "vkitti": "datasetdm.readers.vkitti:VkittiSource",
+    "voc": "datasetdm.readers.voc:VocSource",
+    "yolo": "datasetdm.readers.yolo:YoloSource",
 }
-"""Format name -> its reader, called with (path, images)."""
+"""Format name -> its `Source`, called with (path, images)."""
 
 
 @runtime_checkable
@@ -33,12 +44,13 @@ class Reader(Protocol):
         ...
 
 
-def read(data: str, images: Path | str | None = None) -> Reader:
+def read(data: str, images: Path | str | None = None, on_error: OnError = "stop") -> Checked:
     """Open labelled data named as FORMAT:PATH.
 
     Args:
-        data: for instance `mini:train`, `coco:annotations/instances.json`, `store:out`.
+        data: for instance `mini:train`, `coco:annotations/instances.json`, `voc:VOC2012@val`, `store:out`.
         images: folder of the pictures, where the format does not say.
+        on_error: what a bad sample does: "stop" the work, or "skip" it, counted in the reader's `skipped`.
 
     Raises:
         ConfigError: an unknown format. DataError: data that are not what they say.
@@ -48,5 +60,8 @@ def read(data: str, images: Path | str | None = None) -> Reader:
         raise ConfigError(f"data {data!r} names no format", expected="FORMAT:PATH, for instance coco:annotations.json")
     if name not in READERS:
         raise unknown_name("format", name, READERS)
+    if on_error not in ("stop", "skip"):
+        raise unknown_name("on_error", on_error, ("stop", "skip"))
     module, cls = READERS[name].split(":")
-    return getattr(importlib.import_module(module), cls)(path, Path(images) if images is not None else None)
+    source = getattr(importlib.import_module(module), cls)(path, Path(images) if images is not None else None)
+    return Checked(source, on_error)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from PIL import Image
 
 from datasetdm.codecs import read_image
 from datasetdm.errors import DataError
+from datasetdm.readers.source import Source
+from datasetdm.readers.tables import Rows
 from datasetdm.types import (
     IGNORE,
     Annotation,
@@ -98,7 +99,7 @@ _TO_LABEL = np.full(256, IGNORE, np.uint16)
 _TO_LABEL[list(CLASSES)] = range(len(CLASSES))
 
 
-class MiniReader:
+class MiniSource(Source):
     """See the module."""
 
     labels = LABELS
@@ -115,7 +116,7 @@ class MiniReader:
             )
         try:
             found = [pq.ParquetFile(f) for f in self._files]
-            self._length = sum(f.metadata.num_rows for f in found)
+            self._rows = Rows(self._files, [f.metadata.num_rows for f in found])
             missing = COLUMNS - set.intersection(*(set(f.schema_arrow.names) for f in found))
         except (OSError, pa.ArrowException) as e:
             raise DataError(f"a file cannot be read: {e}", where=prefix.parent, expected="whole Parquet files") from e
@@ -123,12 +124,10 @@ class MiniReader:
             raise DataError(f"these are no labelled renders: no {', '.join(sorted(missing))}", where=prefix.parent)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._rows)
 
-    def __iter__(self) -> Iterator[Sample]:
-        for path in self._files:
-            for row in pq.read_table(path).to_pylist():
-                yield _sample(row, path)
+    def __getitem__(self, index: int) -> Sample:
+        return _sample(*self._rows[index])
 
 
 def _sample(row: dict[str, Any], path: Path) -> Sample:

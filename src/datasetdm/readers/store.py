@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasetdm.readers.source import Source
 from datasetdm.store import Store
+from datasetdm.types import Sample
 
 
-class StoreReader(Store):
+class StoreSource(Source):
     """`store:DIR`. Samples come with everything that the store knows."""
 
     def __init__(self, path: str, images: Path | None = None):
-        super().__init__(path)
+        self._store = Store(path)
+        self.labels = self._store.labels
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._store[index]

@@ -8,7 +8,7 @@ the box filled (`Instances.boxed`) and no semantic map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,21 @@ import yaml
 from datasetdm.codecs import decode_polygons, image_size, read_image
 from datasetdm.errors import DataError
 from datasetdm.prompts import describe
-from datasetdm.readers.images import SUFFIXES
-from datasetdm.readers.regions import from_regions, with_background
-from datasetdm.types import Annotation, Instances, Keypoints, Labels, Prompt, Sample, Skeleton
+from datasetdm.readers.places import inside, pictures_in, text_of, with_option
+from datasetdm.readers.regions import box_mask, from_regions, instances, with_background
+from datasetdm.readers.source import Source
+from datasetdm.types import Annotation, Keypoints, Labels, Prompt, Sample, Skeleton
 
 Row = tuple[int, list[float]]
 """Class and the numbers behind it."""
 
 
-class YoloReader:
-    """See the module. All label files are checked when it is opened."""
+class YoloSource(Source):
+    """See the module."""
 
     def __init__(self, path: str, images: Path | None = None):
-        file, _, split = path.partition("@")
-        self.path, self.split = Path(file), split or "train"
+        self.path, split = with_option(path)
+        self.split = split or "train"
         content = _load(self.path)
         names = _names(content, self.path)
         self.points = _points(content, self.path)
@@ -39,27 +40,29 @@ class YoloReader:
         self.labels = Labels(with_background(names), skeletons=bones)
         self._label_of = [self.labels.names.index(n) for n in names]
         self._numbers = _point_numbers(content)
-        self._files = _pictures(images) if images else self._find(content)
-        self._rows = [self._read(f) for f in self._files]
+        self._files = pictures_in(images) if images else self._find(content)
+        self._stems_differ = len({f.stem for f in self._files}) == len(self._files)
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[Sample]:
-        keys = [f.stem for f in self._files]
-        unique = len(set(keys)) == len(keys)
-        for file, rows, stem in zip(self._files, self._rows, keys, strict=True):
-            image = read_image(file, file)
-            records = self._records(rows, image.shape[:2], _labels_of(file))
-            found = tuple(dict.fromkeys(self.labels.names[self._label_of[c]] for c, _ in rows))
-            key = stem if unique else file.as_posix()
-            yield Sample(key, image, self.labels, Prompt(describe(found), found), records, {"file": str(file)})
+    def check(self, index: int) -> None:
+        """The picture can be opened, and every line of its label file read."""
+        image_size(self._files[index], self._files[index])
+        self._read(self._files[index])
+
+    def __getitem__(self, index: int) -> Sample:
+        file = self._files[index]
+        rows, image = self._read(file), read_image(file, file)
+        records = self._records(rows, image.shape[:2], _labels_of(file))
+        found = tuple(dict.fromkeys(self.labels.names[self._label_of[c]] for c, _ in rows))
+        key = file.stem if self._stems_differ else file.as_posix()
+        return Sample(key, image, self.labels, Prompt(describe(found), found), records, {"file": str(file)})
 
     # ------------------------------------------------------------------ records
     def _records(self, rows: Sequence[Row], size: tuple[int, int], where: Path) -> dict[str, Annotation]:
-        h, w = size
         if rows and len(rows[0][1]) % 2 == 0 and len(rows[0][1]) >= 6 and not self.points:
-            shapes = [[v * (w, h)[i % 2] for i, v in enumerate(numbers)] for _, numbers in rows]
+            shapes = [[v * size[1 - i % 2] for i, v in enumerate(numbers)] for _, numbers in rows]
             masks = [decode_polygons([s], size) for s in shapes]
             _check_masks(masks, where)
             return from_regions(
@@ -67,9 +70,8 @@ class YoloReader:
             )
         masks = [_filled(numbers[:4], size) for _, numbers in rows]
         _check_masks(masks, where)
-        stacked = np.stack(masks) if masks else np.zeros((0, h, w), bool)
-        ids = np.array([self._label_of[c] for c, _ in rows], np.int64)
-        records: dict[str, Annotation] = {"instance": Instances(stacked, ids, boxed=True)}
+        ids = [self._label_of[c] for c, _ in rows]
+        records: dict[str, Annotation] = {"instance": instances(masks, ids, size, boxed=True)}
         if self.points:
             records["keypoints"] = self._keypoints(rows, size)
         return records
@@ -91,22 +93,21 @@ class YoloReader:
         root = self.path.parent / str(content.get("path") or "")
         files: list[Path] = []
         for entry in named if isinstance(named, list) else [named]:
-            place = _inside(root, str(entry), self.path)
+            place = inside(root, str(entry), self.path)
             if place.suffix == ".txt":
-                lines = _text(place).splitlines()
-                files += [_inside(root, line.strip(), place) for line in lines if line.strip()]
+                lines = text_of(place).splitlines()
+                files += [inside(root, line.strip(), place) for line in lines if line.strip()]
             else:
-                files += _pictures(place)
+                files += pictures_in(place)
         if not files:
             raise DataError("the split has no pictures", where=f"{self.path}, {self.split}", expected="picture files")
         return files
 
     def _read(self, file: Path) -> list[Row]:
-        image_size(file, file)
         path = _labels_of(file)
         if not path.is_file():
             return []
-        rows = [self._line(t, f"{path}, line {n}") for n, t in enumerate(_text(path).splitlines(), 1) if t.strip()]
+        rows = [self._line(t, f"{path}, line {n}") for n, t in enumerate(text_of(path).splitlines(), 1) if t.strip()]
         kinds = {len(numbers) == 4 for _, numbers in rows}
         if len(kinds) > 1 and not self.points:
             raise DataError("boxes and outlines are mixed", where=path, expected="one kind a file")
@@ -135,21 +136,12 @@ class YoloReader:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(_text(path))
+        content = yaml.safe_load(text_of(path))
     except yaml.YAMLError as e:
         raise DataError(f"the file is no YAML: {str(e).splitlines()[0]}", where=path, expected="data.yaml") from e
     if not isinstance(content, dict):
         raise DataError("the file holds no settings", where=path, expected="train: FOLDER and names: [...]")
     return content
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as e:
-        raise DataError("there is no such file", where=path, remedy="check --data") from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"the file cannot be read: {e}", where=path, expected="UTF-8 text") from e
 
 
 def _names(content: dict[str, Any], path: Path) -> list[str]:
@@ -180,18 +172,6 @@ def _point_numbers(content: dict[str, Any]) -> int:
     return content["kpt_shape"][1] if content.get("kpt_shape") else 0
 
 
-def _inside(root: Path, name: str, where: Path) -> Path:
-    if ".." in Path(name).parts:
-        raise DataError(f"the path {name!r} leaves its folder", where=where, expected="a path inside it")
-    return root / name
-
-
-def _pictures(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError("there is no such folder", where=folder, expected="the pictures of a split")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-
-
 def _labels_of(image: Path) -> Path:
     """`images` gives way to `labels` in the last place where it stands alone."""
     parts = list(image.with_suffix(".txt").parts)
@@ -205,11 +185,7 @@ def _labels_of(image: Path) -> Path:
 def _filled(box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     """The pixels of a box given by its centre and sides as shares of the picture."""
     (x, y, w, h), (high, wide) = box, size
-    mask = np.zeros(size, bool)
-    top, bottom = (round((y + s * h / 2) * high) for s in (-1, 1))
-    left, right = (round((x + s * w / 2) * wide) for s in (-1, 1))
-    mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
-    return mask
+    return box_mask((x - w / 2) * wide, (y - h / 2) * high, (x + w / 2) * wide, (y + h / 2) * high, size)
 
 
 def _check_masks(masks: Sequence[np.ndarray], where: Path) -> None:

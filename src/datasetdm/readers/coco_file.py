@@ -1,0 +1,245 @@
+"""COCO's annotation files, parsed and checked. What is wrong is kept by picture, so that one can be skipped.
+
+Polygons are checked all at once in NumPy; only those that fail are looked at one by one, to say what is wrong with them.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasetdm.errors import DataError
+from datasetdm.readers.coco_shapes import (
+    Size,
+    check_box,
+    check_outline,
+    check_points,
+    check_polygons,
+    check_rle,
+    outlines_good,
+)
+from datasetdm.readers.places import inside, json_of
+from datasetdm.types import Skeleton
+
+CHUNK = 1_000_000
+"""Numbers of polygons that are checked at once."""
+
+
+class CocoFile:
+    """An annotation file.
+
+    images: as they stand, with `file_name`. annotations: by the picture's place in `images`. faults: by the same, what is
+    wrong first. stems_differ: the file names do without their suffixes. strays: faults that belong to no picture.
+    skeletons: by category id.
+
+    Args:
+        rewrite: what an `images` entry is taken for. segments: annotations are panoptic, for their reader to check.
+        boxes: an annotation may have a box and no segmentation.
+
+    Raises:
+        DataError: no JSON, no pictures, or categories that cannot be read: what no picture can be read without.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rewrite: Callable[[Any], Any] | None = None,
+        segments: bool = False,
+        boxes: bool = True,
+    ):
+        self.path, self._boxes = path, boxes
+        with _no_collection():
+            content = json_of(path, "a COCO annotation file", ("images", "annotations", "categories"))
+            self.images: list[dict[str, Any]] = (
+                [rewrite(i) for i in content["images"]] if rewrite else content["images"]
+            )
+            self.categories = [self._category(c, n) for n, c in enumerate(content["categories"])]
+            self.faults: dict[int, DataError] = {}
+            self.strays: list[DataError] = []
+            if not self.categories:
+                raise DataError("the label set is empty", where=f"{path}, categories", expected="at least one category")
+            if not self.images:
+                raise DataError("there are no pictures", where=f"{path}, images", expected="at least one image")
+            self._unique([c["id"] for c in self.categories], "category id")
+            self.skeletons = {c["id"]: self._skeleton(c) for c in self.categories if c.get("keypoints")}
+            self._points = {c["id"]: len(c.get("keypoints") or ()) for c in self.categories}
+            self._check_images()
+            names = self.names
+            self.stems_differ = len({n.rpartition(".")[0] for n in names}) == len(names)
+            self.annotations: list[list[dict[str, Any]]] = [[] for _ in self.images]
+            self._check_annotations(content["annotations"], segments)
+
+    def _unique(self, values: Sequence[Any], kind: str) -> None:
+        if twice := next((v for v, n in Counter(values).items() if n > 1), None):
+            raise DataError(f"{kind} {twice!r} occurs twice", where=self.path, expected=f"every {kind} once")
+
+    def _fault(self, place: int, error: DataError, what: str) -> None:
+        error.where = error.where or f"{self.path}, {what}"
+        self.faults.setdefault(place, error)
+
+    # ------------------------------------------------------------------ pictures and categories
+    def _check_images(self) -> None:
+        for n, image in enumerate(self.images):
+            try:
+                _check_image(image)
+            except DataError as e:
+                self._fault(n, e, f"images[{n}]")
+        good = [n for n in range(len(self.images)) if n not in self.faults]
+        for key, kind in (("id", "image id"), ("file_name", "file name")):
+            counted = Counter([self.images[n][key] for n in good])
+            for n in good if len(counted) < len(good) else ():
+                if counted[value := self.images[n][key]] > 1:
+                    error = DataError(f"{kind} {value!r} occurs twice", expected=f"every {kind} once")
+                    self._fault(n, error, f"images[{n}]")
+        self._place: dict[Any, int] = {}
+        for n, image in enumerate(self.images):
+            if isinstance(image, dict) and isinstance(image.get("id"), (int, str)):
+                self._place.setdefault(image["id"], n)
+
+    def _category(self, category: Any, n: int) -> dict[str, Any]:
+        ok = isinstance(category, dict) and isinstance(category.get("id"), (int, str))
+        if not ok or not isinstance(category.get("name"), str) or not category["name"].strip():
+            raise DataError("a category has no id or name", where=f"{self.path}, categories[{n}]", expected="id, name")
+        return category
+
+    def _skeleton(self, category: dict[str, Any]) -> Skeleton:
+        """COCO counts points from 1."""
+        try:
+            edges = tuple((a - 1, b - 1) for a, b in category.get("skeleton") or ())
+            return Skeleton(tuple(category["keypoints"]), edges)
+        except (TypeError, ValueError, DataError) as e:
+            raise DataError(
+                "the keypoints or the skeleton cannot be read",
+                where=f"{self.path}, category {category['name']!r}",
+                expected="names, and pairs of their numbers from 1",
+            ) from e
+
+    # ------------------------------------------------------------------ annotations
+    @property
+    def names(self) -> list[str]:
+        """File names of the pictures that are not faulty."""
+        return [i["file_name"] for n, i in enumerate(self.images) if n not in self.faults]
+
+    def _check_annotations(self, annotations: list[Any], segments: bool) -> None:
+        polygons: list[list[Any]] = []
+        owners: list[tuple[int, dict[str, Any]]] = []
+        numbers = 0
+        sizes = [(0, 0) if n in self.faults else (i["height"], i["width"]) for n, i in enumerate(self.images)]
+        for n, a in enumerate(annotations):
+            try:
+                place = self._place_of(a)
+            except DataError as e:
+                e.where = f"{self.path}, annotation {a.get('id', f'[{n}]') if isinstance(a, dict) else f'[{n}]'}"
+                self.strays.append(e)
+                continue
+            self.annotations[place].append(a)
+            if segments or place in self.faults:
+                continue
+            try:
+                self._check_annotation(a)
+                shape = a.get("segmentation")
+                if not shape and self._boxes and "bbox" in a:
+                    check_box(a["bbox"], sizes[place])
+                elif isinstance(shape, dict):
+                    check_rle(shape, sizes[place])
+                else:
+                    check_polygons(shape)
+                    polygons += shape
+                    owners += [(place, a)] * len(shape)
+                    numbers += sum(map(len, shape))
+            except DataError as e:
+                self._fault(place, e, _name(a))
+            if numbers > CHUNK:
+                self._check_outlines(polygons, owners, sizes)
+                polygons, owners, numbers = [], [], 0
+        self._check_outlines(polygons, owners, sizes)
+        self._check_ids()
+
+    def _place_of(self, a: Any) -> int:
+        """Of the picture that the annotation names."""
+        if not isinstance(a, dict) or "image_id" not in a:
+            raise DataError("an annotation has no image_id", expected="image_id, category_id, segmentation")
+        if not isinstance(a["image_id"], (int, str)):
+            raise DataError("image_id is of the wrong kind", expected="a number or a text")
+        place = self._place.get(a["image_id"])
+        if place is None:
+            raise DataError(f"it names image {a['image_id']}, which is not in the file", expected="an image's id")
+        return place
+
+    def _check_annotation(self, a: dict[str, Any]) -> None:
+        if "category_id" not in a or not ("segmentation" in a or (self._boxes and "bbox" in a)):
+            missing = ", ".join(k for k in ("category_id", "segmentation") if k not in a)
+            raise DataError(f"an annotation has no {missing}", expected="image_id, category_id, segmentation or bbox")
+        if not isinstance(a["category_id"], (int, str)):
+            raise DataError("category_id is of the wrong kind", expected="a number or a text")
+        points = self._points.get(a["category_id"])
+        if points is None:
+            known = ", ".join(sorted(map(str, self._points))[:12])
+            raise DataError(
+                f"it names category {a['category_id']}, which is not in the file", expected=f"one of: {known}"
+            )
+        if a.get("iscrowd", 0) not in (0, 1):
+            raise DataError(f"iscrowd is {a['iscrowd']!r}", expected="0 or 1")
+        if "keypoints" in a:
+            check_points(a["keypoints"], 3 * points)
+
+    def _check_outlines(
+        self, polygons: Sequence[list[Any]], owners: Sequence[tuple[int, dict[str, Any]]], sizes: Sequence[Size]
+    ) -> None:
+        """Every polygon is of finite numbers, inside its picture, and has an area."""
+        if not polygons:
+            return
+        limits = np.array([sizes[place] for place, _ in owners])
+        for n in np.flatnonzero(~outlines_good(polygons, limits)).tolist():
+            place, a = owners[n]
+            try:
+                check_outline(polygons[n], a["segmentation"], sizes[place])
+            except DataError as e:
+                self._fault(place, e, _name(a))
+
+    def _check_ids(self) -> None:
+        """No two annotations have one id; where two have, neither picture is trusted."""
+        own = [[a["id"] for a in group if isinstance(a.get("id"), (int, str))] for group in self.annotations]
+        counted = Counter(chain.from_iterable(own))
+        if len(counted) == sum(map(len, own)):
+            return
+        for place, ids in enumerate(own):
+            if twice := next((i for i in ids if counted[i] > 1), None):
+                error = DataError(f"annotation id {twice!r} occurs twice", expected="every annotation id once")
+                self._fault(place, error, f"image {self.images[place]['id']}")
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Millions of small containers that all stay: looking for garbage among them takes as long as parsing them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _name(a: dict[str, Any]) -> str:
+    return f"annotation {a.get('id')} of image {a['image_id']}"
+
+
+def _check_image(image: Any) -> None:
+    keys = ("id", "file_name", "width", "height")
+    missing = [k for k in keys if not isinstance(image, dict) or k not in image]
+    if missing:
+        raise DataError(f"an image has no {', '.join(missing)}", expected=", ".join(keys))
+    texts = isinstance(image["file_name"], str) and isinstance(image.get("caption", ""), str)
+    if not texts or not isinstance(image["id"], (int, str)):
+        raise DataError("id, file_name or caption is of the wrong kind", expected="number or text, text, text")
+    inside(Path(), image["file_name"], None)
+    if not all(isinstance(image[k], int) and image[k] > 0 for k in ("width", "height")):
+        raise DataError(f"size {image['width']}x{image['height']}", expected="positive whole numbers")

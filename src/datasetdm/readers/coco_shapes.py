@@ -1,0 +1,102 @@
+"""What COCO's outlines, run lengths, boxes and points must be. Errors come without a place, which the file adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from datasetdm.codecs import decode_polygons, rle_counts
+from datasetdm.errors import DataError
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+def check_points(points: Any, wanted: int) -> None:
+    """Keypoints are so many numbers: x, y and visibility of every point."""
+    if not isinstance(points, list) or len(points) != wanted:
+        count = len(points) if isinstance(points, list) else "no"
+        raise DataError(f"{count} numbers of keypoints", expected=f"{wanted}: x, y, v of every point")
+    if not _finite(points):
+        raise DataError("a keypoint holds something that is no finite number", expected="pixels")
+    if not {*points[2::3]} <= {0, 1, 2}:
+        raise DataError("a keypoint's visibility is not 0, 1 or 2", expected="0, 1 or 2")
+
+
+def check_rle(shape: dict[str, Any], size: Size) -> None:
+    """Run lengths fill a picture of this size, and hold a pixel."""
+    h, w = size
+    counts = shape.get("counts")
+    if shape.get("size") != [h, w] or not isinstance(counts, (list, str)):
+        raise DataError(f"run lengths of size {shape.get('size')}", expected=f"size [{h}, {w}] and counts")
+    try:
+        runs = rle_counts(counts)
+        fills = bool((runs >= 0).all()) and int(runs.sum()) == h * w
+    except (TypeError, ValueError, OverflowError):
+        fills = False
+    if not fills:
+        raise DataError("the run lengths do not fill the picture", expected=f"{h * w} pixels in all")
+    if not runs[1::2].any():
+        raise DataError("the run lengths hold no pixel of the object", expected="at least one, or no annotation")
+
+
+def check_polygons(shape: Any) -> None:
+    """A segmentation is a list of lists of at least three points."""
+    if not isinstance(shape, list) or not shape or not all(isinstance(p, list) for p in shape):
+        raise DataError("the segmentation is empty or no list of polygons", expected="polygons or run lengths")
+    for polygon in shape:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise DataError(f"a polygon has {len(polygon)} numbers", expected="x, y of at least 3 points")
+
+
+def outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarray:
+    """Which polygons surely are as `_check_outline` wants them; limits: (height, width) of each one's picture."""
+    try:
+        flat = np.array(list(chain.from_iterable(polygons)))
+    except ValueError:  # a list among the numbers
+        return np.zeros(len(polygons), bool)
+    if flat.dtype.kind not in "if":
+        return np.zeros(len(polygons), bool)
+    x, y = flat[0::2].astype(np.float64), flat[1::2].astype(np.float64)
+    lengths = np.fromiter(map(len, polygons), np.int64, len(polygons)) // 2
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    following = np.arange(1, len(x) + 1)
+    following[ends - 1] = starts
+    with np.errstate(all="ignore"):
+        area = np.add.reduceat(x * y[following] - x[following] * y, starts) / 2
+        low = np.minimum(np.minimum.reduceat(x, starts), np.minimum.reduceat(y, starts))
+        right, bottom = np.maximum.reduceat(x, starts), np.maximum.reduceat(y, starts)
+        return (low >= -1) & (right <= limits[:, 1] + 1) & (bottom <= limits[:, 0] + 1) & (np.abs(area) > 1e-3)
+
+
+def check_box(box: Any, size: Size) -> None:
+    """A box [x, y, width, height] has an area and lies inside the picture."""
+    if not isinstance(box, list) or len(box) != 4 or not _finite(box):
+        raise DataError(f"bbox is {str(box)[:60]}", expected="[x, y, width, height]")
+    x, y, w, h = box
+    if not (x >= -1 and y >= -1 and w > 0 and h > 0 and x + w <= size[1] + 1 and y + h <= size[0] + 1):
+        raise DataError(f"bbox {box} has no area or lies outside", expected=f"inside {size[1]}x{size[0]} pixels")
+
+
+def check_outline(polygon: list[Any], whole: list[list[Any]], size: Size) -> None:
+    """One polygon of an object, and whether the object covers a pixel."""
+    h, w = size
+    if not _finite(polygon):
+        raise DataError("a polygon holds something that is no finite number", expected="pixels")
+    x, y = polygon[::2], polygon[1::2]
+    if min(x) < -1 or min(y) < -1 or max(x) > w + 1 or max(y) > h + 1:
+        raise DataError(
+            f"a polygon lies outside the picture: x {min(x):g}..{max(x):g}, y {min(y):g}..{max(y):g}",
+            expected=f"x 0..{w}, y 0..{h}",
+            remedy="clip the polygon, or check that the annotation belongs to this picture",
+        )
+    if all(_finite(p) for p in whole) and not decode_polygons(whole, size).any():
+        raise DataError("the polygons cover no pixel", expected="an area, or no annotation")
+
+
+def _finite(values: list[Any]) -> bool:
+    return all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values)  # nor NaN

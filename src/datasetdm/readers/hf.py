@@ -1,0 +1,161 @@
+"""Hugging Face datasets: `hf:PATH` of a local folder, or `hf:OWNER/NAME` from the hub; `@SPLIT` for a split other than train.
+
+A local folder is what `save_to_disk` wrote, or holds Parquet, JSON or picture files that `load_dataset` knows. Needs the extra
+`hf`. Columns are found by name:
+
+image       `image`, `img` or `picture`, or the only column of pictures
+mask        `mask`, `annotation`, `semantic`, `segmentation`, `label` or `labels`, a column of pictures: classes by value or
+            colour, whose names a file beside the data tells (`classes.json` and others, see `legend`)
+objects     `objects` with `bbox` ([x, y, width, height] in pixels) and `category` or `label` (a ClassLabel): filled boxes
+caption     `caption`, `text` or `prompt`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasetdm.codecs import read_image
+from datasetdm.errors import ConfigError, DataError
+from datasetdm.prompts import describe
+from datasetdm.readers.legend import FILES, read_legend
+from datasetdm.readers.maps import Palette
+from datasetdm.readers.places import with_option
+from datasetdm.readers.regions import box_mask, instances, labels_in, with_background
+from datasetdm.readers.source import Source
+from datasetdm.types import BACKGROUND, Annotation, Instances, Labels, Prompt, Sample, SemanticMap
+
+IMAGES = ("image", "img", "picture")
+MASKS = ("mask", "annotation", "semantic", "segmentation", "label", "labels")
+CAPTIONS = ("caption", "text", "prompt")
+
+
+class HfSource(Source):
+    """See the module."""
+
+    def __init__(self, path: str, images: Path | None = None):
+        place, split = with_option(path)
+        self.name, self._root = str(place), place if place.exists() else None
+        data, pictures = _load(self.name, split or "train", self._root)
+        self._image = next((c for c in IMAGES if c in pictures), pictures[0] if len(pictures) == 1 else None)
+        if self._image is None:
+            raise DataError(
+                f"no column holds the pictures: {', '.join(data.column_names)}", where=self.name, expected="image"
+            )
+        self._mask = next((c for c in MASKS if c in pictures and c != self._image), None)
+        self._caption = next((c for c in CAPTIONS if c in data.column_names), None)
+        self._data, self._palette = data, Palette()
+        if self._mask:
+            self.labels, self._palette = read_legend(self._root or _legend_folder(self.name))
+            return
+        self._category, names = _categories(data.features)
+        self._classes = len(names)
+        self.labels = Labels(with_background(names)) if names else Labels(("picture",))
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Sample:
+        row, where = self._data[index], f"{self.name}, row {index}"
+        image = read_image(self._file(row[self._image], where), where)
+        records: dict[str, Annotation] = {}
+        if self._mask:
+            source = self._file(row[self._mask], where)
+            records["semantic"] = SemanticMap(self._palette.ids(source, where, image.shape[:2]))
+        elif self._category:
+            records["instance"] = self._objects(row["objects"], where, image.shape[:2])
+        found = labels_in(records, self.labels)
+        present = tuple(n for n in self.labels.names if n in found and n != BACKGROUND)
+        text = row[self._caption] if self._caption else describe(present) if records else ""
+        prompt = Prompt(text, present) if isinstance(text, str) and text else None
+        return Sample(f"{index:06d}", image, self.labels, prompt, records, {"dataset": self.name, "row": index})
+
+    def _file(self, value: Any, where: str) -> Path | bytes:
+        """A picture as it is stored: bytes, or a file that lies in the data's own folder."""
+        if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+            return value["bytes"]
+        if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+            raise DataError("the row has no picture", where=where, expected="bytes or a path")
+        path = Path(value["path"])
+        if self._root and not path.resolve().is_relative_to(self._root.resolve()):
+            raise DataError(f"the path {value['path']!r} leaves its folder", where=where, expected=f"in {self._root}")
+        return path
+
+    def _objects(self, objects: Any, where: str, size: tuple[int, int]) -> Instances:
+        boxes, categories = _columns(objects, self._category)
+        if len(boxes) != len(categories):
+            what = f"{len(boxes)} boxes for {len(categories)} categories"
+            raise DataError(what, where=where, expected="one each")
+        shift = len(self.labels) - self._classes
+        masks, label_ids = [], []
+        for box, category in zip(boxes, categories, strict=True):
+            ok = (
+                isinstance(box, list)
+                and len(box) == 4
+                and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in box)
+            )
+            if not ok or not isinstance(category, int) or not 0 <= category < self._classes:
+                raise DataError(f"box {box} of category {category}", where=where, expected="[x, y, w, h] and a class")
+            x, y, w, h = box
+            mask = box_mask(x, y, x + w, y + h, size)
+            if not mask.any():
+                raise DataError(f"box {box} covers no pixel", where=where, expected="a box inside the picture")
+            masks.append(mask)
+            label_ids.append(category + shift)
+        return instances(masks, label_ids, size, boxed=True)
+
+
+def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
+    """The split, its pictures undecoded, and the columns that hold pictures."""
+    try:
+        import datasets
+    except ImportError as e:
+        remedy = "pip install 'datasetdm[hf]'"
+        raise ConfigError("reading Hugging Face datasets needs datasets", expected="the extra hf", remedy=remedy) from e
+    try:
+        if root and any((root / f).is_file() for f in ("state.json", "dataset_dict.json")):
+            data = datasets.load_from_disk(name)
+            data = data[split] if isinstance(data, datasets.DatasetDict) else data
+        else:
+            data = datasets.load_dataset(name, split=split)
+    except KeyError as e:
+        raise DataError(f"there is no split {split!r}", where=name, expected="hf:PATH@SPLIT") from e
+    except Exception as e:  # the library raises its own kinds, and those of every library below it
+        what = f"the dataset cannot be read: {(str(e) or repr(e)).splitlines()[0]}"
+        raise DataError(what, where=name, expected="a local folder or a hub id, and a split") from e
+    pictures = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
+    for column in pictures:
+        data = data.cast_column(column, datasets.Image(decode=False))
+    return data, pictures
+
+
+def _legend_folder(name: str) -> Path:
+    """Where the legend of a hub dataset was downloaded to."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for file in FILES:
+        try:
+            return Path(hf_hub_download(name, file, repo_type="dataset")).parent
+        except (HfHubHTTPError, LocalEntryNotFoundError):
+            continue
+    raise DataError("nothing says what the masks' values mean", where=name, expected=f"one of: {', '.join(FILES)}")
+
+
+def _categories(features: Any) -> tuple[str | None, list[str]]:
+    """The field of `objects` that holds the classes, and their names."""
+    objects = features.get("objects")
+    objects = getattr(objects, "feature", objects)  # List(...) of one struct an object
+    objects = objects[0] if isinstance(objects, list) else objects
+    for field in ("category", "label"):
+        if isinstance(objects, dict) and field in objects and "bbox" in objects:
+            names = getattr(getattr(objects[field], "feature", objects[field]), "names", None)
+            if names:
+                return field, list(names)
+    return None, []
+
+
+def _columns(objects: Any, field: str | None) -> tuple[list[Any], list[Any]]:
+    if isinstance(objects, dict):
+        return list(objects["bbox"] or ()), list(objects[str(field)] or ())
+    return [o["bbox"] for o in objects or ()], [o[field] for o in objects or ()]

@@ -1,0 +1,122 @@
+"""Label pictures: what their values or colours mean, and 16-bit depth."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt16
+from PIL import Image, UnidentifiedImageError
+
+from datasetdm.codecs import MAX_PIXELS
+from datasetdm.errors import DataError
+from datasetdm.readers.source import other_size
+from datasetdm.types import DepthMap
+
+Colour = tuple[int, int, int]
+
+
+def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours: bool = False) -> np.ndarray:
+    """The values of a label picture: u8 or u16[h w] (of a palette picture its indices), or colours u8[h w 3].
+
+    Args:
+        size: (height, width) of the picture that it belongs to.
+        colours: of a palette picture the colours instead.
+
+    Raises:
+        DataError: missing, truncated, too large, lossy, or of another size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with opened as image:
+            _check_map(image, where, size)
+            if image.mode == "RGBA" or (image.mode == "P" and colours):
+                return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
+    except FileNotFoundError as e:
+        raise DataError("the label picture is missing", where=where, expected="a file") from e
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+
+
+def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None:
+    """JPEG smears indices into other classes; of an animation nobody knows which frame is meant."""
+    known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
+    animated = getattr(image, "n_frames", 1) > 1
+    if image.format in ("JPEG", "MPO") or image.mode not in known or animated:
+        what = f"the label picture is a {image.format} of mode {image.mode}" + ", animated" * animated
+        raise DataError(what, where=where, expected="a PNG of indices, of 16 bits or of colours")
+    if (found := (image.height, image.width)) != size or image.height * image.width > MAX_PIXELS:
+        raise other_size(where, found, size)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """What the values or the colours of a label picture mean: label ids, or `IGNORE`. All others are errors."""
+
+    values: Mapping[int, int] = field(default_factory=dict)
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+
+    def ids(self, source: Path | bytes, where: object, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
+        """The label ids of a label picture.
+
+        Raises:
+            DataError: as `read_map`; or a value or a colour that the palette does not know.
+        """
+        return self.decode(read_map(source, where, size, colours=not self.values), where)
+
+    def decode(self, pixels: np.ndarray, where: object) -> UInt16[np.ndarray, "h w"]:
+        """The label ids of values u8 or u16[h w], or of colours u8[h w 3]."""
+        if pixels.ndim == 3 and not self.colours and bool((pixels == pixels[..., :1]).all()):
+            pixels = pixels[..., 0]  # indices saved as grey
+        if pixels.ndim == 3:
+            return _looked_up(packed(pixels), {_pack(c): i for c, i in self.colours.items()}, where, _unpack)
+        if not self.values:
+            raise DataError("the label picture has indices", where=where, expected="colours of the palette")
+        return _looked_up(pixels.astype(np.int64), self.values, where, str)
+
+
+def _looked_up(pixels: np.ndarray, table: Mapping[int, int], where: object, shown: Callable[[int], str]) -> np.ndarray:
+    found, inverse = np.unique(pixels, return_inverse=True)
+    strange = [v for v in found.tolist() if v not in table]
+    if strange:
+        names = ", ".join(shown(v) for v in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        known = ", ".join(shown(v) for v in sorted(table)[:8]) + (", ..." if len(table) > 8 else "")
+        count = int(np.isin(pixels, strange).sum())
+        raise DataError(f"{count} pixels of unknown classes: {names}", where=where, expected=f"one of: {known}")
+    return np.array([table[v] for v in found.tolist()], np.uint16)[inverse].reshape(pixels.shape)
+
+
+def packed(pixels: np.ndarray) -> np.ndarray:
+    """Colours u8[h w 3] as one number each, red + 256 green + 65536 blue (panopticapi's ids)."""
+    return pixels.astype(np.int64) @ np.array([1, 256, 65536])
+
+
+def _pack(colour: Colour) -> int:
+    return colour[0] + 256 * colour[1] + 65536 * colour[2]
+
+
+def _unpack(value: int) -> str:
+    return str((value & 255, value >> 8 & 255, value >> 16))
+
+
+def read_depth(
+    source: Path | bytes, where: object, size: tuple[int, int], metres: float, invalid: tuple[int, ...] = (0,)
+) -> DepthMap:
+    """A 16-bit depth picture whose steps are worth so many metres; `invalid` values are unknown.
+
+    Raises:
+        DataError: as `read_map`; or not 16 bits, since 8 of them are some other convention.
+    """
+    steps = read_map(source, where, size)
+    if steps.ndim != 2 or steps.dtype.itemsize < 2:
+        raise DataError(f"the depth picture holds {steps.dtype}", where=where, expected="one channel of 16 bits")
+    if (steps < 0).any() or (steps > 65535).any():
+        raise DataError("depth outside 16 bits", where=where, expected="0..65535")
+    return DepthMap(steps.astype(np.float32) * np.float32(metres), ~np.isin(steps, invalid))

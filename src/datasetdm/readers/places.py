@@ -1,0 +1,110 @@
+"""Finding and reading a format's files, so that every format says the same when one is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from datasetdm.errors import DataError
+from datasetdm.readers.source import Item
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+"""Of pictures."""
+
+
+def with_option(path: str) -> tuple[Path, str]:
+    """(PATH, OPTION) of `PATH@OPTION`; a path that is there as it stands has no option."""
+    head, at, option = path.rpartition("@")
+    return (Path(head), option) if at and head and not Path(path).exists() else (Path(path), "")
+
+
+def inside(root: Path, name: str, where: object) -> Path:
+    """The path `name` below `root`.
+
+    Raises:
+        DataError: it leads out of the folder.
+    """
+    if ".." in Path(name).parts or Path(name).is_absolute() or "\0" in name or not name:
+        raise DataError(f"the path {name!r} leaves its folder", where=where, expected="a path inside it")
+    return root / name
+
+
+def folder_of(root: Path, *names: str) -> Path:
+    """The first of these folders below `root` that is there."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise DataError("there is no such folder", where=root, expected=" or ".join(names), remedy="check --data")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures below a folder, in the order of their paths."""
+    if not folder.is_dir():
+        raise DataError("there is no such folder", where=folder, expected="a folder of pictures")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise DataError("there are no pictures", where=folder, expected=", ".join(sorted(SUFFIXES)))
+    return found
+
+
+def distinct(names: Sequence[str], where: object) -> None:
+    """Refuse pictures that differ in their suffix only, since a label file's name has another."""
+    if twice := next((n for n, count in Counter(names).items() if count > 1), None):
+        raise DataError(f"two pictures are called {twice!r}", where=where, expected="names that differ without suffix")
+
+
+Rules = Mapping[str, Sequence[tuple[str, str]]]
+"""Kind of label -> (pattern of a picture's path, the path of its label file), the first that fits."""
+
+
+def pairs(root: Path, rules: Rules, expected: str) -> list[Item]:
+    """The pictures below `root` that fit the rules of every kind, whether or not their label files are there."""
+    items = []
+    for picture in pictures_in(root):
+        name = picture.relative_to(root).as_posix()
+        fits = {
+            k: next((m.expand(to) for p, to in own if (m := re.fullmatch(p, name))), None) for k, own in rules.items()
+        }
+        if all(fits.values()):
+            items.append(Item(name.rpartition(".")[0], picture, {k: root / str(to) for k, to in fits.items()}))
+    if not items:
+        raise DataError("there are no pictures with labels", where=root, expected=expected)
+    distinct([i.key for i in items], root)
+    return items
+
+
+def text_of(path: Path, expected: str = "UTF-8 text") -> str:
+    """A whole text file."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as e:
+        raise DataError("there is no such file", where=path, expected=expected, remedy="check --data") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"the file cannot be read: {e}", where=path, expected=expected) from e
+
+
+def json_of(path: Path, expected: str, lists: Sequence[str] = ()) -> Any:
+    """A whole JSON file; with `lists`, an object that has these lists. NaN is let through, for the format to refuse."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as e:
+        raise DataError("there is no such file", where=path, expected=expected, remedy="check --data") from e
+    except OSError as e:
+        raise DataError(f"the file cannot be read: {e}", where=path, expected=expected) from e
+    try:
+        content = orjson.loads(data)
+    except ValueError:
+        try:
+            content = json.loads(data)  # slower, but knows NaN and says where an error is
+        except (ValueError, RecursionError) as e:
+            raise DataError(f"the file is no JSON: {e}", where=path, expected=expected) from e
+    missing = [k for k in lists if not isinstance(content, dict) or not isinstance(content.get(k), list)]
+    if missing:
+        raise DataError(f"the file has no list {', '.join(missing)}", where=path, expected=", ".join(lists))
+    return content

@@ -1,0 +1,168 @@
+"""What every format gives, and the one place that decides what happens to wrong data.
+
+A `Source` knows its samples by number, can check one without decoding its pixels, and raises a `DataError` for a bad one.
+`Checked` makes a reader of it: the first bad sample stops the work, or bad samples are skipped and counted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from datasetdm.codecs import image_size, read_image
+from datasetdm.errors import DataError, StoreError
+from datasetdm.prompts import describe
+from datasetdm.readers.regions import labels_in
+from datasetdm.types import BACKGROUND, Annotation, Labels, Prompt, Sample
+
+OnError = Literal["stop", "skip"]
+
+
+class Source(ABC):
+    """A format's samples by number.
+
+    strays: what is wrong with data that belong to no sample, for instance an annotation of a picture that is not there.
+    """
+
+    labels: Labels
+    strays: Sequence[DataError] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises DataError if it is not what it says."""
+
+    def check(self, index: int) -> None:  # noqa: B027  (optional: a format may have nothing to check)
+        """Everything about sample `index` that can be known without decoding its pixels. Raises DataError."""
+
+
+class Checked:
+    """A reader over a source. Opening it checks all samples; `skipped` says what was left out, and grows while pictures
+    are decoded, so until all have been read once `len` counts some that will be skipped.
+
+    Raises:
+        DataError: a bad sample and on_error is "stop"; or no good sample at all, when it is opened or has been read.
+    """
+
+    def __init__(self, source: Source, on_error: OnError = "stop"):
+        self.labels, self.source, self.on_error = source.labels, source, on_error
+        self.skipped: list[DataError] = []
+        self._bad: set[int] = set()
+        for index in range(len(source)):
+            try:
+                source.check(index)
+            except DataError as e:
+                self._met(e)
+                self._bad.add(index)
+        for error in source.strays:
+            self._met(error)
+        self._order = [i for i in range(len(source)) if i not in self._bad]
+        self._require_some()
+
+    def __len__(self) -> int:
+        return len(self._order) - sum(i in self._bad for i in self._order)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (sample for _, sample in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Sample]]:
+        """The samples with their numbers in the source."""
+        for index in self._order:
+            if index in self._bad:
+                continue
+            try:
+                sample = self.source[index]
+            except (DataError, StoreError) as e:
+                self._met(e)
+                self._bad.add(index)
+                continue
+            yield index, sample
+        self._require_some()
+
+    def only(self, numbers: Sequence[int]) -> Checked:
+        """A reader of some samples of the source, which shares this one's account of what was skipped."""
+        chosen = Checked.__new__(Checked)
+        chosen.__dict__.update(self.__dict__)
+        chosen._order = [i for i in sorted(numbers) if i not in self._bad]
+        return chosen
+
+    @property
+    def numbers(self) -> list[int]:
+        """The samples' numbers in the source."""
+        return [i for i in self._order if i not in self._bad]
+
+    def _require_some(self) -> None:
+        if not len(self):
+            raise DataError(
+                f"all {len(self.skipped)} samples were skipped",
+                where=self.skipped[0].where if self.skipped else None,
+                expected="at least one good sample",
+                remedy="read with --on-error stop to see the first error",
+            )
+
+    def _met(self, error: DataError | StoreError) -> None:
+        if self.on_error == "stop":
+            raise error
+        self.skipped.append(error if isinstance(error, DataError) else DataError(str(error)))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a format of files: its key, its file, and the files of its labels by kind."""
+
+    key: str
+    picture: Path
+    maps: Mapping[str, Path] = field(default_factory=dict)
+    caption: str | None = None
+
+
+class FilesSource(Source):
+    """A format with one picture file and one or more label pictures of the same size a sample.
+
+    A subclass finds `items` and turns an item's label files into records.
+    """
+
+    items: Sequence[Item]
+
+    @abstractmethod
+    def records(self, item: Item, size: tuple[int, int]) -> dict[str, Annotation]:
+        """The annotations of a picture of this size (height, width)."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def check(self, index: int) -> None:
+        """Every file is there and all have the same size."""
+        item = self.items[index]
+        size = image_size(item.picture, item.picture)
+        for path in item.maps.values():
+            if not path.is_file():
+                raise DataError("a picture's label file is missing", where=path, expected=f"labels of {item.picture}")
+            if (found := image_size(path, path)) != size:
+                raise other_size(path, found, size)
+
+    def __getitem__(self, index: int) -> Sample:
+        item = self.items[index]
+        image = read_image(item.picture, item.picture)
+        records = self.records(item, image.shape[:2])
+        found = labels_in(records, self.labels)
+        present = tuple(n for n in self.labels.names if n in found and n != BACKGROUND)
+        known = "semantic" in records or "instance" in records
+        text = item.caption or (describe(present) if known else "")
+        prompt = Prompt(text, present) if text else None
+        return Sample(item.key, image, self.labels, prompt, records, {"file": str(item.picture)})
+
+
+def other_size(path: object, found: tuple[int, int], wanted: tuple[int, int]) -> DataError:
+    """The error of labels that are not as large as their picture; sizes are (height, width)."""
+    return DataError(
+        f"the labels have {found[1]}x{found[0]} pixels",
+        where=path,
+        expected=f"{wanted[1]}x{wanted[0]}, as their picture",
+        remedy="use the pictures that were annotated; an EXIF rotation must be applied in both or neither",
+    )
