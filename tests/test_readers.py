@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from conftest import LABELS
-from datasetdm.cli import inspect, main
+from datasetdm.cli import main
+from datasetdm.cli.data import inspect
 from datasetdm.codecs import decode_png
 from datasetdm.errors import ConfigError, DataError, DatasetDMError
 from datasetdm.readers import READERS, Reader, read

@@ -1,44 +1,15 @@
-"""The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once.
-
-Settings come from the file `datasetdm.toml` in the current folder, then from variables like `DATASETDM_GENERATE_SEED`,
-then from the command line; the later wins. Exit codes: 0 done, 2 wrong input, 130 interrupted.
-"""
+"""Commands that run a model: demo, fit, generate, evaluate, annotate, backbones."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from datasetdm import __version__
-from datasetdm.errors import ConfigError, DatasetDMError, StoreError
-
-if TYPE_CHECKING:
-    from datasetdm.store import Store
-
-app = App(
-    name="datasetdm",
-    help="A hundred labelled images and a frozen text-to-image model in, as many annotated images as you need out.",
-    version=__version__,
-    suppress_keyboard_interrupt=False,
-    config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
-)
-
-OnError = Annotated[
-    Literal["stop", "skip"], Parameter(help="What wrong data do: stop the work, or skip the picture and count it.")
-]
-Texts = Annotated[list[str], Parameter(consume_multiple=True)]
-Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
-Images = Annotated[Path | None, Parameter(help="Folder of the pictures, where the format does not say.")]
-Fitted = Annotated[str | None, Parameter(help="Default: the one that the decoder was fitted on.")]
-LowMemory = Annotated[
-    bool,
-    Parameter(help="Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time."),
-]
+from datasetdm.cli.app import Files, Fitted, Images, LowMemory, OnError, Texts, app, items, positive, whole
+from datasetdm.errors import ConfigError
 
 
 @app.command
@@ -68,7 +39,7 @@ def demo(
     """
     from datasetdm.demo import run
 
-    _positive(count=count)
+    positive(count=count)
     if seed < 0:
         raise ConfigError(f"--seed {seed}", expected="at least 0")
     folder = out or Path("demo-fit" if fit else "demo")
@@ -133,12 +104,12 @@ def fit(
     from datasetdm.settings import validated
 
     chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
-    config = validated(FitConfig, tasks=None if tasks is None else tuple(_items(tasks)), seed=seed, **chosen)
+    config = validated(FitConfig, tasks=None if tasks is None else tuple(items(tasks)), seed=seed, **chosen)
     reader = read(data, images, on_error)
     if limit is not None:
-        _positive(limit=limit)
+        positive(limit=limit)
         reader = part(reader, limit, balance, seed)
-    levels = None if timesteps is None else tuple(_whole(t, "timesteps") for t in _items(timesteps))
+    levels = None if timesteps is None else tuple(whole(t, "timesteps") for t in items(timesteps))
     features = FeatureConfig(levels, inversion, size=size)
     name, options = with_loras(backbone, lora or ()), RunOptions.chosen(low_memory)
     frozen = load_backbone(name, config=features, device=device, options=options)
@@ -196,7 +167,7 @@ def generate(
     from datasetdm.progress import console, generate_with_bars
     from datasetdm.prompts import check_labels, read_prompts
 
-    _positive(count=count)
+    positive(count=count)
     texts = read_prompts(prompts)
     generator = DatasetGenerator(
         texts,
@@ -209,7 +180,7 @@ def generate(
         guidance=guidance,
         negative=negative,
         options=RunOptions.chosen(low_memory, compile),
-        labels=tuple(_items(labels)) if labels else None,
+        labels=tuple(items(labels)) if labels else None,
     )
     if nameless := check_labels(texts, generator.labels):
         console.print(f"[yellow]note:[/] {len(nameless)} of {len(texts)} prompts name no label, first: {nameless[0]!r}")
@@ -298,165 +269,9 @@ def annotate(
 
 
 @app.command
-def inspect(data: str, *, images: Images = None, on_error: OnError = "stop") -> None:
-    """Say what is in labelled data: pictures, labels, sizes.
-
-    Parameters
-    ----------
-    data
-        FORMAT:PATH, for instance `coco:annotations.json`. Formats: cityscapes, coco, coco-panoptic, deepfashion, hf,
-        images, kitti, lvis, masks, mini, nyu, store, vkitti, voc, yolo.
-    """
-    from datasetdm.progress import show_skipped, show_summary, track
-    from datasetdm.readers import read
-    from datasetdm.readers.overview import summarise
-
-    reader = read(data, images, on_error)
-    show_summary(summarise(track(reader, "read", len(reader)), reader.labels), data)
-    show_skipped(reader)
-
-
-@app.command
-def export(
-    data: str,
-    *,
-    out: Path,
-    format: str = "coco",
-    images: Path | None = None,
-    split: str | None = None,
-    remap: str | None = None,
-    min_score: float = 0.0,
-    link: bool = False,
-    licence: str = "unknown",
-    push: str | None = None,
-) -> None:
-    """Write a store, or other labelled data, in another format.
-
-    Parameters
-    ----------
-    data
-        A store, or FORMAT:PATH.
-    out
-        A new folder.
-    format
-        coco, coco-panoptic, cvat, depth-exr, depth-kitti, depth-npy, fiftyone, hf, label-studio, masks, voc, webdataset,
-        yolo-detect, yolo-pose, yolo-seg.
-    images
-        Folder of the pictures, where the data do not say.
-    split
-        Parts and their shares: train=0.8,val=0.1,test=0.1. A sample's part follows from its key alone.
-    remap
-        New names of labels: cat=animal,dog=animal,sky= (the last drops a label).
-    min_score
-        Leave out objects and regions of a lower score.
-    link
-        Link pictures that are files instead of copying them.
-    licence
-        What a dataset's card says, for instance cc-by-4.0.
-    push
-        With --format hf: also upload to the Hugging Face hub as OWNER/NAME, private.
-    """
-    from datasetdm.exporters.hf import push_to_hub
-    from datasetdm.exporters.options import Options, parse_remap, parse_splits
-    from datasetdm.progress import export_with_bars
-    from datasetdm.readers import read
-    from datasetdm.store import Store
-
-    splits = parse_splits(split) if split else ()
-    options = Options(splits, parse_remap(remap) if remap else {}, min_score, link, licence)
-    if push and format != "hf":
-        raise ConfigError(f"--push with --format {format}", expected="--format hf")
-    data = data.removeprefix("store:")
-    reader = read(data, images) if ":" in data and not Path(data).exists() else _filled(Store(data))
-    export_with_bars(reader, format, out, options)
-    print(push_to_hub(out, push) if push else out)
-
-
-@app.command
-def view(
-    store: Path,
-    *,
-    port: int = 0,
-    open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
-    out: Path | None = None,
-    limit: int = 200,
-) -> None:
-    """Look at a store in the browser, filter and review it; or write its first samples as a page of one file.
-
-    Parameters
-    ----------
-    store
-        The store.
-    port
-        Of the page on this machine (no other can reach it); default a free one.
-    open_browser
-        Also open the page.
-    out
-        Write a page to share to this file instead, for instance page.html.
-    limit
-        At most so many samples on the page to share, the first ones.
-    """
-    from datasetdm.store import Store
-
-    _positive(limit=limit)
-    opened = _filled(Store(store))
-    if out is None:
-        from datasetdm.viewer.server import serve
-
-        serve(opened, port, open_browser)
-        return
-    from datasetdm.progress import gallery_with_bars
-
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a folder", expected="a file, for instance page.html")
-    gallery_with_bars(opened, out, limit)
-    print(out.resolve())
-
-
-@app.command
 def backbones() -> None:
     """List text-to-image models: what they want by default, their licences, and how far they are tested."""
     from datasetdm.backbones.catalogue import CATALOGUE
     from datasetdm.progress import show_backbones
 
     show_backbones(CATALOGUE)
-
-
-def _filled(store: Store) -> Store:
-    if not len(store):
-        raise StoreError("the store holds no samples", where=store.folder, remedy="run its generate command again")
-    return store
-
-
-def _items(text: str) -> list[str]:
-    return [t.strip() for t in text.split(",") if t.strip()]
-
-
-def _whole(text: str, name: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"{name}: {text!r} is no whole number", expected="for instance 1,50")
-    return int(text)
-
-
-def _positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"--{name} {value}", expected="at least 1")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one clear message and a code instead of a traceback."""
-    try:
-        app(arguments, exit_on_error=False)
-    except DatasetDMError as e:
-        print(f"error: {e}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except cyclopts.CycloptsError:
-        raise SystemExit(2) from None  # cyclopts has said what was wrong
-    except KeyboardInterrupt:
-        print("interrupted: the same fit or generate command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()

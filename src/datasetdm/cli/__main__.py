@@ -1,0 +1,5 @@
+"""python -m datasetdm.cli"""
+
+from datasetdm.cli import main
+
+main()
