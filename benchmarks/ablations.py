@@ -32,6 +32,9 @@ DATA = f"mini:{RENDERS / 'train'}"
 """The first 100 are `mini:train`."""
 
 
+USUAL = FeatureConfig(timesteps=(50,))
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table. without: kinds of features that are left out. indices: labels are numbers, not words.
@@ -39,7 +42,7 @@ class Row:
 
     group: str
     name: str
-    features: FeatureConfig = FeatureConfig(timesteps=(50,))
+    features: FeatureConfig = USUAL
     without: tuple[str, ...] = ()
     indices: bool = False
     images: int = 100
