@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ DATA = f"mini:{RENDERS / 'train'}"
 """The first 100 are `mini:train`."""
 
 
+USUAL = FeatureConfig(timesteps=(50,))
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table. without: kinds of features that are left out. indices: labels are numbers, not words.
@@ -39,7 +42,7 @@ class Row:
 
     group: str
     name: str
-    features: FeatureConfig = field(default_factory=FeatureConfig)
+    features: FeatureConfig = USUAL
     without: tuple[str, ...] = ()
     indices: bool = False
     images: int = 100
@@ -73,7 +76,7 @@ ROWS = (
     Row("images", "100"),
     Row("images", "400", images=400),
     Row("inversion", "re-noising"),
-    Row("inversion", "DDIM inversion", FeatureConfig(inversion="ddim")),
+    Row("inversion", "DDIM inversion", FeatureConfig((50,), "ddim")),
 )
 FIGURES = {
     "semantic": ("miou", "miou_things"),

@@ -31,7 +31,7 @@ class PixelBackbone:
     """A `Backbone` whose only feature is the picture and for which a label is its index."""
 
     name = identity = "pixels"
-    config = FeatureConfig()
+    config = FeatureConfig(timesteps=(0,))
     steps, guidance = 1, 1.0
     specs = (PIXELS,)
 
@@ -44,7 +44,7 @@ class PixelBackbone:
     def decode(self, latents: Tensor) -> Tensor:
         return latents
 
-    def sample(self, prompts: Sequence[Prompt], steps: int, guidance: float) -> Tensor:
+    def sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = "") -> Tensor:
         raise NotImplementedError("nothing here draws pictures")
 
     def features(self, latents: Tensor, captions: Sequence[str], labels: Sequence[str]) -> Features:
