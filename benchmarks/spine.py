@@ -9,7 +9,6 @@ pictures as the decoder, `mini:train`. All shares are between 0 and 1.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import signal
 import statistics
@@ -17,29 +16,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from common import ROOT, stamp
-from torch.nn import functional as F
+from baselines.attention import choose_way
+from baselines.attention import measure as measure_attention
+from common import TEST, stamp
+from speed import SEED, speed
 
-from datasetdm.evaluate import evaluate, read_features
+from datasetdm.evaluate import evaluate
 from datasetdm.files import write_json
-from datasetdm.generate import DatasetGenerator
 from datasetdm.metrics import DepthMeter, SemanticMeter
 from datasetdm.model import load_pair
-from datasetdm.prompts.composer import Grammar
 from datasetdm.readers import read
 from datasetdm.readers.mini import THINGS
 from datasetdm.store import Store
-from datasetdm.types import DepthMap, Sample, SemanticMap
-
-SEED = 0
-TEST = f"mini:{ROOT / 'data' / 'miniworld' / 'test'}"
+from datasetdm.types import DepthMap, SemanticMap
 
 
 # ---------------------------------------------------------------------- how good
@@ -88,82 +82,15 @@ def prior_figures(pictures: int) -> dict[str, float]:
 
 
 def attention_figures(pictures: int) -> dict[str, float | str]:
-    """The labels' cross-attention maps alone: the label of a pixel is the largest. Of all ways (which stride; maps as they
-    are or standardised over the 100 labelled pictures; all labels or those that the caption names) the one that does
-    best on the 100."""
+    """The labels' attention maps alone, in the way that does best on the 100 labelled pictures."""
     decoder, backbone = load_pair("mini")
     names = decoder.config.labels.names
-    train = list(read("mini:train"))
-    best, way = -1.0, {}
-    for stride in (s.name for s in backbone.specs if s.kind == "attention"):
-        maps = torch.cat([m for m, _ in _attention(train, backbone, names, stride)])
-        mean, std = maps.mean((0, 2, 3), keepdim=True), maps.std((0, 2, 3), keepdim=True) + 1e-6
-        norms = {"raw": (torch.zeros_like(mean), torch.ones_like(std)), "standardised": (mean, std)}
-        for (name, norm), named in itertools.product(norms.items(), (False, True)):
-            score = _argmax_miou(zip(maps.split(1), [[s] for s in train], strict=True), *norm, named)
-            if score > best:
-                best, way = score, {"stride": stride, "name": name, "norm": norm, "named": named}
-    test = _attention(islice(read(TEST), pictures), backbone, names, way["stride"])
-    said = f"{way['stride']}, {way['name']}, {'named' if way['named'] else 'all'} labels"
-    return {"attention_only_miou": _argmax_miou(test, *way["norm"], way["named"]), "attention_only_way": said}
-
-
-def _attention(
-    samples: Any, backbone: Any, names: Sequence[str], stride: str
-) -> Iterator[tuple[torch.Tensor, list[Sample]]]:
-    iterator = iter(samples)
-    while chunk := list(islice(iterator, 16)):
-        f, _ = read_features(backbone, chunk, names)
-        own = f.maps[stride].float().mean(2)
-        yield F.interpolate(own, backbone.size, mode="bilinear", align_corners=False), chunk
-
-
-def _argmax_miou(batches: Any, mean: torch.Tensor, std: torch.Tensor, named: bool) -> float:
-    meter = SemanticMeter()
-    for maps, chunk in batches:
-        for score, sample in zip((maps - mean) / std, chunk, strict=True):
-            labels = sample.labels.names
-            if named and sample.prompt and sample.prompt.labels:
-                absent = torch.tensor([n not in sample.prompt.labels for n in labels])
-                score = score.masked_fill(absent[:, None, None], float("-inf"))
-            ids = score.argmax(0).numpy().astype(np.uint16)
-            meter.update(SemanticMap(ids), sample.annotations["semantic"], len(labels))
-    return meter.compute()["miou"]
+    way = choose_way(backbone, list(read("mini:train")), names)
+    meter = measure_attention(backbone, islice(read(TEST), pictures), names, way)
+    return {"attention_only_miou": meter.compute()["miou"], "attention_only_way": str(way)}
 
 
 # ---------------------------------------------------------------------- how fast
-def speed(pairs: int) -> dict[str, Any]:
-    """Batches of 16 in turn, plain and annotated, of the same prompts and seeds; the median of the paired ratios."""
-    generator = DatasetGenerator(Grammar.load().compose(16, SEED), batch=16, seed=SEED)
-    backbone: Any = generator.backbone
-    prompts = [generator.prompt(i) for i in range(16)]
-
-    def plain() -> None:
-        backbone.pipe(
-            [p.text for p in prompts],
-            num_inference_steps=generator.steps,
-            guidance_scale=generator.guidance,
-            height=backbone.size[0],
-            width=backbone.size[1],
-            generator=[torch.Generator("cpu").manual_seed(p.seed) for p in prompts],
-        )
-
-    times: dict[str, list[float]] = {"plain": [], "annotated": []}
-    for k in range(pairs + 1):
-        for name, call in (("plain", plain), ("annotated", lambda: generator.batch(0))):
-            start = time.perf_counter()
-            call()
-            if k:  # the first pair warms up
-                times[name].append(time.perf_counter() - start)
-    ratios = [p / a for p, a in zip(times["plain"], times["annotated"], strict=True)]
-    return {
-        "ratio_annotated_to_plain": statistics.median(ratios),
-        "ratios": [round(r, 3) for r in ratios],
-        "plain_per_second": 16 / statistics.median(times["plain"]),
-        "annotated_per_second": 16 / statistics.median(times["annotated"]),
-    }
-
-
 def help_seconds() -> float:
     """Median of seven."""
     times = []

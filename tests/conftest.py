@@ -27,8 +27,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasetdm.backbones import BUILTIN, Backbone, load_backbone
+from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.types import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+from pipelines import PIPELINES, save
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
@@ -69,36 +70,13 @@ def samples() -> list[Sample]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A StableDiffusionPipeline folder of the real classes with random weights: 64x64 pictures, stride 4, no training."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    return save("sd1", tmp_path_factory.mktemp("tiny-pipeline"))
 
-    torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(BUILTIN["mini"] / "tokenizer")
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 16, 32), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=64,
-    )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32, attention_head_dim=(2, 4), norm_num_groups=8,
-    )  # fmt: skip
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
-    )
-    pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
-        scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("tiny-pipeline")
-    pipe.save_pretrained(folder, safe_serialization=True)
-    return folder
+
+@pytest.fixture(scope="session")
+def pipeline_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny pipeline of every family."""
+    return {name: save(name, tmp_path_factory.mktemp(name)) for name in PIPELINES}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What every backbone promises, on random weights of the real classes and on the embedded model."""
+"""Backbones one by one: loading, UNet internals, the embedded model. What all promise is in test_backbones_contract.py."""
 
 from __future__ import annotations
 
@@ -12,87 +12,15 @@ import torch
 from diffusers import DDIMScheduler
 
 from datasetdm.backbones import FAMILIES, Backbone, FeatureConfig, load_backbone, pick_device
-from datasetdm.backbones.unet import UNetBackbone, label_attention
+from datasetdm.backbones.attention import label_attention
+from datasetdm.backbones.unet import UNetBackbone
+from datasetdm.backbones.words import Words
 from datasetdm.errors import BackboneError, ConfigError
 from datasetdm.features import Capture
 from datasetdm.types import Prompt
 
 PROMPTS = [Prompt(t, (), s) for t, s in (("a dog", 3), ("a red bus on a road", 5), ("", 7), ("a dog", 9))]
 LABELS = ("dog", "potted plant", "sky")
-
-
-@pytest.fixture(scope="module", params=["tiny", "mini"])
-def backbone(request: pytest.FixtureRequest) -> Backbone:
-    return request.getfixturevalue(request.param)
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> None:
-    exact = a.dtype == torch.float32
-    scale = float(b.float().abs().max()) + 1e-6
-    assert float((a.float() - b.float()).abs().max()) <= (1e-3 if exact else 0.08) * scale
-
-
-def test_is_a_backbone(backbone: Backbone) -> None:
-    assert isinstance(backbone, Backbone)
-    assert len(backbone.identity) == 64
-
-
-def test_specs_are_what_arrives(backbone: Backbone) -> None:
-    latents = backbone.sample(PROMPTS[:2], 2, 3.0)
-    features = backbone.features(latents, ["a dog", ""], LABELS)
-    assert set(features.maps) == {s.name for s in backbone.specs}
-    for spec in backbone.specs:
-        side = [s // spec.stride for s in backbone.size]
-        lead = (2, len(LABELS)) if spec.kind == "attention" else (2,)
-        assert features.maps[spec.name].shape == (*lead, spec.channels, *side)
-    assert {s.kind for s in backbone.specs} == {"hidden", "attention", "vae"}
-    assert features.text.shape == (3, backbone.text_width)
-    assert features.images.shape == (2, 3, *backbone.size)
-    assert torch.equal(features.images, backbone.decode(latents))
-
-
-def test_a_batch_of_four_is_four_of_one(backbone: Backbone) -> None:
-    together = backbone.sample(PROMPTS, 2, 3.0)
-    alone = torch.cat([backbone.sample([p], 2, 3.0) for p in PROMPTS])
-    close(together, alone)
-    assert not torch.allclose(together[0], together[3])
-    texts = [p.text for p in PROMPTS]
-    f = backbone.features(alone, texts, LABELS)
-    for i in range(4):
-        own = backbone.features(alone[i : i + 1], texts[i : i + 1], LABELS)
-        for name in f.maps:
-            close(f.maps[name][i : i + 1], own.maps[name])
-
-
-def test_same_seed_same_bytes(backbone: Backbone) -> None:
-    a, b = (backbone.sample(PROMPTS[:2], 2, 3.0) for _ in range(2))
-    assert torch.equal(a, b)
-
-
-def test_capture_changes_nothing(backbone: Backbone) -> None:
-    before = backbone.sample(PROMPTS[:1], 2, 3.0)
-    picture = backbone.decode(before)
-    backbone.features(before, ["a dog"], LABELS)
-    assert torch.equal(backbone.sample(PROMPTS[:1], 2, 3.0), before)
-    assert torch.equal(backbone.decode(before), picture)
-
-
-def test_labels_do_not_depend_on_each_other(backbone: Backbone) -> None:
-    latents = backbone.sample(PROMPTS[:1], 1, 1.0)
-    few, many = (
-        backbone.features(latents, ["a dog"], names) for names in (("sky",), ("a long label of words", "sky", "dog"))
-    )
-    close(few.text[0], many.text[1])
-    for spec in backbone.specs:
-        if spec.kind == "attention":
-            close(few.maps[spec.name][:, 0], many.maps[spec.name][:, 1])
-            assert float(many.maps[spec.name].min()) >= 0 and float(many.maps[spec.name].max()) <= 1
-
-
-def test_labels_without_words_are_refused(backbone: Backbone) -> None:
-    latents = backbone.sample(PROMPTS[:1], 1, 1.0)
-    with pytest.raises(ConfigError, match="no words"):
-        backbone.features(latents, [""], (" ",))
 
 
 def test_encode_and_decode_meet(mini: Backbone) -> None:
@@ -114,7 +42,8 @@ def test_attention_is_what_diffusers_computes(tiny: UNetBackbone) -> None:
     tokens = torch.randn(3, 5, attn.to_k.in_features)
     own = torch.zeros(3, 5, dtype=torch.bool)
     own[:, 1:4] = True
-    shares = label_attention(attn, x, tokens, own)
+    words = Words(tokens, torch.ones(3, 5, dtype=torch.bool), own, torch.zeros(3, 1))
+    shares = label_attention(attn, x, words)
     for label in range(3):
         q = attn.head_to_batch_dim(attn.to_q(x))
         k = attn.head_to_batch_dim(attn.to_k(tokens[label : label + 1].expand(2, -1, -1)))
@@ -125,16 +54,17 @@ def test_attention_is_what_diffusers_computes(tiny: UNetBackbone) -> None:
 
 def test_padding_gets_no_attention(tiny: UNetBackbone) -> None:
     attn = next(iter(tiny._attention_modules.values()))
-    x, tokens = torch.randn(1, 4, attn.to_q.in_features), torch.randn(1, 4, attn.to_k.in_features)
-    own = torch.tensor([[False, True, False, False]])
-    longer = torch.cat([tokens[:, :3], 50 * torch.randn(1, 4, attn.to_k.in_features)], 1)
-    wide = torch.cat([own[:, :3], torch.zeros(1, 4, dtype=torch.bool)], 1)
-    assert torch.allclose(label_attention(attn, x, tokens[:, :3], own[:, :3]), label_attention(attn, x, longer, wide))
+    x, tokens = torch.randn(1, 4, attn.to_q.in_features), 50 * torch.randn(1, 7, attn.to_k.in_features)
+    used, own = torch.arange(7)[None] < 3, torch.arange(7)[None] == 1
+    short = Words(tokens[:, :3], used[:, :3], own[:, :3], torch.zeros(1, 1))
+    assert torch.allclose(
+        label_attention(attn, x, short), label_attention(attn, x, Words(tokens, used, own, short.text))
+    )
 
 
 def test_renoising_is_the_schedulers_own(tiny: UNetBackbone) -> None:
     latents = torch.randn(2, 4, 16, 16)
-    noisy = tiny._invert(latents, 50, tiny._encode_text(["", ""]))
+    noisy = tiny._invert(latents, 50, tiny._condition(["", ""]))
     ab = DDIMScheduler.from_config(tiny.pipe.scheduler.config).alphas_cumprod[50]
     noise = (noisy - ab.sqrt() * latents) / (1 - ab).sqrt()
     assert torch.allclose(noise[0], noise[1], atol=1e-3)
@@ -150,7 +80,7 @@ def test_ddim_inversion_is_undone_by_sampling(mini: UNetBackbone) -> None:
 
     image = next(iter(read("mini:test"))).image
     latents = mini.encode(torch.from_numpy(image.copy()).movedim(-1, 0)[None].float() / 255)
-    context = mini._encode_text(["a blue bottle in a studio"])
+    context = mini._condition(["a blue bottle in a studio"])
     there = backbone._invert(latents, 200, context)
     assert float((there - latents).abs().mean()) > 0.02
     config = dict(mini.pipe.scheduler.config) | {"clip_sample": False, "set_alpha_to_one": True}
@@ -166,30 +96,6 @@ _DDIM_KEYS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "rescale_betas_zero_snr",
     "timestep_spacing", "steps_offset", "clip_sample", "set_alpha_to_one",
 )  # fmt: skip
-
-
-def test_several_timesteps_and_ddim_give_all_their_maps(tiny_folder: Path) -> None:
-    config = FeatureConfig(timesteps=(1, 100), inversion="ddim", inversion_steps=50)
-    backbone = load_backbone(str(tiny_folder), config=config, device="cpu", dtype=torch.float32)
-    names = [s.name for s in backbone.specs]
-    assert len(set(names)) == len(names)
-    assert sum(n.endswith("@1") for n in names) == sum(n.endswith("@100") for n in names) > 2
-    features = backbone.features(backbone.sample(PROMPTS[:1], 1, 1.0), ["a dog"], LABELS)
-    assert not torch.allclose(features.maps["mid@1"], features.maps["mid@100"])
-
-
-def test_half_precision_stays_close(tiny_folder: Path) -> None:
-    exact, half = (load_backbone(str(tiny_folder), device="cpu", dtype=d) for d in (torch.float32, torch.bfloat16))
-    assert exact.identity == half.identity
-    latents = exact.sample(PROMPTS[:1], 1, 1.0)
-    a, b = (m.features(latents, ["a dog"], LABELS) for m in (exact, half))
-    for spec in exact.specs:
-        x, y = a.maps[spec.name].float(), b.maps[spec.name].float()
-        assert float((x - y).abs().mean()) < 0.05 * float(x.abs().mean()) + 1e-3
-
-
-def test_prompts_longer_than_the_text_encoder(backbone: Backbone) -> None:
-    assert backbone.sample([Prompt("a dog " * 100)], 1, 2.0).isfinite().all()
 
 
 def test_a_silent_module_is_an_error() -> None:
@@ -253,12 +159,6 @@ def test_names() -> None:
     assert "HF_TOKEN" in str(caught.value)
     with pytest.raises(ConfigError, match="device 'gpu7'"):
         pick_device("gpu7")
-
-
-def test_timesteps_are_checked(tiny_folder: Path) -> None:
-    for steps in ((), (1000,), (-1,)):
-        with pytest.raises(ConfigError, match="timesteps"):
-            load_backbone(str(tiny_folder), config=FeatureConfig(timesteps=steps))
 
 
 def test_the_mini_encoder_tells_its_labels_apart(mini: Backbone) -> None:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import PixelDecoder, Standardise, level_widths, merge, positions
 from datasetdm.decoder.transformer import LabelDecoder, upsample
-from datasetdm.features import FeatureSpec
+from datasetdm.features import NAMED, FeatureSpec
 
 SPECS = (
     FeatureSpec("mid", 24, 16, "hidden"),
@@ -82,10 +82,10 @@ def test_label_order_does_not_matter() -> None:
     assert torch.allclose(a[:, order], b, atol=1e-4)
 
 
-@pytest.mark.parametrize("part", ["text", "attention8@1", "attention8@9"])
+@pytest.mark.parametrize("part", ["text", "named", "attention8@1", "attention8@9"])
 def test_every_evidence_counts(part: str) -> None:
     pixels, labels = label_decoder()
-    maps, text = random_maps(), torch.randn(3, 12)
+    maps, text = random_maps() | {NAMED: torch.zeros(2, 3)}, torch.randn(3, 12)
     with torch.no_grad():
         pyramid = pixels(maps)
         before = labels(pyramid, maps, text)

@@ -10,9 +10,10 @@ import torch
 from conftest import LABELS
 from datasetdm.backbones import Backbone, FeatureConfig
 from datasetdm.errors import DecoderError
+from datasetdm.features import NAMED, Features
 from datasetdm.images import Placement
-from datasetdm.model import CONFIG, WEIGHTS, PDecoder
-from datasetdm.types import Prompt
+from datasetdm.model import CONFIG, WEIGHTS, PDecoder, tell_names
+from datasetdm.types import Labels, Prompt
 
 
 @pytest.fixture
@@ -75,3 +76,10 @@ def test_broken_decoders(decoder: PDecoder, tmp_path: Path) -> None:
     (tmp_path / "d" / CONFIG).write_text('{"tasks": []}')
     with pytest.raises(DecoderError, match=r"config\.json cannot be read"):
         PDecoder.load(tmp_path / "d")
+
+
+def test_a_decoder_knows_which_labels_a_caption_names() -> None:
+    labels = Labels(("cow", "tv", "sky"), ((), ("television",), ()))
+    blank = Features({}, torch.zeros(3, 2), torch.zeros(2, 3, 8, 8))
+    told = tell_names(blank, ["two cows beside a television", ""], labels).maps[NAMED]
+    assert told.tolist() == [[1, 1, -1], [0, 0, 0]]

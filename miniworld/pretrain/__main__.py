@@ -42,7 +42,7 @@ def _pack(options: argparse.Namespace) -> None:
 def _vae(options: argparse.Namespace) -> None:
     from .vae import train_vae
 
-    _train(options, "vae", train_vae)
+    _train(options, "vae", train_vae, decoder_only=options.decoder_only)
 
 
 def _unet(options: argparse.Namespace) -> None:
@@ -132,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--part", default="0/1", help="i/n: every n-th data file from the i-th on")
     for name, run, help_ in (("vae", _vae, "train the VAE"), ("unet", _unet, "train the UNet and its text encoder")):
         one = stage(name, run, help_, data, work, training)
+        if name == "vae":
+            one.add_argument("--decoder-only", action="store_true", help="leave the encoder and so the latents alone")
         one.add_argument("--minutes", type=_positive(float), help="time for this run; default: the preset's")
         one.add_argument("--final", action="store_true", help="let the learning rate fall to 0 at the end of this run")
         one.add_argument("--batch", type=_positive(int), help="instead of the preset's")

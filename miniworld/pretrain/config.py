@@ -24,7 +24,8 @@ class VaeConfig:
     channels: widths from the picture down to the latents. batch: whole pictures a step, or four times as many crops.
     ema: the most that the averaged weights keep a step. gan: weight of the adversarial loss; 0 leaves it out.
     critic_from: the step at which its critic begins to learn; critic_lead: steps it learns before it is listened to.
-    held_out: pictures, the first ones, kept for the figures. minutes: default of the command `all`.
+    decoder_only: this run leaves the encoder, and so the latents, as they are. held_out: pictures, the first ones, kept
+    for the figures. minutes: default of the command `all`.
     """
 
     channels: tuple[int, int, int, int]
@@ -36,6 +37,7 @@ class VaeConfig:
     critic_from: int = 2500
     critic_lead: int = 500
     ema: float = 0.999
+    decoder_only: bool = False
     held_out: int = 256
     minutes: float = 60.0
 

@@ -52,9 +52,11 @@ def read_scale(work: Work, vae: str) -> float | None:
 
 
 def fingerprint(vae: AutoencoderKL) -> str:
-    """A name that other weights do not have."""
+    """A name that other weights of the encoder do not have: latents depend on nothing else."""
     digest = hashlib.sha256()
-    for _, tensor in sorted(vae.state_dict().items()):
+    for name, tensor in sorted(vae.state_dict().items()):
+        if name.startswith(("decoder.", "post_quant_conv.")):
+            continue
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -19,19 +19,26 @@ CROP = 64
 """Side of the crops, pixels."""
 WHOLE_EVERY = 5
 """One step of so many sees whole pictures, the others crops: as many pixels of four times as many pictures."""
-HALVED_WEIGHT, KL_WEIGHT = 0.25, 1e-6
+HALVED_WEIGHT, KL_WEIGHT, SQUARED_WEIGHT = 0.25, 1e-6, 4.0
 CRITIC_RATE, CRITIC_BETAS, CRITIC_RAMP = 2e-4, (0.5, 0.9), 2000
 
 
 def train_vae(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, compiled: bool = True) -> Run:
-    """Trains for a while, from the checkpoint if there is one, and measures the averaged weights."""
+    """Trains for a while, from the checkpoint if there is one, and measures the averaged weights.
+
+    With `decoder_only` the encoder stays as it is, and so do all latents and the UNet that knows them.
+    """
     config, device = work.preset.vae, hardware.device()
     hardware.prepare(seed)
     held, images = split(data.pictures().to(device), config.held_out)
     model = build_vae(config).to(device).to(memory_format=hardware.memory_format())
+    if config.decoder_only:
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
     critic = Learner(PatchCritic().to(device), CRITIC_RATE, CRITIC_BETAS) if config.gan else None
     learner = Learner(model, config.learning_rate)
-    run = Run("vae", learner, work, budget, ema=config.ema, seed=seed, critic=critic)
+    mode = "decoder" if config.decoder_only else ""
+    run = Run("vae", learner, work, budget, ema=config.ema, seed=seed, mode=mode, critic=critic)
     run.state.data = str(data)
     if compiled and device.type == "cuda":
         model.encoder.compile()
@@ -104,11 +111,16 @@ def _step(run: Run, images: Tensor, config: VaeConfig) -> None:
     vae = run.learner.module
     with hardware.autocast():
         posterior = vae.encode(x).latent_dist
-        z = posterior.sample(generator)
-        y, halved = vae.decode(z).sample.float(), vae.decode(F.avg_pool2d(z, 2)).sample.float()
-    kl = posterior.kl().mean() * (1 if whole else 4)
-    # Halved latents shall decode to the halved picture: smoother latents, easier to diffuse (EQ-VAE, arXiv 2502.09509).
-    loss = distance(y, x) + HALVED_WEIGHT * distance(halved, F.avg_pool2d(x, 2)) + KL_WEIGHT * kl
+        z = posterior.mean if config.decoder_only else posterior.sample(generator)
+        y = vae.decode(z).sample.float()
+    loss = distance(y, x)
+    if config.decoder_only:
+        loss = loss + SQUARED_WEIGHT * F.mse_loss(y, x)
+    else:  # halved latents shall decode to the halved picture: easier to diffuse (EQ-VAE, arXiv 2502.09509)
+        with hardware.autocast():
+            halved = vae.decode(F.avg_pool2d(z, 2)).sample.float()
+        kl = posterior.kl().mean() * (1 if whole else 4)
+        loss = loss + HALVED_WEIGHT * distance(halved, F.avg_pool2d(x, 2)) + KL_WEIGHT * kl
     heard = run.state.critic_steps - config.critic_lead
     if run.critic and heard > 0:
         with hardware.autocast():

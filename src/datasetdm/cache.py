@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone
+from datasetdm.errors import DataError
 from datasetdm.evaluate import caption
+from datasetdm.features import NAMED
 from datasetdm.files import safe_name
 from datasetdm.images import Placement
-from datasetdm.model import PDecoder
+from datasetdm.model import PDecoder, tell_names
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
@@ -48,14 +50,16 @@ class FeatureCache:
 
     def fill(self, backbone: Backbone) -> Iterator[tuple[int, int]]:
         """Make the files that are missing; yields (done, total). Only maps that the decoder reads are kept."""
-        used = {name for name, _ in self.decoder.normalisers()}
+        used = {name for name, _ in self.decoder.normalisers()} | {NAMED}
         for start in range(0, len(self._jobs), self.batch):
             chunk = range(start, min(start + self.batch, len(self._jobs)))
             if not all(self.files[k].exists() for k in chunk):
                 views = [self._view(*self._jobs[k]) for k in chunk]
                 latents = backbone.encode(torch.cat([v[0] for v in views]))
-                f = backbone.features(latents, [v[2] for v in views], self.decoder.config.labels.names)
+                captions, labels = [v[2] for v in views], self.decoder.config.labels
+                f = tell_names(backbone.features(latents, captions, labels.names), captions, labels)
                 if not (self.folder / TEXT).exists():
+                    _check_words(f.text, self.decoder.config.labels.names)
                     save_tensors(self.folder / TEXT, {"text": f.text.float()})
                 for row, k in enumerate(chunk):
                     maps = {f"map.{n}": x[row].half() for n, x in f.maps.items() if n in used}
@@ -86,6 +90,18 @@ class FeatureCache:
         finest = (side // min(self.decoder.pixels.widths),) * 2
         small = {k: F.interpolate(m, finest, mode="nearest-exact")[0, 0] for k, m in maps.items()}
         return image, small, "" if rng.random() < self.caption_dropout else caption(sample)
+
+
+def _check_words(text: Tensor, names: Sequence[str]) -> None:
+    """Refuse labels that the text encoder cannot tell apart: no decoder could."""
+    alike = (torch.cdist(text.float(), text.float()) < 1e-6).triu(1).nonzero().tolist()
+    if alike:
+        pairs = ", ".join(f"{names[a]!r} and {names[b]!r}" for a, b in alike)
+        raise DataError(
+            f"the text encoder reads labels as the same words: {pairs}",
+            expected="labels whose words it tells apart",
+            remedy="rename one of them",
+        )
 
 
 def target_maps(decoder: PDecoder, sample: Sample, place: Placement) -> dict[str, Tensor]:

@@ -28,8 +28,17 @@ app = App(
     config=[cyclopts.config.Env("DATASETDM_"), cyclopts.config.Toml("datasetdm.toml", search_parents=False)],
 )
 
-OnError = Literal["stop", "skip"]
+OnError = Annotated[
+    Literal["stop", "skip"], Parameter(help="What wrong data do: stop the work, or skip the picture and count it.")
+]
 Texts = Annotated[list[str], Parameter(consume_multiple=True)]
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
+Images = Annotated[Path | None, Parameter(help="Folder of the pictures, where the format does not say.")]
+Fitted = Annotated[str | None, Parameter(help="Default: the one that the decoder was fitted on.")]
+LowMemory = Annotated[
+    bool,
+    Parameter(help="Parts of the pipeline wait in the CPU's memory, and the VAE takes one picture at a time."),
+]
 
 
 @app.command
@@ -71,18 +80,21 @@ def fit(
     *,
     data: str,
     out: Path,
-    images: Path | None = None,
+    images: Images = None,
     on_error: OnError = "stop",
     limit: int | None = None,
     balance: bool = False,
     tasks: str | None = None,
     backbone: str = "mini",
-    timesteps: str = "50",
+    lora: Files = None,
+    size: int | None = None,
+    timesteps: str | None = None,
     inversion: Literal["renoise", "ddim"] = "renoise",
     steps: int | None = None,
     variants: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    low_memory: LowMemory = False,
 ) -> None:
     """Fit a P-Decoder on labelled images.
 
@@ -92,28 +104,28 @@ def fit(
         FORMAT:PATH: `coco:annotations.json`, `voc:VOC2012@train`, `masks:DIR`, ...; `datasetdm inspect --help` has all.
     out
         A new folder for the decoder; the same command goes on with an unfinished one.
-    images
-        Folder of the pictures, where the format does not say.
-    on_error
-        What wrong data do: stop the work, or skip the picture and count it.
     limit
         Use at most so many pictures, drawn by the seed.
     balance
         Draw them so that every label is there about equally often.
     tasks
-        Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
+        Comma-separated: semantic, depth, instance, keypoints; all that the data have labels of, if not given.
     backbone
-        `mini`, a StableDiffusionPipeline folder, or a hub id.
+        `mini`, a pipeline folder, or a hub id; `datasetdm backbones` lists some.
+    lora
+        LoRA files (.safetensors) on top of it; the decoder remembers them.
+    size
+        Side of the backbone's pictures in pixels, instead of its native one.
     timesteps
-        Comma-separated noise levels at which the backbone reads the pictures.
+        Comma-separated noise levels at which the backbone reads the pictures; default the family's.
     inversion
-        How the noise is found: fixed noise, or DDIM run backwards.
+        How the noise is found: fixed noise, or the deterministic sampler run backwards.
     steps
         Number of optimiser steps.
     variants
         Augmented copies of every picture.
     """
-    from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
     from datasetdm.fit import FitConfig
     from datasetdm.progress import console, fit_with_bars, show_skipped
     from datasetdm.readers import read
@@ -126,8 +138,10 @@ def fit(
     if limit is not None:
         _positive(limit=limit)
         reader = part(reader, limit, balance, seed)
-    features = FeatureConfig(tuple(_whole(t, "timesteps") for t in _items(timesteps)), inversion)
-    frozen = load_backbone(backbone, config=features, device=device)
+    levels = None if timesteps is None else tuple(_whole(t, "timesteps") for t in _items(timesteps))
+    features = FeatureConfig(levels, inversion, size=size)
+    name, options = with_loras(backbone, lora or ()), RunOptions.chosen(low_memory)
+    frozen = load_backbone(name, config=features, device=device, options=options)
     figures = fit_with_bars(reader, out, frozen, config)
     show_skipped(reader)
     console.print(f"held-out figures: {figures}")
@@ -141,13 +155,16 @@ def generate(
     count: int,
     out: Path,
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     seed: int = 0,
     batch: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    negative: str = "",
     labels: str | None = None,
     device: str = "auto",
+    low_memory: LowMemory = False,
+    compile: bool = False,
 ) -> None:
     """Generate annotated pictures into a store; the same command goes on with an unfinished one.
 
@@ -161,13 +178,20 @@ def generate(
         The store: a new folder, or one of the same recipe.
     decoder
         `mini`, or a folder that `fit` wrote.
-    backbone
-        Default: the one that the decoder was fitted on.
     batch
-        Pictures at a time; part of the recipe. Default 16.
+        Pictures at a time; part of the recipe. Default 16; halved where it takes too much memory.
+    steps
+        Sampling steps; default the model's (few for distilled ones).
+    guidance
+        Guidance scale; default the model's (1, which is none, for distilled ones).
+    negative
+        What no picture shall show.
     labels
         Comma-separated labels to annotate instead of the decoder's own.
+    compile
+        Compile the denoiser first (torch.compile): minutes at the start, faster pictures from then on.
     """
+    from datasetdm.backbones import RunOptions
     from datasetdm.generate import DatasetGenerator, default_batch
     from datasetdm.progress import console, generate_with_bars
     from datasetdm.prompts import check_labels, read_prompts
@@ -183,6 +207,8 @@ def generate(
         batch=default_batch(out, count) if batch is None else batch,
         steps=steps,
         guidance=guidance,
+        negative=negative,
+        options=RunOptions.chosen(low_memory, compile),
         labels=tuple(_items(labels)) if labels else None,
     )
     if nameless := check_labels(texts, generator.labels):
@@ -195,10 +221,10 @@ def generate(
 def evaluate(
     *,
     data: str,
-    images: Path | None = None,
+    images: Images = None,
     on_error: OnError = "stop",
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     captions: bool = True,
     device: str = "auto",
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -209,10 +235,6 @@ def evaluate(
     ----------
     data
         FORMAT:PATH: `mini:test`, `coco:annotations.json`, `store:DIR`.
-    on_error
-        What wrong data do: stop the work, or skip the picture and count it.
-    backbone
-        Default: the one that the decoder was fitted on.
     captions
         Read every picture under its own caption, as when it was generated; else under none.
     json_path
@@ -238,10 +260,10 @@ def annotate(
     *,
     data: str,
     out: Path,
-    images: Path | None = None,
+    images: Images = None,
     on_error: OnError = "stop",
     decoder: str = "mini",
-    backbone: str | None = None,
+    backbone: Fitted = None,
     device: str = "auto",
 ) -> None:
     """Annotate existing pictures into a store; the same command goes on with an unfinished one.
@@ -252,14 +274,8 @@ def annotate(
         FORMAT:PATH, for instance `images:DIR`; captions (in a text file beside each picture) help much.
     out
         The store: a new folder, or one of the same recipe.
-    images
-        Folder of the pictures, where the format does not say.
-    on_error
-        What wrong data do: stop the work, or skip the picture and count it.
     decoder
         `mini`, or a folder that `fit` wrote.
-    backbone
-        Default: the one that the decoder was fitted on.
     """
     from itertools import islice
 
@@ -282,7 +298,7 @@ def annotate(
 
 
 @app.command
-def inspect(data: str, *, images: Path | None = None, on_error: OnError = "stop") -> None:
+def inspect(data: str, *, images: Images = None, on_error: OnError = "stop") -> None:
     """Say what is in labelled data: pictures, labels, sizes.
 
     Parameters
@@ -290,10 +306,6 @@ def inspect(data: str, *, images: Path | None = None, on_error: OnError = "stop"
     data
         FORMAT:PATH, for instance `coco:annotations.json`. Formats: cityscapes, coco, coco-panoptic, deepfashion, hf,
         images, kitti, lvis, masks, mini, nyu, store, vkitti, voc, yolo.
-    images
-        Folder of the pictures, where the format does not say.
-    on_error
-        What wrong data do: stop the work, or skip the picture and count it.
     """
     from datasetdm.progress import show_skipped, show_summary, track
     from datasetdm.readers import read
@@ -305,23 +317,58 @@ def inspect(data: str, *, images: Path | None = None, on_error: OnError = "stop"
 
 
 @app.command
-def export(store: Path, *, out: Path, format: str = "coco") -> None:
-    """Write a store in another format.
+def export(
+    data: str,
+    *,
+    out: Path,
+    format: str = "coco",
+    images: Path | None = None,
+    split: str | None = None,
+    remap: str | None = None,
+    min_score: float = 0.0,
+    link: bool = False,
+    licence: str = "unknown",
+    push: str | None = None,
+) -> None:
+    """Write a store, or other labelled data, in another format.
 
     Parameters
     ----------
-    store
-        The store.
+    data
+        A store, or FORMAT:PATH.
     out
         A new folder.
     format
-        coco, yolo-detect, yolo-seg or yolo-pose.
+        coco, coco-panoptic, cvat, depth-exr, depth-kitti, depth-npy, fiftyone, hf, label-studio, masks, voc, webdataset,
+        yolo-detect, yolo-pose, yolo-seg.
+    images
+        Folder of the pictures, where the data do not say.
+    split
+        Parts and their shares: train=0.8,val=0.1,test=0.1. A sample's part follows from its key alone.
+    remap
+        New names of labels: cat=animal,dog=animal,sky= (the last drops a label).
+    min_score
+        Leave out objects and regions of a lower score.
+    link
+        Link pictures that are files instead of copying them.
+    licence
+        What a dataset's card says, for instance cc-by-4.0.
+    push
+        With --format hf: also upload to the Hugging Face hub as OWNER/NAME, private.
     """
+    from datasetdm.exporters.hf import push_to_hub
+    from datasetdm.exporters.options import Options, parse_remap, parse_splits
     from datasetdm.progress import export_with_bars
+    from datasetdm.readers import read
     from datasetdm.store import Store
 
-    export_with_bars(_filled(Store(store)), format, out)
-    print(out)
+    splits = parse_splits(split) if split else ()
+    options = Options(splits, parse_remap(remap) if remap else {}, min_score, link, licence)
+    if push and format != "hf":
+        raise ConfigError(f"--push with --format {format}", expected="--format hf")
+    reader = read(data, images) if ":" in data and not Path(data).exists() else _filled(Store(data))
+    export_with_bars(reader, format, out, options)
+    print(push_to_hub(out, push) if push else out)
 
 
 @app.command
@@ -346,6 +393,15 @@ def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
         raise ConfigError(f"--out {path} is a folder", expected="a file, for instance page.html")
     gallery_with_bars(_filled(Store(store)), path, limit)
     print(path.resolve())
+
+
+@app.command
+def backbones() -> None:
+    """List text-to-image models: what they want by default, their licences, and how far they are tested."""
+    from datasetdm.backbones.catalogue import CATALOGUE
+    from datasetdm.progress import show_backbones
+
+    show_backbones(CATALOGUE)
 
 
 def _filled(store: Store) -> Store:

@@ -13,6 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from datasetdm.errors import BackboneError
 
+FINEST = 128
+"""Positions a side of the finest maps that are read; finer ones are neither kept nor decoded."""
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -26,6 +29,11 @@ class FeatureSpec:
     channels: int
     stride: int
     kind: Literal["hidden", "attention", "vae"]
+
+
+NAMED = "named"
+"""Beside the maps of a backbone: f[b l], 1 where a picture's caption names the label, -1 where it does not, 0 where
+there is no caption."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class Capture:
     """Forward hooks on named modules, for the duration of a `with` block; the modules compute what they always do.
 
     `outputs[name]` is what a module returned (the first element of a tuple); `inputs[name]` the first tensor that it
-    was given, kept only for the names in `want_inputs`. A module that never ran is an error, not an empty map.
+    was given, kept only for the names in `want_inputs`. A module that never ran, or ran twice (so that one of its maps would
+    be lost), is an error.
     """
 
     def __init__(self, outputs: Mapping[str, nn.Module], want_inputs: Mapping[str, nn.Module] | None = None):
@@ -77,6 +86,12 @@ class Capture:
 
     def _keep_output(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if name in self.outputs:
+                raise BackboneError(
+                    f"{name} ran twice in one features pass",
+                    expected="whole pictures",
+                    remedy="load the backbone with RunOptions(tiles=True), not by enabling the pipeline's own tiling",
+                )
             self.outputs[name] = output[0] if isinstance(output, tuple) else output
 
         return hook

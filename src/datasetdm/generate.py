@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasetdm.backbones import Backbone
+from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.images import Placement, to_uint8
-from datasetdm.model import PDecoder, load_pair
+from datasetdm.model import PDecoder, load_pair, tell_names
 from datasetdm.settings import validated
 from datasetdm.store import META, Store, Writer
 from datasetdm.types import Labels, Prompt, Sample
@@ -32,7 +32,8 @@ FLUSH_SECONDS = 30
 class GenerateConfig(BaseModel):
     """Settings of a generation; together with the models they are a store's recipe.
 
-    steps, guidance: None takes the backbone's own. labels: names to annotate; None takes the decoder's.
+    steps, guidance: None takes the backbone's own. negative: what pictures shall not show, for every prompt. labels: names
+    to annotate; None takes the decoder's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,7 @@ class GenerateConfig(BaseModel):
     batch: int = Field(16, ge=1)
     steps: int | None = Field(None, ge=1)
     guidance: float | None = Field(None, ge=0)
+    negative: str = ""
     labels: tuple[str, ...] | None = None
 
 
@@ -50,6 +52,7 @@ class DatasetGenerator:
 
     Args:
         decoder: a name, a folder, or a loaded one. backbone: likewise; None is the one the decoder was fitted on.
+        options: how a backbone that is loaded here is held and run.
         settings: fields of `GenerateConfig`.
     """
 
@@ -60,10 +63,11 @@ class DatasetGenerator:
         decoder: str | Path | PDecoder = "mini",
         backbone: str | Backbone | None = None,
         device: str = "auto",
+        options: RunOptions | None = None,
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, prompts=tuple(prompts), **settings)
-        self.decoder, self.backbone = load_pair(decoder, backbone, device)
+        self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
         self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)
@@ -74,6 +78,7 @@ class DatasetGenerator:
     def recipe(self) -> dict[str, Any]:
         """All that the samples depend on, JSON-ready."""
         texts = hashlib.sha256("\n".join(self.config.prompts).encode()).hexdigest()
+        negative = {"negative": self.config.negative} if self.config.negative else {}
         return {
             "prompts": {"count": len(self.config.prompts), "sha256": texts},
             "seed": self.config.seed,
@@ -83,6 +88,7 @@ class DatasetGenerator:
             "backbone": self.backbone.identity,
             "decoder": self._fingerprint,
             "tasks": list(self.decoder.config.tasks),
+            **negative,
         }
 
     def prompt(self, index: int) -> Prompt:
@@ -95,10 +101,11 @@ class DatasetGenerator:
         """All samples of one batch."""
         first = number * self.config.batch
         prompts = [self.prompt(i) for i in range(first, first + self.config.batch)]
-        latents = self.backbone.sample(prompts, self.steps, self.guidance)
-        features = self.backbone.features(latents, [p.text for p in prompts], self.labels.names)
+        latents = self.backbone.sample(prompts, self.steps, self.guidance, self.config.negative)
+        texts = [p.text for p in prompts]
+        features = tell_names(self.backbone.features(latents, texts, self.labels.names), texts, self.labels)
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
-        records = self.decoder.annotate(features, places)
+        records = self.decoder.annotate(features, places, self.labels)
         rows = enumerate(zip(to_uint8(features.images), prompts, records, strict=True), first)
         return [
             Sample(f"{i:08d}", picture, self.labels, prompt, record, {"index": i, **self._origin})
@@ -151,8 +158,10 @@ def default_batch(out: Path, count: int) -> int:
 
 
 def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
-    """The decoder's own labels, or others (with the known ones' synonyms)."""
+    """The decoder's own labels, or others (with what is known about those among them)."""
     if names is None:
         return known
     synonyms = dict(zip(known.names, known.synonyms, strict=True))
-    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names))
+    stuff = tuple(n for n in known.stuff if n in names)
+    bones = {n: s for n, s in known.skeletons.items() if n in names}
+    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names), stuff, bones)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,16 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from datasetdm.backbones import Backbone, FeatureConfig, load_backbone, pick_dtype
+from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbone, pick_dtype
 from datasetdm.decoder.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DecoderError
-from datasetdm.features import Features, FeatureSpec
+from datasetdm.features import NAMED, Features, FeatureSpec
 from datasetdm.files import write_json
 from datasetdm.images import Placement
 from datasetdm.tasks import TASKS, Head, make_task
 from datasetdm.tensors import save_tensors
-from datasetdm.types import Annotation, Labels
+from datasetdm.types import Annotation, Instances, Labels
 
 BUILTIN = {"mini": Path(__file__).parent / "assets" / "decoder"}
 """Decoders that come with the package."""
@@ -87,20 +87,36 @@ class PDecoder(nn.Module):
         return outputs
 
     @torch.no_grad()
-    def annotate(self, features: Features, places: Sequence[Placement]) -> list[dict[str, Annotation]]:
-        """Records of every picture of a batch, each at its own size."""
+    def annotate(
+        self,
+        features: Features,
+        places: Sequence[Placement],
+        labels: Labels | None = None,
+        objects: Sequence[Instances] | None = None,
+    ) -> list[dict[str, Annotation]]:
+        """Records of every picture of a batch, each at its own size.
+
+        labels: those of the features; None is the decoder's own. objects: place the keypoints on these, not on those that
+        the decoder finds.
+        """
         device = next(self.parameters()).device
+        if missing := sorted({n for n, _ in self.normalisers()} - features.maps.keys()):
+            raise DecoderError(
+                f"the backbone gives no {', '.join(missing)}",
+                expected="the maps that this decoder was fitted on",
+                remedy="load the backbone with the same options (tiles leave the VAE's maps out)",
+            )
         maps = {n: x.to(device) for n, x in features.maps.items()}
         with autocast(device):
             outputs = self(maps, features.text.to(device))
         result: list[dict[str, Annotation]] = []
         for i, place in enumerate(places):
-            own: dict[str, Annotation] = {}
-            for name, task in self.tasks.items():
+            own: dict[str, Annotation] = {} if objects is None else {"instance": objects[i]}
+            for name in (n for n in TASKS if n in self.tasks and n not in own):
                 full = {
                     k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()
                 }
-                own[name] = task.record(self.heads[name], full)
+                own[name] = self.tasks[name].record(self.heads[name], full, labels or self.config.labels, own)
             result.append(own)
         return result
 
@@ -146,7 +162,7 @@ class PDecoder(nn.Module):
                 f"this decoder was fitted on another backbone ({self.config.backbone!r})",
                 where=f"backbone {backbone.name!r}, weights {backbone.identity[:12]}",
                 expected=f"weights {self.config.identity[:12]}",
-                remedy=f"use --backbone {self.config.backbone}, or fit a decoder on {backbone.name}",
+                remedy=f"use --backbone {self.config.backbone} (a LoRA follows a +), or fit a decoder on {backbone.name}",
             )
         if backbone.config != self.config.features:
             raise DecoderError(
@@ -158,12 +174,18 @@ class PDecoder(nn.Module):
 
 
 def load_pair(
-    decoder: str | Path | PDecoder = "mini", backbone: str | Backbone | None = None, device: str = "auto"
+    decoder: str | Path | PDecoder = "mini",
+    backbone: str | Backbone | None = None,
+    device: str = "auto",
+    options: RunOptions | None = None,
 ) -> tuple[PDecoder, Backbone]:
     """A decoder, and the backbone that it was fitted on (or another, which is refused), on one device."""
     model = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
     name = model.config.backbone if backbone is None else backbone
-    frozen = load_backbone(name, config=model.config.features, device=device) if isinstance(name, str) else name
+    if isinstance(name, str):
+        frozen = load_backbone(name, config=model.config.features, device=device, options=options)
+    else:
+        frozen = name
     model.check_backbone(frozen)
     return model.to(frozen.device).eval(), frozen
 
@@ -177,7 +199,7 @@ def read_config(folder: Path) -> DecoderConfig:
         return DecoderConfig(
             tasks=tuple(raw.pop("tasks")),
             labels=Labels.from_json(raw.pop("labels")),
-            features=FeatureConfig(timesteps=tuple(features.pop("timesteps")), **features),
+            features=FeatureConfig(tuple(features.pop("timesteps")), **features),
             specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
             **raw,
         )
@@ -190,6 +212,15 @@ def read_config(folder: Path) -> DecoderConfig:
         ) from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
+
+
+def tell_names(features: Features, captions: Sequence[str], labels: Labels) -> Features:
+    """The features with which labels each picture's caption names, by name or synonym."""
+    rows = [
+        [(1.0 if n in said else -1.0) if text else 0.0 for n in labels.names]
+        for text, said in ((text, labels.named_in(text)) for text in captions)
+    ]
+    return replace(features, maps={**features.maps, NAMED: torch.tensor(rows, device=features.text.device)})
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
+    from datasetdm.backbones.catalogue import Model
+    from datasetdm.exporters.options import Options
     from datasetdm.fit import FitConfig
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
@@ -90,11 +92,11 @@ def generate_with_bars(generator: DatasetGenerator, out: Path, count: int) -> No
             progress.update(task, completed=done)
 
 
-def export_with_bars(store: Store, format: str, out: Path) -> None:
-    """Write a store in another format."""
+def export_with_bars(reader: Reader, format: str, out: Path, options: Options | None = None) -> None:
+    """Write samples in another format."""
     from datasetdm.exporters import iter_export
 
-    for _ in track(iter_export(store, store.labels, format, out), "export", len(store)):
+    for _ in track(iter_export(reader, reader.labels, format, out, options), "export", len(reader)):
         pass
 
 
@@ -139,3 +141,17 @@ def show_skipped(reader: Checked, most: int = 10) -> None:
         console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
     if len(reader.skipped) > most:
         console.print(Text(f"  ... and {len(reader.skipped) - most} more"))
+
+
+def show_backbones(models: Sequence[Model]) -> None:
+    """Print a catalogue of models, one row each."""
+    table = Table("model", "pipeline", "pixels", "steps", "guidance", "negative", "t", "reads", "licence", "status")
+    for m in models:
+        family = m.family
+        cells = (
+            m.name, m.pipeline.removesuffix("Pipeline"), f"{m.side}x{m.side}", str(m.steps), f"{m.guidance:g}",
+            "yes" if m.guidance > 1 and not m.embedded else "no", ",".join(map(str, family.timesteps)), family.reads,
+            m.licence + (" (gated)" if m.gated else ""), m.status,
+        )  # fmt: skip
+        table.add_row(*map(Text, cells))
+    Console(width=None if Console().is_terminal else 250).print(table)

@@ -5,41 +5,52 @@ A new family of models is one file here and one line in `FAMILIES`; the rest of 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from datasetdm.errors import BackboneError, ConfigError, unknown_name
+from datasetdm.backbones.hub import BUILTIN, read_model_index, resolve, split_loras, with_loras
+from datasetdm.backbones.memory import RunOptions
+from datasetdm.errors import BackboneError, ConfigError
 from datasetdm.features import Features, FeatureSpec
 from datasetdm.types import Prompt
 
-FAMILIES = {"StableDiffusionPipeline": "datasetdm.backbones.unet:UNetBackbone"}
-"""Pipeline class named in a folder's `model_index.json` -> the backbone that runs it."""
+__all__ = [
+    "BUILTIN", "FAMILIES", "Backbone", "FeatureConfig", "RunOptions", "load_backbone", "pick_device", "pick_dtype",
+    "with_loras",
+]  # fmt: skip
 
-BUILTIN = {"mini": Path(__file__).parent.parent / "assets" / "mini"}
-"""Backbones that come with the package."""
+FAMILIES = {
+    "StableDiffusionPipeline": "datasetdm.backbones.unet:UNetBackbone",
+    "StableDiffusionXLPipeline": "datasetdm.backbones.unet:SDXLBackbone",
+    "StableDiffusion3Pipeline": "datasetdm.backbones.dit:SD3Backbone",
+    "FluxPipeline": "datasetdm.backbones.dit:FluxBackbone",
+    "PixArtSigmaPipeline": "datasetdm.backbones.dit:PixArtBackbone",
+}
+"""Pipeline class named in a folder's `model_index.json` -> the backbone that runs it."""
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
     """How features are taken; a P-Decoder remembers it and refuses any other.
 
-    timesteps: noise levels (of the scheduler's training steps) at which the denoiser reads the picture.
-    inversion: "renoise" adds fixed noise to the clean latents; "ddim" runs the deterministic sampler backwards.
-    inversion_steps: number of DDIM steps of the whole trajectory, of which those up to the timestep are run.
+    timesteps: noise levels (of the scheduler's training steps) at which the denoiser reads the picture; None takes the
+        family's own, which a loaded backbone's `config` then holds.
+    inversion: "renoise" adds fixed noise to the clean latents; "ddim" runs the deterministic sampler backwards (for flow
+        matching: Euler's method).
+    inversion_steps: number of such steps of the whole trajectory, of which those up to the timestep are run.
+    size: side of the (square) pictures in pixels; None takes the model's native one.
     """
 
-    timesteps: tuple[int, ...] = (50,)
+    timesteps: tuple[int, ...] | None = None
     inversion: Literal["renoise", "ddim"] = "renoise"
     inversion_steps: int = 100
+    size: int | None = None
 
 
 @runtime_checkable
@@ -67,7 +78,9 @@ class Backbone(Protocol):
         """Width of `Features.text`."""
         ...
 
-    def sample(self, prompts: Sequence[Prompt], steps: int, guidance: float) -> Float[Tensor, "b c h w"]:
+    def sample(
+        self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = ""
+    ) -> Float[Tensor, "b c h w"]:
         """Latents of new pictures, each from its own prompt's seed, whatever else is in the batch."""
         ...
 
@@ -105,15 +118,21 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 
 def load_backbone(
-    name: str = "mini", *, config: FeatureConfig | None = None, device: str = "auto", dtype: torch.dtype | None = None
+    name: str = "mini",
+    *,
+    config: FeatureConfig | None = None,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    options: RunOptions | None = None,
 ) -> Backbone:
-    """A backbone by built-in name, folder or hub id.
+    """A backbone by built-in name, folder or hub id, with LoRA files on top as in `NAME+FILE.safetensors`.
 
     Raises:
-        BackboneError: no such folder or repository, no pipeline, an unsupported kind of pipeline, or damaged weights.
+        BackboneError: no such folder, repository or LoRA, no pipeline, an unsupported kind of one, or damaged weights.
         ConfigError: an unknown name.
     """
-    folder = resolve(name)
+    base, loras = split_loras(name)
+    folder = resolve(base)
     kind = read_model_index(folder)["_class_name"]
     if kind not in FAMILIES:
         raise BackboneError(
@@ -125,75 +144,5 @@ def load_backbone(
     target = pick_device(device)
     factory = getattr(importlib.import_module(module), cls)
     return factory(
-        folder, name=name, config=config or FeatureConfig(), device=target, dtype=dtype or pick_dtype(target)
+        folder, name, config or FeatureConfig(), target, dtype or pick_dtype(target), loras=loras, options=options
     )
-
-
-def resolve(name: str) -> Path:
-    """The folder of a built-in name, a folder, or a hub id (downloaded into the hub's cache if it is not there)."""
-    if name in BUILTIN:
-        return BUILTIN[name]
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise BackboneError(
-            f"{name} is a file, not a pipeline folder", where=path, expected="a folder with a model_index.json"
-        )
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        if "/" in name:
-            raise BackboneError(
-                f"there is no folder {name}", where=name, expected="a pipeline folder or a hub id org/name"
-            )
-        raise unknown_name("backbone", name, BUILTIN)
-    return _download(name)
-
-
-def _download(hub_id: str) -> Path:
-    from datasetdm.backbones.quiet import quiet
-
-    def download() -> str:
-        from diffusers import DiffusionPipeline
-
-        return str(DiffusionPipeline.download(hub_id, use_safetensors=True))
-
-    try:
-        return Path(quiet(download))
-    except (OSError, ValueError) as e:  # every hub and network error is one of these
-        raise BackboneError(
-            f"cannot get {hub_id} from the Hugging Face hub: {str(e).strip().splitlines()[0][:160]}",
-            where=f"https://huggingface.co/{hub_id}",
-            expected="a public repository, or a gated one whose licence you accepted, with safetensors weights",
-            remedy="check the id and the network; if it is gated, accept its licence there and set HF_TOKEN",
-        ) from e
-
-
-def read_model_index(folder: Path) -> dict[str, Any]:
-    """A pipeline folder's `model_index.json`."""
-    path = folder / "model_index.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(index, dict) and isinstance(index.get("_class_name"), str):
-            return index
-        problem = "it names no pipeline class"
-    except FileNotFoundError:
-        problem = "it has no model_index.json"
-    except (OSError, ValueError) as e:
-        problem = f"model_index.json cannot be read: {e}"
-    raise BackboneError(
-        f"not a diffusers pipeline folder: {problem}",
-        where=folder,
-        expected="a folder written by DiffusionPipeline.save_pretrained",
-        remedy="use --backbone mini, such a folder, or a hub id like org/name",
-    )
-
-
-def folder_identity(folder: Path, parts: Sequence[str]) -> str:
-    """SHA-256 over the configurations and safetensors files of a pipeline's `parts`."""
-    h = hashlib.sha256()
-    for part in parts:
-        for path in sorted((folder / part).glob("*")):
-            if path.suffix in (".safetensors", ".json", ".txt"):
-                with path.open("rb") as f:
-                    h.update(f"{part}/{path.name}:{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
-    return h.hexdigest()

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasetdm.features import FeatureSpec
+from datasetdm.features import FINEST, FeatureSpec
 
 Pyramid = dict[int, Tensor]
 """Embeddings f[b width h w] by stride, coarsest first."""
 
 
-def level_widths(specs: Sequence[FeatureSpec], side: int, width: int, finest: int = 128) -> dict[int, int]:
+def level_widths(specs: Sequence[FeatureSpec], side: int, width: int, finest: int = FINEST) -> dict[int, int]:
     """Channels for each stride, coarsest first.
 
-    Strides finer than `finest` positions a side are left out. From 16 positions a side on, the width halves where the
-    side doubles, so that every level costs about the same arithmetic.
+    Strides finer than `finest` positions a side are left out. From 16 positions a side on (or from the coarsest level, if
+    that is finer), the width halves where the side doubles, so that every level costs about the same arithmetic.
     """
     strides = sorted({s.stride for s in specs if side // s.stride <= finest}, reverse=True)
-    return {s: max(16, min(width, width * 16 * s // side)) for s in strides}
+    wide = max(16, side // strides[0])
+    return {s: max(16, min(width, width * wide * s // side)) for s in strides}
 
 
 def merge(levels: Mapping[int, Tensor]) -> Tensor:

@@ -1,4 +1,5 @@
-"""Label queries: what each label looks like in this picture, from its words and from where its words attend."""
+"""Label queries: what each label looks like in this picture, from its words, from where its words attend, and from
+whether the picture's caption names it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import Pyramid, Standardise, merge, module_key, tokenise
-from datasetdm.features import FeatureSpec
+from datasetdm.features import NAMED, FeatureSpec
 
 
 class QueryLayer(nn.Module):
@@ -38,6 +39,9 @@ class LabelDecoder(nn.Module):
 
     The logit is summed over strides: the query's dot product with the pixel embedding, plus a small function, shared by
     all labels, of the label's attention maps.
+
+    unsaid, undrawn: shares of the labels that, while it learns, count as not named though they are, and the reverse.
+    uncaptioned: share of the pictures whose caption is not told.
     """
 
     def __init__(
@@ -48,8 +52,12 @@ class LabelDecoder(nn.Module):
         *,
         layers: int = 2,
         dropout: float = 0.1,
+        unsaid: float = 0.1,
+        undrawn: float = 0.04,
+        uncaptioned: float = 0.1,
     ):
         super().__init__()
+        self.unsaid, self.undrawn, self.uncaptioned = unsaid, undrawn, uncaptioned
         width = max(widths.values())
         self.memory_strides = [s for s, w in widths.items() if w == width]
         specs = [s for s in specs if s.kind == "attention" and s.stride in widths]
@@ -63,6 +71,7 @@ class LabelDecoder(nn.Module):
             self.evidence[str(stride)] = nn.Sequential(nn.Linear(channels, 16), nn.GELU(), nn.Linear(16, 1))
         self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
         self.looks = nn.Linear(width, width)
+        self.named = nn.Linear(1, width, bias=False)
         self.layers = nn.ModuleList(QueryLayer(width, 4, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.keys = nn.ModuleDict({str(s): nn.Linear(width, w + 1) for s, w in widths.items()})
@@ -73,6 +82,8 @@ class LabelDecoder(nn.Module):
         shared = {k: torch.cat([self.norms[module_key(n)](maps[n]) for n in ns], 2) for k, ns in self.attention.items()}
         memory = tokenise([pyramid[s] for s in self.memory_strides])
         q = self.words(text.float())[None] + self._pool(pyramid, shared)
+        if NAMED in maps:
+            q = q + self.named(self._doubted(maps[NAMED].float())[..., None])
         for layer in self.layers:
             q = layer(q, memory)
         q = self.norm(q)
@@ -85,6 +96,15 @@ class LabelDecoder(nn.Module):
                 logits[stride] = logits[stride] + evidence
         return merge(logits)
 
+    def _doubted(self, named: Float[Tensor, "b l"]) -> Float[Tensor, "b l"]:
+        """While it learns, captions are sometimes wrong: generators leave things out and draw what nobody asked for."""
+        if not self.training:
+            return named
+        chance = torch.rand_like(named)
+        wrong = torch.where(named > 0, chance < self.unsaid, chance < self.undrawn)
+        blind = torch.rand_like(named[:, :1]) < self.uncaptioned
+        return torch.where(wrong, -named, named).masked_fill(blind, 0)
+
     def _pool(self, pyramid: Pyramid, shared: Mapping[int, Tensor]) -> Float[Tensor, "b l c"]:
         """Mean embedding under each label's attention."""
         pooled = []
@@ -94,7 +114,9 @@ class LabelDecoder(nn.Module):
                 pooled.append(
                     torch.einsum("bln,bcn->blc", weight.to(pyramid[stride].dtype), pyramid[stride].flatten(2))
                 )
-        return self.looks(torch.stack(pooled).mean(0)) if pooled else self.looks.bias
+        if not pooled:  # the same for every label
+            return self.looks.bias.expand(len(pyramid[self.memory_strides[0]]), 1, -1)
+        return self.looks(torch.stack(pooled).mean(0))
 
 
 def upsample(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:

@@ -1,0 +1,1 @@
+"""What the P-Decoder is measured against."""
