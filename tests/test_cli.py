@@ -64,9 +64,9 @@ def test_the_whole_way_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert run("inspect", f"yolo:{tmp_path / 'yolo' / 'data.yaml'}") == 0
     assert "bus" in capsys.readouterr().out
-    assert run("view", str(tmp_path / "a")) == 0
+    assert run("view", str(tmp_path / "a"), "--out", str(tmp_path / "page.html")) == 0
     page = Path(capsys.readouterr().out.strip().splitlines()[-1])
-    assert page == (tmp_path / "a" / "gallery.html").resolve() and page.read_text().count("<figure") == 2
+    assert page == (tmp_path / "page.html").resolve() and page.read_text().count("<figure") == 2
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +106,7 @@ MISTAKES = {
         "no decoder here",
     ),
     "no store": (["view", "nope"], "no store here"),
+    "no such port": (["view", "STORE", "--port", "99999"], "--port 99999"),
     "page is a folder": (["view", "STORE", "--out", "STORE"], "is a folder"),
     "unknown export": (["export", "STORE", "--format", "coca", "--out", "o"], "did you mean 'coco'?"),
     "count 0": (["demo", "--count", "0"], "at least 1"),

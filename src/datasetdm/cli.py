@@ -366,33 +366,51 @@ def export(
     options = Options(splits, parse_remap(remap) if remap else {}, min_score, link, licence)
     if push and format != "hf":
         raise ConfigError(f"--push with --format {format}", expected="--format hf")
+    data = data.removeprefix("store:")
     reader = read(data, images) if ":" in data and not Path(data).exists() else _filled(Store(data))
     export_with_bars(reader, format, out, options)
     print(push_to_hub(out, push) if push else out)
 
 
 @app.command
-def view(store: Path, *, out: Path | None = None, limit: int = 200) -> None:
-    """Write a page over a store: pictures with overlays that can be switched.
+def view(
+    store: Path,
+    *,
+    port: int = 0,
+    open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
+    out: Path | None = None,
+    limit: int = 200,
+) -> None:
+    """Look at a store in the browser, filter and review it; or write its first samples as a page of one file.
 
     Parameters
     ----------
     store
         The store.
+    port
+        Of the page on this machine (no other can reach it); default a free one.
+    open_browser
+        Also open the page.
     out
-        The page; default `gallery.html` in the store.
+        Write a page to share to this file instead, for instance page.html.
     limit
-        At most so many samples, the first ones.
+        At most so many samples on the page to share, the first ones.
     """
-    from datasetdm.progress import gallery_with_bars
     from datasetdm.store import Store
 
     _positive(limit=limit)
-    path = out or store / "gallery.html"
-    if path.is_dir():
-        raise ConfigError(f"--out {path} is a folder", expected="a file, for instance page.html")
-    gallery_with_bars(_filled(Store(store)), path, limit)
-    print(path.resolve())
+    opened = _filled(Store(store))
+    if out is None:
+        from datasetdm.viewer.server import serve
+
+        serve(opened, port, open_browser)
+        return
+    from datasetdm.progress import gallery_with_bars
+
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder", expected="a file, for instance page.html")
+    gallery_with_bars(opened, out, limit)
+    print(out.resolve())
 
 
 @app.command

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Store:
         self.meta = read_meta(self.folder)
         self.labels = Labels.from_json(self.meta["labels"])
         self.recipe: dict[str, Any] = self.meta["recipe"]
-        self._counts = [_row_count(p) for p in self._shards()]
+        with ThreadPoolExecutor() as pool:
+            self._counts = list(pool.map(_row_count, self._shards()))
         self._last: tuple[Path, pa.Table] | None = None
         size = self.meta["shard_size"]
         if any(c != size for c in self._counts[:-1]) or any(c > size for c in self._counts[-1:]):
@@ -279,10 +281,10 @@ def to_row(sample: Sample) -> dict[str, Any]:
         row |= {"prompt": prompt.text, "prompt_labels": list(prompt.labels), "seed": prompt.seed}
     for record in sample.annotations.values():
         row |= _annotation_columns(record)
-    return row | _summary(sample)
+    return row | summary(sample)
 
 
-def _summary(sample: Sample) -> dict[str, Any]:
+def summary(sample: Sample) -> dict[str, Any]:
     """found: labels with a pixel or an object; objects: every object's label; score: mean certainty of the labels."""
     names, found, score = sample.labels.names, set[int](), None
     semantic, instances = sample.annotations.get("semantic"), sample.annotations.get("instance")

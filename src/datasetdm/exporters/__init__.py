@@ -12,6 +12,7 @@ from pathlib import Path
 from datasetdm.errors import OutputError, unknown_name
 from datasetdm.exporters.options import Options, prepare
 from datasetdm.exporters.prefetch import ahead
+from datasetdm.exporters.reviews import reviewed
 from datasetdm.exporters.target import Target
 from datasetdm.files import writing
 from datasetdm.store import Store
@@ -51,6 +52,8 @@ def iter_export(
 ) -> Iterator[None]:
     """`export` as a generator that yields after every sample; the folder appears when all of it is there.
 
+    Of a store, samples that people rejected are left out, and labels that they fixed are fixed.
+
     Raises:
         ConfigError: an unknown format or label. OutputError: `out` holds files already.
         DataError: a sample that the format cannot hold, or two samples of one key.
@@ -61,7 +64,8 @@ def iter_export(
     folder, chosen = Path(out), options or Options()
     require_free(folder)
     write = getattr(importlib.import_module(module), function)
-    stream, labels = prepare(samples, labels, chosen)
+    given = reviewed(samples) if isinstance(samples, Store) else samples
+    stream, labels = prepare(given, labels, chosen)
     return _export(write, stream, Target(folder, labels, chosen.splits, chosen.link, chosen.licence))
 
 

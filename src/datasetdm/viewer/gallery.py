@@ -34,7 +34,7 @@ def write_gallery(samples: Iterable[Sample], labels: Labels, path: Path, title: 
         yield
     present = [k for k in LAYERS if any(k in c["layers"] or (k == "keypoints" and c["points"]) for c in cards)]
     used = sorted({i for c in cards for i, _, _ in c["shares"]})
-    legend = [(labels.names[i], _css(colours[i])) for i in used]
+    legend = [(labels.names[i], paint.css(colours[i])) for i in used]
     environment = Environment(loader=PackageLoader("datasetdm.viewer", "."), autoescape=select_autoescape(["j2"]))
     page = environment.get_template("gallery.html.j2")
     switches = [(k, LAYERS[k]) for k in present]
@@ -87,11 +87,7 @@ def _shares(record: SemanticMap, labels: Labels, colours: np.ndarray) -> list[tu
     ids, counts = np.unique(record.ids[record.ids != IGNORE], return_counts=True)
     order = np.argsort(-counts)
     rows = [(int(ids[k]), counts[k] / record.ids.size) for k in order]
-    return [(i, f"{labels.names[i]} {share:.0%}", _css(colours[i])) for i, share in rows if share >= 0.005]
-
-
-def _css(colour: np.ndarray) -> str:
-    return "#" + bytes(colour.tolist()).hex()
+    return [(i, f"{labels.names[i]} {share:.0%}", paint.css(colours[i])) for i, share in rows if share >= 0.005]
 
 
 def _uri(array: np.ndarray) -> str:

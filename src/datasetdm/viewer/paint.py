@@ -14,6 +14,14 @@ Overlay = UInt8[np.ndarray, "h w 4"]
 _STOPS = np.array([[252, 253, 191], [254, 159, 109], [222, 73, 104], [140, 41, 129], [59, 15, 112], [0, 0, 4]], float)
 """Near to far, light to dark."""
 
+NEAREST = 1e-3
+"""Added to depth before its logarithm is taken, in its unit."""
+
+
+def css(colour: UInt8[np.ndarray, "3"]) -> str:
+    """A colour as style sheets write it."""
+    return "#" + bytes(colour.tolist()).hex()
+
 
 def label_colours(labels: Labels) -> UInt8[np.ndarray, "l 3"]:
     """A colour a label, neighbours far apart (hues by the golden angle); the background is black."""
@@ -50,8 +58,8 @@ def depth_range(record: DepthMap) -> tuple[float, float]:
 
 def paint_depth(record: DepthMap) -> Overlay:
     """Light is near, dark is far, on a logarithmic scale; clear where there is no depth."""
-    near, far = (np.log(v + 1e-3) for v in depth_range(record))
-    x = np.clip((np.log(record.depth + 1e-3) - near) / (far - near), 0, 1) * (len(_STOPS) - 1)
+    near, far = (np.log(v + NEAREST) for v in depth_range(record))
+    x = np.clip((np.log(record.depth + NEAREST) - near) / (far - near), 0, 1) * (len(_STOPS) - 1)
     rgb = np.stack([np.interp(x, range(len(_STOPS)), _STOPS[:, c]) for c in range(3)], -1)
     return np.dstack([np.rint(rgb).astype(np.uint8), np.where(record.valid, 255, 0).astype(np.uint8)])
 

@@ -1,0 +1,122 @@
+"""How fast the viewer is on a store of 100,000 samples: `python benchmarks/viewer_speed.py`.
+
+The first page counts from the start of a fresh server process until its page, its data and its first pictures have come;
+a filter from the request to the last of its two answers, rows and histograms. The server runs as its users run it, and the
+page is asked for as the browser does: after the first rows come the histograms of the whole store, which no filter precedes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasetdm.files import write_json
+from datasetdm.store import META, SCHEMA, VERSION, shard_path, to_row
+from datasetdm.types import DepthMap, Instances, Labels, Prompt, Sample, SemanticMap
+
+LABELS = Labels(tuple(f"label {i}" for i in range(30)))
+SHARD = 256
+FILTERS: tuple[dict[str, Any], ...] = (
+    {"class": "label 3"},
+    {"prompt": "number 99"},
+    {"score_min": 0.25, "score_max": 0.75},
+    {"class": "label 7", "objects_min": 1, "score_min": 0.5, "prompt": "photo"},
+    {"order": "-score"},
+)
+
+
+def make_store(folder: Path, count: int, side: int = 16, seed: int = 0) -> None:
+    """A store of `count` samples: few different pictures, but keys, prompts, labels and scores of their own."""
+    rng = np.random.default_rng(seed)
+    meta = {"format": "datasetdm-store", "version": VERSION, "labels": LABELS.to_json(), "shard_size": SHARD}
+    write_json(folder / META, meta | {"recipe": {"source": "samples"}})
+    (folder / "data").mkdir()
+    base = pa.Table.from_pylist([to_row(_sample(i, side, rng)) for i in range(SHARD)], schema=SCHEMA)
+    for number, first in enumerate(range(0, count, SHARD)):
+        n = min(SHARD, count - first)
+        found = [[LABELS.names[k] for k in row] for row in rng.integers(0, len(LABELS), (n, 4)).tolist()]
+        fresh = {
+            "key": [f"{i:08d}" for i in range(first, first + n)],
+            "prompt": [f"a photo of {names[0]} and {names[1]}, number {first + i}" for i, names in enumerate(found)],
+            "found": [sorted(set(names)) for names in found],
+            "objects": [names[: rng.integers(0, 5)] for names in found],
+            "score": rng.random(n).tolist(),
+        }
+        table = base.slice(0, n)
+        for name, values in fresh.items():
+            field = SCHEMA.field(name)
+            table = table.set_column(SCHEMA.get_field_index(name), field, pa.array(values, field.type))
+        pq.write_table(table, shard_path(folder, number), compression="zstd", row_group_size=64)
+
+
+def _sample(i: int, side: int, rng: np.random.Generator) -> Sample:
+    ids = np.full((side, side), i % len(LABELS), np.uint16)
+    ids[side // 2 :] = (i + 1) % len(LABELS)
+    records = {
+        "semantic": SemanticMap(ids, rng.random((side, side))),
+        "depth": DepthMap(rng.uniform(1, 9, (side, side)), np.ones((side, side), bool)),
+        "instance": Instances((ids == i % len(LABELS))[None], np.array([i % len(LABELS)])),
+    }
+    picture = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return Sample(f"{i:08d}", picture, LABELS, Prompt("a photo", (), i), records, {"index": i})
+
+
+def viewer_speed(count: int = 100_000, repeats: int = 3) -> dict[str, float]:
+    """`viewer_first_page_seconds`: the median of fresh servers; `viewer_filter_seconds`: the slowest kind of filter's median."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "store"
+        folder.mkdir()
+        make_store(folder, count)
+        runs = [_measure(folder) for _ in range(repeats)]
+    filters = {name: median(run[1][name] for run in runs) for name in runs[0][1]}
+    return {"viewer_first_page_seconds": median(run[0] for run in runs), "viewer_filter_seconds": max(filters.values())}
+
+
+def _measure(folder: Path) -> tuple[float, dict[str, float]]:
+    command = [sys.executable, "-m", "datasetdm.cli", "view", str(folder)]
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    ) as server:
+        try:
+            assert server.stdout is not None
+            address = next(m[0] for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
+            _get(address)
+            page = json.loads(_get(address + "api/samples?limit=48"))
+            for item in page["items"][:24]:
+                _get(f"{address}picture/{item['row']}/image")
+            first = time.perf_counter() - started
+            _get(address + "api/summary")
+            times = {}
+            for asked in FILTERS:
+                rows = asked | {"limit": 48}
+                before = time.perf_counter()
+                for path in (f"api/samples?{urlencode(rows)}", f"api/summary?{urlencode(asked)}"):
+                    _get(address + path)
+                times[json.dumps(asked)] = time.perf_counter() - before
+        finally:
+            server.terminate()
+    return first, times
+
+
+def _get(address: str) -> bytes:
+    with urlopen(address, timeout=60) as answer:
+        return answer.read()
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: round(value, 3) for name, value in viewer_speed().items()}, indent=2))

@@ -1,0 +1,26 @@
+// The server's answers.
+import { toast } from "./dom.js";
+
+async function answer(request) {
+  let reply;
+  try { reply = await request; } catch { return fail("The viewer's server has stopped. Run datasetdm view again."); }
+  const value = await reply.json().catch(() => ({ error: reply.statusText }));
+  return reply.ok ? value : fail(value.error);
+}
+
+function fail(text) {
+  toast(text, true);
+  throw new Error(text);
+}
+
+const address = (path, values) => {
+  const given = Object.entries(values).filter(([, v]) => v !== "" && v != null);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+};
+
+export const get = (path, values = {}) => answer(fetch(address(path, values)));
+
+export const post = (path, value) =>
+  answer(fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) }));
+
+export const picture = (item, layer, side) => address(`/picture/${item.row}/${layer}`, { side, v: item.edition });
