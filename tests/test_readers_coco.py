@@ -187,6 +187,19 @@ def test_boxes_alone(tmp_path: Path) -> None:
     assert "semantic" in second.annotations
 
 
+def test_a_file_of_boxes_knows_no_background(tmp_path: Path) -> None:
+    """Nor in a picture without objects."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"] = [dict(id=1, image_id=5, category_id=7, bbox=[0, 0, 9, 9])]
+
+    reader = read(f"coco:{coco_folder(tmp_path, change)}")
+    assert [(list(s.annotations), len(s.annotations["instance"])) for s in reader] == [
+        (["instance"], 1),
+        (["instance"], 0),
+    ]
+
+
 @pytest.mark.parametrize("box", [[4, 4, 0, 6], [4, 4, 99, 6], [4, 4, float("nan"), 6], [4, 4], "4"])
 def test_bad_boxes_are_refused(box: Any, tmp_path: Path) -> None:
     change = edit("annotations", 0, bbox=box, segmentation=[])

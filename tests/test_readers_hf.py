@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datasetdm.codecs import encode_png, encode_rle
 from datasetdm.errors import DataError
 from datasetdm.readers import read
-from labelled import hf_folder, picture
+from datasetdm.types import IGNORE
+from labelled import hf_folder, picture, write
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +55,49 @@ def test_boxes_in_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("box", [[2, 3, float("nan"), 7], [2, 3, 0, 0], [50, 3, 4, 4]])
 def test_bad_boxes_are_refused(box: list[float], tmp_path: Path) -> None:
     path = boxes(tmp_path / "d", [{"bbox": box, "category": 1}])
-    with pytest.raises(DataError, match="row 0|box"):
+    with pytest.raises(DataError, match="bbox"):
         list(read(f"hf:{path}"))
+
+
+def test_masks_depth_and_outlines_together(tmp_path: Path) -> None:
+    """The columns that `export --format hf` writes: fields of objects as lists, RLE, 16-bit depth."""
+    mask = np.zeros((20, 30), bool)
+    mask[4:10, 4:8] = True
+    ids, steps = np.where(mask, 1, 255).astype(np.uint8), np.where(mask, 512, 0).astype(np.uint16)
+    outline = encode_rle(mask)["counts"]
+
+    def folder(name: str, **objects: Any) -> Path:
+        one = {"bytes": picture(tmp_path / "x.png").read_bytes(), "path": None}
+        maps = {"semantic": encode_png(ids), "depth": encode_png(steps)}
+        row = {"key": "a/b", "image": one, "caption": "a dog"} | {
+            k: {"bytes": v, "path": None} for k, v in maps.items()
+        }
+        row["objects"] = {"bbox": [[4, 4, 4, 6]], "category": [1], "segmentation": [outline]} | objects
+        label = datasets.List(datasets.ClassLabel(names=["cat", "dog"]))
+        struct = {"bbox": datasets.List(datasets.List(datasets.Value("float32"))), "category": label}
+        features = dict.fromkeys(("image", "semantic", "depth"), datasets.Image()) | dict.fromkeys(
+            ("key", "caption"), datasets.Value("string")
+        )
+        struct["segmentation"] = datasets.List(datasets.Value("string"))
+        whole = datasets.Features(features | {"objects": struct})
+        (tmp_path / name).mkdir()
+        datasets.Dataset.from_list([row], features=whole).to_parquet(str(tmp_path / name / "train.parquet"))
+        return write(tmp_path / name / "classes.json", {"cat": 0, "dog": 1, "ignore": 255}).parent
+
+    (sample,) = read(f"hf:{folder('a')}")
+    objects, depth = sample.annotations["instance"], sample.annotations["depth"]
+    assert sample.key == "a/b" and sample.labels.names == ("cat", "dog") and objects.label_ids.tolist() == [1]
+    assert np.array_equal(objects.masks[0], mask) and not objects.boxed
+    assert np.array_equal(sample.annotations["semantic"].ids, np.where(mask, 1, IGNORE))
+    assert np.array_equal(depth.valid, mask) and (depth.depth[mask] == 2).all()
+    (boxed,) = read(f"hf:{folder('b', segmentation=[''])}")
+    assert boxed.annotations["instance"].boxed and boxed.annotations["instance"].boxes.tolist() == [[4, 4, 4, 6]]
+    for name, wrong, what in (
+        ("c", {"segmentation": ["zz"]}, "do not fill"),
+        ("d", {"category": []}, "differ in length"),
+    ):
+        with pytest.raises(DataError, match=what):
+            list(read(f"hf:{folder(name, **wrong)}"))
 
 
 def test_masks_without_names_and_foreign_paths(tmp_path: Path) -> None:

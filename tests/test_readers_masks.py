@@ -100,6 +100,12 @@ def test_what_has_no_name_is_an_error(tmp_path: Path) -> None:
         read(f"masks:{folder}")
 
 
+def test_depth_beside_masks(tmp_path: Path) -> None:
+    save(masks_folder(tmp_path) / "depth" / "a.png", np.full((20, 30), 2500, np.uint16))
+    first, second = read(f"masks:{tmp_path}")
+    assert np.allclose(first.annotations["depth"].depth, 2.5) and list(second.annotations) == ["semantic"]
+
+
 def test_missing_and_surplus_files(tmp_path: Path) -> None:
     folder = masks_folder(tmp_path)
     (folder / "masks" / "a.png").rename(folder / "masks" / "c.png")

@@ -4,7 +4,8 @@ Crowd regions are ignored pixels of the semantic map and no objects; objects too
 Captions come from the pictures' own entries, or from `captions*.json` beside `instances*.json`, `*keypoints*.json` or
 `panoptic*.json`, the first of each picture. Everything that can be wrong is checked when the file is opened.
 
-Where an object of a picture has a `bbox` and no segmentation, the picture's objects are boxes, filled (`Instances.boxed`).
+Where an object of a picture has a `bbox` and no segmentation, the picture's objects are boxes, filled (`Instances.boxed`),
+and nothing is known of its pixels; so it is in all pictures of a file without segmentations.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class CocoSource(Source):
         self.labels = self._labels()
         number = {name: i for i, name in enumerate(self.labels.names)}
         self._label_of = {c["id"]: number[w] for c in self.file.categories if (w := self._word(c)) in number}
+        found = [bool(a.get("segmentation")) for own in self.file.annotations for a in own]
+        self._boxes = bool(found) and not any(found)
         self._captions = captions_beside(self.path)
         self._folder = find_images(self.path, self.file.names, images)
 
@@ -77,7 +80,7 @@ class CocoSource(Source):
         return Labels(with_background([self._word(c) for c in self.file.categories]), skeletons=bones)
 
     def _records(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Annotation]:
-        if any(not a.get("segmentation") for a in annotations):
+        if self._boxes or any(not a.get("segmentation") for a in annotations):
             return self._boxed(annotations, size)
         regions = [(a, mask_of(a, size)) for a in annotations]
         known = [(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
@@ -90,8 +93,9 @@ class CocoSource(Source):
         """Of a picture with an object that has a box only: every object's box, filled, and no semantic map."""
         own = [a for a in annotations if not a.get("iscrowd")]
         masks = [_box_of(a, size) for a in own]
-        if not all(m.any() for m in masks):
-            raise DataError("a box covers no pixel", where=self.path, expected="an area, or no annotation")
+        if flat := next((a for a, m in zip(own, masks, strict=True) if not m.any()), None):
+            where = f"{self.path}, annotation {flat.get('id')}"
+            raise DataError("a box covers no pixel", where=where, expected="an area, or no annotation")
         records: dict[str, Annotation] = {
             "instance": instances(masks, [self._label_of[a["category_id"]] for a in own], size, boxed=True)
         }

@@ -6,20 +6,27 @@ A local folder is what `save_to_disk` wrote, or holds Parquet, JSON or picture f
 image       `image`, `img` or `picture`, or the only column of pictures
 mask        `mask`, `annotation`, `semantic`, `segmentation`, `label` or `labels`, a column of pictures: classes by value or
             colour, whose names a file beside the data tells (`classes.json` and others, see `legend`)
-objects     `objects` with `bbox` ([x, y, width, height] in pixels) and `category` or `label` (a ClassLabel): filled boxes
+objects     `objects` with `bbox` ([x, y, width, height] in pixels) and `category` or `label` (a ClassLabel): filled boxes, or
+            masks where all have a `segmentation` (COCO's compressed run lengths)
 caption     `caption`, `text` or `prompt`
+key         `key`; without it the row's number
+depth       `depth` of our own export (`key`, `semantic`, `depth` and `objects` together): 16 bits, 1/256 m, 0 unknown
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasetdm.codecs import read_image
+import numpy as np
+
+from datasetdm.codecs import decode_rle, read_image
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.prompts import describe
+from datasetdm.readers.coco_shapes import check_box, check_rle
 from datasetdm.readers.legend import FILES, read_legend
-from datasetdm.readers.maps import Palette
+from datasetdm.readers.maps import Palette, read_depth
 from datasetdm.readers.places import with_option
 from datasetdm.readers.regions import box_mask, instances, labels_in, with_background
 from datasetdm.readers.source import Source
@@ -45,12 +52,15 @@ class HfSource(Source):
         self._mask = next((c for c in MASKS if c in pictures and c != self._image), None)
         self._caption = next((c for c in CAPTIONS if c in data.column_names), None)
         self._data, self._palette = data, Palette()
+        self._category, names = _categories(data.features)
+        self._depth = "depth" in pictures and {*data.column_names} >= {"key", "semantic", "depth", "objects"}
         if self._mask:
             self.labels, self._palette = read_legend(self._root or _legend_folder(self.name))
-            return
-        self._category, names = _categories(data.features)
-        self._classes = len(names)
-        self.labels = Labels(with_background(names)) if names else Labels(("picture",))
+        else:
+            self.labels = Labels(with_background(names)) if names else Labels(("picture",))
+        if strange := [n for n in names if n not in self.labels.names]:
+            raise DataError(f"objects' class {strange[0]!r} has no value in masks", where=self.name, expected="a name")
+        self._label_of = [self.labels.names.index(n) for n in names]
 
     def __len__(self) -> int:
         return len(self._data)
@@ -59,16 +69,19 @@ class HfSource(Source):
         row, where = self._data[index], f"{self.name}, row {index}"
         image = read_image(self._file(row[self._image], where), where)
         records: dict[str, Annotation] = {}
-        if self._mask:
+        if self._mask and row[self._mask] is not None:
             source = self._file(row[self._mask], where)
             records["semantic"] = SemanticMap(self._palette.ids(source, where, image.shape[:2]))
-        elif self._category:
-            records["instance"] = self._objects(row["objects"], where, image.shape[:2])
+        if self._depth and row["depth"] is not None:
+            records["depth"] = read_depth(self._file(row["depth"], where), where, image.shape[:2], 1 / 256)
+        if self._category and row["objects"] is not None:
+            records["instance"] = self._objects(_rows(row["objects"], where), where, image.shape[:2])
         found = labels_in(records, self.labels)
         present = tuple(n for n in self.labels.names if n in found and n != BACKGROUND)
         text = row[self._caption] if self._caption else describe(present) if records else ""
         prompt = Prompt(text, present) if isinstance(text, str) and text else None
-        return Sample(f"{index:06d}", image, self.labels, prompt, records, {"dataset": self.name, "row": index})
+        key = row["key"] if isinstance(row.get("key"), str) else f"{index:06d}"
+        return Sample(key, image, self.labels, prompt, records, {"dataset": self.name, "row": index})
 
     def _file(self, value: Any, where: str) -> Path | bytes:
         """A picture as it is stored: bytes, or a file that lies in the data's own folder."""
@@ -81,28 +94,34 @@ class HfSource(Source):
             raise DataError(f"the path {value['path']!r} leaves its folder", where=where, expected=f"in {self._root}")
         return path
 
-    def _objects(self, objects: Any, where: str, size: tuple[int, int]) -> Instances:
-        boxes, categories = _columns(objects, self._category)
-        if len(boxes) != len(categories):
-            what = f"{len(boxes)} boxes for {len(categories)} categories"
-            raise DataError(what, where=where, expected="one each")
-        shift = len(self.labels) - self._classes
+    def _objects(self, rows: Sequence[Mapping[str, Any]], where: str, size: tuple[int, int]) -> Instances:
+        outlined = bool(rows) and all(isinstance(r.get("segmentation"), str) and r["segmentation"] for r in rows)
         masks, label_ids = [], []
-        for box, category in zip(boxes, categories, strict=True):
-            ok = (
-                isinstance(box, list)
-                and len(box) == 4
-                and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in box)
-            )
-            if not ok or not isinstance(category, int) or not 0 <= category < self._classes:
-                raise DataError(f"box {box} of category {category}", where=where, expected="[x, y, w, h] and a class")
-            x, y, w, h = box
-            mask = box_mask(x, y, x + w, y + h, size)
-            if not mask.any():
-                raise DataError(f"box {box} covers no pixel", where=where, expected="a box inside the picture")
-            masks.append(mask)
-            label_ids.append(category + shift)
-        return instances(masks, label_ids, size, boxed=True)
+        for row in rows:
+            category = row.get(str(self._category))
+            if not isinstance(category, int) or not 0 <= category < len(self._label_of):
+                raise DataError(f"category {category}", where=where, expected=f"0..{len(self._label_of) - 1}")
+            label_ids.append(self._label_of[category])
+            try:
+                masks.append(_outline(row["segmentation"], size) if outlined else _box(row.get("bbox"), size))
+            except DataError as e:
+                e.where = where
+                raise
+        return instances(masks, label_ids, size, boxed=not outlined and bool(rows))
+
+
+def _outline(counts: str, size: tuple[int, int]) -> np.ndarray:
+    rle = {"size": [*size], "counts": counts}
+    check_rle(rle, size)
+    return decode_rle(rle)
+
+
+def _box(box: Any, size: tuple[int, int]) -> np.ndarray:
+    check_box(box, size)
+    mask = box_mask(box[0], box[1], box[0] + box[2], box[1] + box[3], size)
+    if not mask.any():
+        raise DataError(f"bbox {box} covers no pixel", expected="a larger one, or none")
+    return mask
 
 
 def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
@@ -155,7 +174,12 @@ def _categories(features: Any) -> tuple[str | None, list[str]]:
     return None, []
 
 
-def _columns(objects: Any, field: str | None) -> tuple[list[Any], list[Any]]:
-    if isinstance(objects, dict):
-        return list(objects["bbox"] or ()), list(objects[str(field)] or ())
-    return [o["bbox"] for o in objects or ()], [o[field] for o in objects or ()]
+def _rows(objects: Any, where: str) -> list[dict[str, Any]]:
+    """One row an object, of a list of them or of lists of their fields."""
+    if not isinstance(objects, dict):
+        return list(objects)
+    lists = {k: v for k, v in objects.items() if isinstance(v, list)}
+    if len({*map(len, lists.values())}) > 1:
+        what = "objects' fields differ in length: " + ", ".join(f"{len(v)} {k}" for k, v in lists.items())
+        raise DataError(what, where=where, expected="one of each an object")
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]

@@ -19,6 +19,9 @@ from datasetdm.types import DepthMap
 
 Colour = tuple[int, int, int]
 
+MILLIMETRE = 1 / 1000
+"""In metres: the step of NYU Depth v2's PNGs as they are commonly shared."""
+
 
 def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours: bool = False) -> np.ndarray:
     """The values of a label picture: u8 or u16[h w] (of a palette picture its indices), or colours u8[h w 3].

@@ -2,7 +2,7 @@
 
 `ROOT/images/NAME.jpg` has its mask in `ROOT/masks/NAME.png` (or `annotations`, as ADE20K calls it): palette indices, grey
 values or colours, whose meaning a file in ROOT tells (`classes.json` and others, see `legend`). A value or a colour that has
-no name is an error.
+no name is an error. A picture in `ROOT/depth/NAME.png` is depth in millimetres, 16 bits, 0 unknown.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import read_legend
+from datasetdm.readers.maps import MILLIMETRE, read_depth
 from datasetdm.readers.places import distinct, folder_of, inside, pictures_in, with_option
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.types import Annotation, SemanticMap
@@ -32,7 +33,9 @@ class MasksSource(FilesSource):
         names = [p.relative_to(pictures).with_suffix("").as_posix() for p in files]
         distinct(names, pictures)
         found = dict(zip(names, files, strict=True))
-        self.items = [Item(name, file, {"semantic": masks / f"{name}.png"}) for name, file in found.items()]
+        depth = inside(root / "depth", split, root) if split else root / "depth"
+        deep = {n: {"depth": p} for n in names if (p := depth / f"{n}.png").is_file()}
+        self.items = [Item(n, f, {"semantic": masks / f"{n}.png"} | deep.get(n, {})) for n, f in found.items()]
         drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in masks.rglob("*.png")}
         self.strays = [
             DataError("the mask has no picture", where=masks / f"{name}.png", expected=f"a picture in {pictures}")
@@ -40,5 +43,9 @@ class MasksSource(FilesSource):
         ]
 
     def records(self, item: Item, size: tuple[int, int]) -> dict[str, Annotation]:
-        """The semantic map."""
-        return {"semantic": SemanticMap(self._palette.ids(item.maps["semantic"], item.maps["semantic"], size))}
+        """The semantic map, and depth where it is there."""
+        path = item.maps["semantic"]
+        records: dict[str, Annotation] = {"semantic": SemanticMap(self._palette.ids(path, path, size))}
+        if path := item.maps.get("depth"):
+            records["depth"] = read_depth(path, path, size, MILLIMETRE)
+        return records

@@ -15,12 +15,11 @@ import numpy as np
 
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.prompts import describe
-from datasetdm.readers.maps import read_depth
+from datasetdm.readers.maps import MILLIMETRE, read_depth
 from datasetdm.readers.places import pairs
 from datasetdm.readers.source import FilesSource, Item, Source
 from datasetdm.types import IGNORE, Annotation, DepthMap, Labels, Prompt, Sample, SemanticMap
 
-MILLIMETRE = 1 / 1000
 NO_LABELS = Labels(("picture",))
 RULES = {
     "depth": (

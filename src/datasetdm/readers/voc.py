@@ -19,7 +19,7 @@ from defusedxml import DefusedXmlException, ElementTree
 from datasetdm.codecs import image_size
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import voc_colours, voc_labelmap
-from datasetdm.readers.maps import Palette
+from datasetdm.readers.maps import Colour, Palette
 from datasetdm.readers.places import SUFFIXES, distinct, folder_of, inside, pictures_in, text_of, with_option
 from datasetdm.readers.regions import box_mask, instances, with_background
 from datasetdm.readers.source import FilesSource, Item
@@ -53,14 +53,14 @@ class VocSource(FilesSource):
             raise DataError(f"there is no half {half!r}", where=path, expected="SPLIT, SPLIT+seen or SPLIT+unseen")
         pictures = images or folder_of(self.root, "JPEGImages", "images")
         self.items = [self._item(name, pictures) for name in self._names(pictures)]
-        names, palette = self._legend()
+        names, values, colours = self._legend()
         synonyms = tuple(CLASSES.get(n, ()) for n in names)
         kept = [n for n in names if not half or n == BACKGROUND or (n in UNSEEN) == (half == "unseen")]
         self.labels = Labels(tuple(kept), tuple(s for n, s in zip(names, synonyms, strict=True) if n in kept))
         self._label_of = {n: kept.index(n) if n in kept else IGNORE for n in names}
         self._palette = Palette(
-            {v: self._label_of.get(n, IGNORE) for v, n in palette[0].items()},
-            {VOID: IGNORE} | {c: self._label_of.get(n, IGNORE) for c, n in palette[1].items()},
+            {v: self._label_of.get(n, IGNORE) for v, n in values.items()},
+            {VOID: IGNORE} | {c: self._label_of.get(n, IGNORE) for c, n in colours.items()},
         )
 
     # ------------------------------------------------------------------ files
@@ -90,17 +90,17 @@ class VocSource(FilesSource):
         maps = {k: self.root / f"Segmentation{k.title()}" / f"{name}.png" for k in ("class", "object")}
         return Item(name, picture, {k: p for k, p in maps.items() if p.is_file()})
 
-    def _legend(self) -> tuple[list[str], tuple[dict[int, str], dict[tuple[int, int, int], str]]]:
-        """The classes, and what values and colours mean."""
+    def _legend(self) -> tuple[list[str], dict[int, str], dict[Colour, str]]:
+        """The classes, and which of them values and colours mean; of a labelmap only colours are known."""
         if (path := self.root / "labelmap.txt").is_file():
             colours = voc_labelmap(path)
             names = [n for n in dict.fromkeys(colours.values()) if n != "ignored"]
-            return list(with_background(names)), ({}, colours)
+            return list(with_background(names)), {}, colours
         names = [BACKGROUND, *CLASSES]
         if not any(item.maps for item in self.items):
             found = sorted({box[0] for item in self.items for box in self._try_boxes(item)})
             names = names if set(found) <= {*names} else list(with_background(found))
-        return names, (dict(enumerate(names)) | {255: ""}, dict(zip(voc_colours(), names, strict=False)))
+        return names, dict(enumerate(names)) | {255: ""}, dict(zip(voc_colours(), names, strict=False))
 
     # ------------------------------------------------------------------ labels
     def check(self, index: int) -> None:
