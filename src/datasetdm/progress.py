@@ -94,9 +94,9 @@ def generate_with_bars(generator: DatasetGenerator, out: Path, count: int) -> No
 def export_with_bars(store: Store, format: str, out: Path) -> None:
     """Write a store in another format."""
     from datasetdm.exporters import iter_export
-    from datasetdm.exporters.reviews import read_reviews
+    from datasetdm.exporters.reviews import reviews_of
 
-    said = read_reviews(store.folder).values()
+    said = reviews_of(store).values()
     rejected, fixed = sum(r.verdict == "reject" for r in said), sum(r.fixes for r in said)
     if said:
         console.print(f"reviews: {rejected} rejected are left out, {fixed} with fixed labels")

@@ -45,9 +45,7 @@ def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Pat
     module, function = EXPORTERS[format].split(":")
     folder = Path(out)
     require_free(folder)
-    if isinstance(samples, Store):
-        samples = reviewed(samples)
-    return _export(getattr(importlib.import_module(module), function), samples, labels, folder)
+    return _export(getattr(importlib.import_module(module), function), reviewed(samples), labels, folder)
 
 
 def _export(write: Exporter, samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
