@@ -17,6 +17,7 @@ from typing import Any
 
 import fitting
 import torch
+from baselines.base import deafen
 from common import RENDERS, ROOT, VAL, Work, stamp
 from report import deviation, finite, mean
 
@@ -33,7 +34,8 @@ DATA = f"mini:{RENDERS / 'train'}"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. without: kinds of features that are left out. indices: labels are numbers, not words."""
+    """One line of the table. without: kinds of features that are left out. indices: labels are numbers, not words.
+    told: the decoder hears which labels a caption names."""
 
     group: str
     name: str
@@ -41,12 +43,13 @@ class Row:
     without: tuple[str, ...] = ()
     indices: bool = False
     images: int = 100
+    told: bool = True
 
     @property
     def key(self) -> str:
         """Rows that are the same fit have the same."""
         changes = {"t": self.features.timesteps, "inv": self.features.inversion, "no": self.without}
-        changes |= {"indices": self.indices, "images": self.images}
+        changes |= {"indices": self.indices, "images": self.images, "told": self.told}
         return "-".join(f"{k}_{'_'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in changes.items())
 
 
@@ -63,6 +66,8 @@ ROWS = (
     Row("vae", "without", without=("vae",)),
     Row("labels", "label text"),
     Row("labels", "learned label indices", indices=True),
+    Row("captions", "labels that the caption names are told"),
+    Row("captions", "not told", told=False),
     Row("images", "5", images=5),
     Row("images", "20", images=20),
     Row("images", "100"),
@@ -120,8 +125,11 @@ def measure(
     indices = len(labels) if row.indices else None
     frozen = Altered(inner, row.without, indices)
     config = config.model_copy(update={"tasks": fitting.available(samples)})
-    seconds = fitting.fit(fitting.Given(samples, labels), out, frozen, config)
-    decoder = PDecoder.load(out).to(inner.device).eval()
+    ready = (lambda d: d) if row.told else deafen
+    seconds = fitting.fit(
+        fitting.Given(samples, labels), out, frozen, config, lambda *given: ready(PDecoder.for_backbone(*given))
+    )
+    decoder = ready(PDecoder.load(out).to(inner.device).eval())
     held = fitting.load_samples(test)
     value = {"figures": fitting.figures(decoder, frozen, held), "fit_seconds": seconds}
     if row.group == "labels":

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ablations
 import fitting
 import numpy as np
 import pytest
@@ -18,29 +17,30 @@ import tasks
 import torch
 import zero_shot
 from baselines import attention, matching, mlp, paper, pixels, words
-from baselines.base import Baseline
+from baselines.base import Baseline, deafen
 from baselines.mlp import PixelMLP
 from baselines.paper import PaperDecoder
-from baselines.pixels import PixelBackbone, PixelNet, with_encoder
+from baselines.pixels import PixelBackbone, PixelNet, ToldPixelNet, with_encoder
 from common import Work
 from generated import agreement, oracle_maps
 from miniworld.score.oracle import load_oracle, look
 
 from conftest import LABELS, make_sample
 from datasetdm.backbones import Backbone
+from datasetdm.features import NAMED
 from datasetdm.fit import FitConfig, iter_fit
 from datasetdm.metrics import SemanticMeter
 from datasetdm.tasks import TASKS
-from datasetdm.types import IGNORE, Labels, Prompt, SemanticMap
+from datasetdm.types import IGNORE, Labels, Prompt, SemanticMap, Skeleton
 
 QUICK = FitConfig(steps=2, batch=4, variants=1, width=32, evaluate_every=4)
 KEYS = ("semantic", "instance", "depth", "keypoints", "zero_shot")
-PEOPLE = replace(LABELS, stuff=("sky", "grass"))
+OWN = replace(LABELS, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose", "tail"))})
 
 
 @pytest.fixture(scope="module")
 def pictures() -> fitting.Given:
-    return fitting.Given([make_sample(f"p{i}", (48, 48), i, PEOPLE) for i in range(12)], PEOPLE)
+    return fitting.Given([make_sample(f"p{i}", (48, 48), i, OWN) for i in range(12)], OWN)
 
 
 def source(method: type[Baseline], tiny: Backbone) -> Any:
@@ -95,6 +95,25 @@ def test_the_papers_decoder_has_the_papers_sizes(mini: Backbone) -> None:
         assert len(decoder.layers) == 10 and decoder.queries.shape == (100, 256)
         assert {m.num_heads for m in decoder.modules() if isinstance(m, torch.nn.MultiheadAttention)} == {8}
     assert min(net.pixels.widths) == 4 and set(net.pixels.widths.values()) == {256}
+
+
+def test_who_is_told_what_a_caption_names(pictures: fitting.Given) -> None:
+    """A told network depends on it, a plain one and a deafened one do not."""
+    torch.manual_seed(0)
+    inner = PixelBackbone(len(OWN), 64)
+    said = {"pixels": torch.rand(1, 3, 64, 64), NAMED: torch.tensor([[1.0, -1, 1]])}
+    other = said | {NAMED: -said[NAMED]}
+
+    def differs(build: Callable[..., Any], change: Callable[[Any], Any] = lambda d: d) -> bool:
+        decoder = build(inner, OWN, ("semantic",), 32).eval()
+        if hasattr(decoder.heads["semantic"].decoder, "convs") and decoder.heads["semantic"].decoder.named is not None:
+            torch.nn.init.ones_(decoder.heads["semantic"].decoder.named)
+        change(decoder)
+        a, b = (decoder(maps, torch.eye(3))["semantic"]["semantic"] for maps in (said, other))
+        return not torch.equal(a, b)
+
+    assert differs(ToldPixelNet.for_backbone) and not differs(PixelNet.for_backbone)
+    assert not differs(ToldPixelNet.for_backbone, deafen)
 
 
 def test_matching_is_the_cheapest() -> None:
@@ -303,50 +322,6 @@ def test_fits_share_views_and_keep_their_time(pictures: fitting.Given, tiny: Bac
     assert a == b and seconds > 0 and again > 0
     assert fitting.fit(pictures, tmp_path / "a", tiny, config) == seconds
     assert 1e8 < fitting.peak_bytes() < 1e11
-
-
-# ---------------------------------------------------------------------- ablations
-@pytest.mark.parametrize("row", [r for r in ablations.ROWS if r.without or r.indices or r.images == 5])
-def test_rows_of_the_ablations(
-    row: ablations.Row, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = Labels(("sky", "dog", "grass"), ((), ("puppy",), ("lawn",)))
-    rows = [make_sample(str(i), (48, 48), i, labels) for i in range(12)]
-    monkeypatch.setattr(fitting, "load_samples", lambda data, count=3: rows[:count])
-    found = ablations.measure(row, tmp_path / "d", QUICK, str(tiny_folder), "a", "b")
-    assert found["figures"]["semantic"]["miou"] > 0 and found["fit_seconds"] > 0
-    assert ("miou_of_synonyms" in found) == (row.group == "labels")
-    story = tasks.PDecoder.load(tmp_path / "d").config
-    assert not {s.kind for s in story.specs} & set(row.without)
-    assert story.text_width == (3 if row.indices else 64) and story.features == row.features
-    assert story.fitted["pictures"] == (5 if row.images == 5 else 11)
-
-
-def test_words_are_followed_and_numbers_are_not(tiny: Backbone) -> None:
-    latents = tiny.encode(torch.rand(1, 3, 64, 64))
-    own = ablations.Altered(tiny, rename={"dog": "puppy"}).features(latents, [""], ["dog", "sky"])
-    assert torch.equal(own.text, tiny.features(latents, [""], ["puppy", "sky"]).text)
-    assert torch.equal(ablations.Altered(tiny, indices=2).features(latents, [""], ["dog", "sky"]).text, torch.eye(2))
-    assert isinstance(ablations.Altered(tiny), Backbone) and isinstance(PixelBackbone(3), Backbone)
-
-
-def test_the_table_keeps_what_other_runs_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def measure(row: ablations.Row, *_: Any) -> dict[str, Any]:
-        calls.append(row)
-        return {"figures": {"semantic": {"miou": 0.25 + 0.1 * (len(calls) % 2)}}, "fit_seconds": 60}
-
-    monkeypatch.setattr(ablations, "measure", measure)
-    common = ["--json", str(tmp_path / "a.json"), "--table", str(tmp_path / "a.md"), "--seeds", "2"]
-    ablations.main([*common, "--only", "vae"])
-    assert len(calls) == 4
-    ablations.main([*common, "--only", "images"])
-    assert len(calls) == 4 + 6  # 100 images are the row "with VAE features"
-    text, value = (tmp_path / "a.md").read_text(), json.loads((tmp_path / "a.json").read_text())
-    assert "| vae | without | 0.300 ± 0.071 | 60 |" in text and "| labels | label text |  | not measured |" in text
-    assert set(value["vae"]) == {"with VAE features", "without"} and set(value["timesteps"]) == {"50"}
-    assert value["seeds"] == [0, 1] and {"commit", "machine"} <= value.keys()
 
 
 def test_prompts_may_be_missing() -> None:

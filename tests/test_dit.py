@@ -12,8 +12,11 @@ from torch.nn import functional as F
 from datasetdm.backbones import FeatureConfig, load_backbone
 from datasetdm.backbones.attention import LabelsBeside, joint_shares
 from datasetdm.backbones.dit import JointBackbone, tame
+from datasetdm.backbones.quiet import quiet
 from datasetdm.backbones.words import Words
 from datasetdm.errors import BackboneError
+from datasetdm.types import Prompt
+from pipelines import flux, sd3
 
 
 @pytest.fixture(scope="module", params=["sd3", "flux"])
@@ -125,3 +128,25 @@ def test_flow_inversion_is_undone_by_the_sampler(joint: JointBackbone, monkeypat
             x = x - 0.01 * joint._denoise(x, t, condition)
         assert torch.equal(joint._invert(latents, 0, condition), latents)
     assert float((x - latents).abs().mean()) < 0.1 * float((there - latents).abs().mean())
+
+
+def test_stable_diffusion_3_without_its_largest_encoder(tmp_path: Path) -> None:
+    """Its authors allow to leave T5 out; labels are then read by CLIP alone."""
+    backbone = without(sd3(), tmp_path, text_encoder_3=None, tokenizer_3=None)
+    features = backbone.features(torch.randn(1, 8, 8, 8), ["a dog"], ("dog", "potted plant"))
+    assert {s.kind for s in backbone.specs} == {"hidden", "attention", "vae"}
+    assert features.text.shape == (2, 32 + 64) and backbone._words(("dog",)).used.sum() == 7
+
+
+def test_flux_schnell_takes_no_guidance(tmp_path: Path) -> None:
+    backbone = without(flux(guidance_embeds=False), tmp_path)
+    assert (backbone.steps, backbone.guidance) == (4, 1.0)
+    latents = backbone.sample([Prompt("a dog", (), 1)], 1, 1.0)
+    assert backbone.features(latents, [""], ("dog",)).maps["block1@100"].isfinite().all()
+
+
+def without(pipe: Any, folder: Path, **parts: None) -> Any:
+    """A pipeline saved and loaded without some of its parts."""
+    pipe.register_modules(**parts)
+    quiet(lambda: pipe.save_pretrained(folder, safe_serialization=True))
+    return load_backbone(str(folder), config=FeatureConfig(size=32), device="cpu", dtype=torch.float32)

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from conftest import LABELS, make_sample
 from datasetdm.codecs import decode_polygons
 from datasetdm.errors import ConfigError, DataError, OutputError
-from datasetdm.exporters import EXPORTERS, export, iter_export
+from datasetdm.exporters import export, iter_export
 from datasetdm.exporters.outline import polygon
 from datasetdm.readers import read
 from datasetdm.store import Store, write_store
@@ -106,38 +106,7 @@ def test_refusals(regions: Store, tmp_path: Path) -> None:
         export(regions, "coco", tmp_path / "full")
 
 
-# ---------------------------------------------------------------------- what every exporter promises
 POSED = Labels(LABELS.names, LABELS.synonyms, ("sky", "grass"), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
-
-
-@pytest.fixture(params=sorted(EXPORTERS))
-def format(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-def test_exporters_write_all_or_nothing(format: str, tmp_path: Path) -> None:
-    awkward = [make_sample(k, labels=POSED) for k in ("../../evil", "a/b", "<b>&amp;", "ünï cöde", "x")]
-    assert sum(1 for _ in iter_export(awkward, POSED, format, tmp_path / "out")) == 5
-    outside = [p for p in tmp_path.iterdir() if p.name != "out"]
-    pictures = [p for p in (tmp_path / "out").rglob("*.png") if "images" in p.parts]
-    assert not outside and len(pictures) == 5
-
-    def broken() -> Iterator[Sample]:
-        yield awkward[4]
-        raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError):
-        list(iter_export(broken(), POSED, format, tmp_path / "half"))
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(OutputError, match="not empty"):
-        list(iter_export(awkward, POSED, format, tmp_path / "out"))
-    with pytest.raises(DataError, match="two samples have the key 'x'"):
-        list(iter_export([awkward[4], awkward[4]], POSED, format, tmp_path / "twice"))
-
-
-def test_a_bare_picture_is_no_error(format: str, tmp_path: Path) -> None:
-    bare = Sample("k", make_sample().image, POSED)
-    assert sum(1 for _ in iter_export([bare], POSED, format, tmp_path / "out")) == 1
 
 
 # ---------------------------------------------------------------------- YOLO
@@ -204,6 +173,20 @@ def test_outlines_are_exact(mask: np.ndarray) -> None:
 
 
 # ---------------------------------------------------------------------- COCO's keypoints
+def test_coco_has_boxes_without_outlines(samples: list[Sample], tmp_path: Path) -> None:
+    objects = Instances(np.ones((1, 24, 32), bool), np.array([1]), boxed=True)
+    given = Sample("b", samples[0].image, LABELS, None, {"instance": objects})
+    for _ in iter_export([given], LABELS, "coco", tmp_path / "c"):
+        pass
+    path = tmp_path / "c" / "annotations" / "instances.json"
+    (row,) = COCO(str(path)).dataset["annotations"]
+    assert row["segmentation"] == [] and row["bbox"] == [0, 0, 32, 24] and row["iscrowd"] == 0
+    (back,) = read(f"coco:{path}")
+    assert back.annotations["instance"].boxed and "semantic" not in back.annotations
+    with pytest.raises(DataError, match="boxes, not outlines"):
+        list(iter_export([given], LABELS, "coco-panoptic", tmp_path / "p"))
+
+
 def test_coco_points_come_back(tmp_path: Path) -> None:
     given = [make_sample(f"s{i}", seed=i, labels=POSED) for i in range(4)]
     for _ in iter_export(given, POSED, "coco", tmp_path / "c"):

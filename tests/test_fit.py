@@ -18,7 +18,7 @@ from datasetdm.evaluate import evaluate
 from datasetdm.features import NAMED
 from datasetdm.fit import FitConfig, fit, iter_fit, split
 from datasetdm.model import PDecoder
-from datasetdm.types import Labels, Prompt, Sample
+from datasetdm.types import DepthMap, Labels, Prompt, Sample, Skeleton
 
 QUICK = dict(steps=6, batch=4, variants=2, width=32, evaluate_every=3)
 
@@ -206,3 +206,39 @@ def test_labels_follow_the_data(tiny: Backbone, tmp_path: Path) -> None:
     own = [make_sample(str(i), (20, 20), i, labels) for i in range(3)]
     own = [Sample(s.key, s.image, labels, Prompt("a pug"), s.annotations) for s in own]
     assert fit(Given(own), tmp_path / "d", backbone=tiny, **QUICK).config.labels == labels
+
+
+def test_the_sample_whose_loss_is_no_number_is_named(
+    samples: list[Sample], tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasetdm.tasks.depth import Depth
+
+    real = Depth.loss
+
+    def fragile(self: Depth, head: object, outputs: object, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        return real(self, head, outputs, targets) * (np.nan if (targets["depth"] > 900).any() else 1)
+
+    monkeypatch.setattr(Depth, "loss", fragile)
+    deep = samples[2].annotations["depth"]
+    ill = samples[2].with_annotations(depth=DepthMap(np.where(deep.valid, 4000, 0), deep.valid))
+    with pytest.raises(DataError, match="no number at step") as caught:
+        fit(Given([*samples[:2], ill, samples[3]]), tmp_path / "d", backbone=tiny, tasks=("depth",), **QUICK)
+    assert "samples 00002-s2\n" in str(caught.value) + "\n"
+
+
+def test_labels_of_the_same_words_are_refused(tiny: Backbone, tmp_path: Path) -> None:
+    labels = Labels(("sky", "dog house", "dog  house"))
+    with pytest.raises(DataError, match="'dog house' and 'dog  house'"):
+        fit(Given([make_sample("k", (24, 24), 0, labels)]), tmp_path / "d", backbone=tiny, **QUICK)
+
+
+@pytest.mark.parametrize("tasks", [("keypoints",), None])
+def test_keypoints_train_alone_and_by_default(tasks: tuple[str, ...] | None, tiny: Backbone, tmp_path: Path) -> None:
+    labels = Labels(LABELS.names, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose", "tail"))})
+    own = [make_sample(str(i), (40, 40), i, labels) for i in range(12)]
+    decoder = fit(Given(own), tmp_path / "d", backbone=tiny, tasks=tasks, **QUICK)
+    story = decoder.config.fitted
+    assert story is not None and 0 <= story["held_out_figures"]["keypoints.pck"] <= 1
+    figures = evaluate(decoder, tiny, own[:4])
+    assert figures.keys() == ({*tasks} if tasks else {"semantic", "depth", "instance", "keypoints", "panoptic"})
+    assert PDecoder.load(tmp_path / "d").fingerprint() == decoder.fingerprint()

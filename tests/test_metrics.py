@@ -11,8 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from datasetdm.metrics import DepthMeter, InstanceMeter, SemanticMeter
-from datasetdm.types import IGNORE, DepthMap, Instances, SemanticMap
+from datasetdm.codecs import encode_rle, rle_box
+from datasetdm.metrics import (
+    SIGMA,
+    DepthMeter,
+    InstanceMeter,
+    KeypointMeter,
+    PanopticMeter,
+    SemanticMeter,
+    oks_sigmas,
+    panoptic,
+)
+from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
 
 IDS = arrays(np.uint16, (6, 5), elements=st.integers(0, 3))
 
@@ -106,3 +116,170 @@ def test_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> Non
     figures = meter.compute()
     assert 0 < figures["ap"] < 1
     assert (figures["ap"], figures["ap50"]) == pytest.approx(tuple(reference.stats[:2]), abs=1e-9)
+
+
+# ---------------------------------------------------------------------- keypoints
+COCO_POINTS = (
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
+    "left_hip right_hip left_knee right_knee left_ankle right_ankle"
+).split()
+
+
+def people(rng: np.random.Generator, n: int) -> tuple[Keypoints, Instances]:
+    objects = boxes(rng, n)
+    shares = rng.random((n, 17, 2))
+    xy = objects.boxes[:, None, :2] + shares * objects.boxes[:, None, 2:]
+    visibility = rng.choice([0, 1, 2], (n, 17), p=[0.2, 0.2, 0.6])
+    return Keypoints(xy, visibility, (tuple(COCO_POINTS),) * n), Instances(objects.masks, np.zeros(n), objects.scores)
+
+
+def moved(rng: np.random.Generator, points: Keypoints, objects: Instances) -> tuple[Keypoints, Instances]:
+    """Predictions near the truth, some far off, with scores of their own."""
+    n = len(objects)
+    spread = rng.choice([0.1, 0.5, 2.0], n)[:, None, None]
+    xy = np.clip(points.xy + rng.normal(0, 1, points.xy.shape) * spread, 0, 24)
+    found = Keypoints(xy, np.full((n, 17), 2), points.names, rng.random((n, 17)))
+    return found, Instances(objects.masks, objects.label_ids, rng.random(n))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_oks_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng, meter = np.random.default_rng(seed), KeypointMeter()
+    true_rows: list[dict] = []
+    found_rows: list[dict] = []
+    for image in range(1, 13):
+        true = people(rng, int(rng.integers(0, 4)))
+        found = moved(rng, *true)
+        meter.update(found[0], true[0], 1, (found[1], true[1]))
+        for (points, objects), rows in ((true, true_rows), (found, found_rows)):
+            for i in range(len(objects)):
+                flat = np.concatenate([points.xy[i], points.visibility[i, :, None]], 1).astype(float).ravel().tolist()
+                score = float(objects.scores[i]) * (1 if points.scores is None else float(points.scores[i].mean()))
+                row = {"id": len(rows) + 1, "image_id": image, "category_id": 1, "keypoints": flat, "score": score}
+                row |= {"num_keypoints": int((points.visibility[i] > 0).sum()), "iscrowd": 0}
+                rows.append(row | {"area": float(objects.masks[i].sum()), "bbox": objects.boxes[i].tolist()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        truth = COCO()
+        category = {"id": 1, "name": "person", "keypoints": COCO_POINTS}
+        images = [{"id": i} for i in range(1, 13)]
+        truth.dataset = {"images": images, "annotations": true_rows, "categories": [category], "info": {}}
+        truth.createIndex()
+        reference = COCOeval(truth, truth.loadRes(found_rows), "keypoints")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    figures = meter.compute()
+    assert 0.05 < figures["oks_ap"] < 0.95
+    assert (figures["oks_ap"], figures["oks_ap50"]) == pytest.approx(tuple(reference.stats[:2]), abs=1e-6)
+
+
+def test_sigmas_are_cocos_for_a_person_only() -> None:
+    from pycocotools.cocoeval import Params
+
+    assert oks_sigmas(COCO_POINTS) == pytest.approx(Params(iouType="keypoints").kpt_oks_sigmas.tolist())
+    assert oks_sigmas(("l_ear", "nose")) == [SIGMA, SIGMA]
+
+
+def test_pck_by_hand_with_two_skeletons() -> None:
+    masks = np.zeros((2, 60, 60), bool)
+    masks[0, 10:30, 5:45] = masks[1, 40:50, 10:20] = True
+    objects, names = Instances(masks, [0, 1]), (("nose", "tail"), ("beak",))
+    true = Keypoints([[[10, 10], [40, 20]], [[12, 42], [0, 0]]], [[2, 1], [2, 0]], names)
+    # sides 40 and 10: 4 pixels are near for the first object, 1 for the second
+    near = Keypoints([[[13, 12], [40, 25]], [[12.5, 42.5], [0, 0]]], [[2, 2], [2, 0]], names)
+    meter = KeypointMeter()
+    meter.update(near, true, 2, (objects, objects))
+    assert meter.compute()["pck"] == pytest.approx(2 / 3)
+    swapped = Instances(masks, [1, 0])  # the other label: neither object is found
+    meter.update(Keypoints(near.xy, near.visibility, names[::-1]), true, 2, (swapped, objects))
+    assert meter.compute()["pck"] == pytest.approx(2 / 6)
+    nothing = Keypoints(np.zeros((0, 0, 2)), np.zeros((0, 0)), ())
+    meter.update(nothing, true, 2, (Instances(masks[:0], []), objects))
+    assert meter.compute()["pck"] == pytest.approx(2 / 9)
+
+
+def test_every_label_weighs_the_same_in_oks_ap() -> None:
+    masks = np.zeros((2, 60, 60), bool)
+    masks[0, 10:30, 5:45] = masks[1, 40:50, 10:20] = True
+    objects, names = Instances(masks, [0, 1]), (("nose",), ("beak",))
+    true = Keypoints([[[10, 10]], [[12, 42]]], [[2], [2]], names)
+    half = Keypoints([[[10, 10]], [[50, 5]]], [[2], [2]], names)
+    meter = KeypointMeter()
+    meter.update(half, true, 2, (objects, objects))
+    assert meter.compute()["oks_ap"] == pytest.approx(0.5)
+
+
+# ---------------------------------------------------------------------- panoptic
+STUFF = Labels(("sky", "dog", "grass", "cat"), stuff=("sky", "grass"))
+
+
+def scene(ids: np.ndarray, masks: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Sample:
+    records = {"semantic": SemanticMap(ids), "instance": Instances(masks, labels, scores)}
+    return Sample("k", np.zeros((*ids.shape, 3), np.uint8), STUFF, None, records)
+
+
+def random_scene(rng: np.random.Generator) -> Sample:
+    ids = np.repeat(np.repeat(rng.integers(0, 4, (2, 2)), 12, 0), 12, 1).astype(np.uint16)
+    objects = boxes(rng, int(rng.integers(0, 4)))
+    return scene(ids, objects.masks, rng.choice([1, 3], len(objects)), objects.scores)
+
+
+def test_surer_objects_keep_their_pixels_and_stuff_fills_the_rest() -> None:
+    ids = np.zeros((4, 6), np.uint16)
+    ids[2:] = 2
+    ids[3, 5], ids[0, 0] = 1, IGNORE
+    masks = np.zeros((3, 4, 6), bool)
+    masks[0, 1:3, 0:4] = masks[1, 1:3, 2:6] = masks[2, 1:3, 3:6] = True
+    segments, labels = panoptic(scene(ids, masks, np.array([1, 3, 1]), np.array([0.5, 0.9, 0.7])))
+    assert labels == [3, 0, 2], "what is mostly taken already is no object, nor is a thing outside all objects"
+    assert segments.tolist() == [
+        [0, 2, 2, 2, 2, 2],
+        [2, 2, 1, 1, 1, 1],
+        [3, 3, 1, 1, 1, 1],
+        [3, 3, 3, 3, 3, 0],
+    ]
+
+
+def segment_rows(sample: Sample, image: int, start: int) -> list[dict]:
+    ids, labels = panoptic(sample)
+    rows = []
+    for k, label in enumerate(labels, 1):
+        rle = encode_rle(ids == k)
+        row = {"id": start + k, "image_id": image, "category_id": label + 1, "segmentation": rle, "score": 1.0}
+        rows.append(row | {"area": int((ids == k).sum()), "bbox": rle_box(rle)[0], "iscrowd": 0})
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_panoptic_quality_is_that_of_the_coco_panoptic_task(seed: int) -> None:
+    """Against hotcoco, which gives panopticapi's figures; pixels without a segment are on both sides."""
+    from hotcoco import COCO
+    from hotcoco.panoptic import PanopticEval
+
+    rng, meter = np.random.default_rng(seed), PanopticMeter()
+    true_rows: list[dict] = []
+    found_rows: list[dict] = []
+    for image in range(1, 11):
+        true, other = random_scene(rng), random_scene(rng)
+        old = true.annotations["instance"]
+        objects = Instances(np.roll(old.masks, 1, 2), old.label_ids, old.scores)
+        predicted = true.with_annotations(instance=objects) if rng.random() < 0.7 else other
+        meter.update(predicted, true)
+        true_rows += segment_rows(true, image, len(true_rows))
+        found_rows += segment_rows(predicted, image, len(found_rows))
+    images = [{"id": i, "file_name": f"{i}.png", "height": 24, "width": 24} for i in range(1, 11)]
+    names = enumerate(STUFF.names, 1)
+    categories = [{"id": i, "name": n, "isthing": int(n not in STUFF.stuff)} for i, n in names]
+    truth = COCO({"images": images, "annotations": true_rows, "categories": categories})
+    reference = PanopticEval(truth, truth.load_res(found_rows))
+    reference.run()
+    expected = reference.results()["All"]
+    figures = meter.compute()
+    assert 0.1 < figures["pq"] < 0.95
+    assert [figures[k] for k in ("pq", "sq", "rq")] == pytest.approx(
+        [expected[k] for k in ("pq", "sq", "rq")], abs=1e-9
+    )

@@ -14,11 +14,12 @@ from datasetdm.tasks import TASKS, Head, Task, make_task, sample_pixels
 from datasetdm.tasks.depth import DepthHead
 from datasetdm.tasks.instance import centres, gather
 from datasetdm.tasks.semantic import SemanticHead
-from datasetdm.types import IGNORE, DepthMap, Sample
+from datasetdm.types import IGNORE, DepthMap, Labels, Sample, Skeleton
 
 SPECS = (FeatureSpec("a", 8, 4, "hidden"), FeatureSpec("att", 2, 4, "attention"), FeatureSpec("v", 4, 1, "vae"))
 SIDE = 32
 WIDTHS = level_widths(SPECS, SIDE, 32)
+POSED = Labels(LABELS.names, LABELS.synonyms, ("sky", "grass"), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
 
 
 @pytest.fixture(params=sorted(TASKS))
@@ -27,7 +28,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 
 def square(seed: int = 0) -> Sample:
-    return make_sample("k", (SIDE, SIDE), seed)
+    return make_sample("k", (SIDE, SIDE), seed, POSED)
 
 
 def inputs(batch: int = 2) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
@@ -58,9 +59,9 @@ def test_outputs_are_dense_and_record_fits_the_picture(task: Task) -> None:
     head = make_head(task).eval()
     out = head(*inputs(), {})
     assert all(v.shape[0] == 2 and v.shape[-2:] == (SIDE, SIDE) for v in out.values())
-    record = task.record(head, {k: v[0].detach() for k, v in out.items()})
     sample = square()
-    annotated = Sample("k", sample.image, LABELS, None, {task.name: record})
+    record = task.record(head, {k: v[0].detach() for k, v in out.items()}, POSED, {})
+    annotated = Sample("k", sample.image, POSED, None, {task.name: record})
     meter = task.meter()
     meter.update(annotated.annotations[task.name], sample.annotations[task.name], len(LABELS))
     assert np.isfinite(list(meter.compute().values())).all()
@@ -189,7 +190,7 @@ def test_relative_depth_stays_relative() -> None:
     ]
     head.calibrate(rows[:1])
     out = {k: v[0].detach() for k, v in head(*inputs(), {}).items()}
-    assert task.record(head, out).unit == "relative"
+    assert task.record(head, out, POSED, {}).unit == "relative"
     with pytest.raises(DataError, match="some is relative"):
         head.calibrate(rows)
 

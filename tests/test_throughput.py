@@ -23,6 +23,8 @@ def throughput(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_explicit_attention_is_the_models_own(throughput: Any, tiny: Any, tmp_path: Path) -> None:
+    from paper_loop import Explicit
+
     unet = tiny.pipe.unet
     x, context = torch.randn(2, 4, 16, 16), torch.randn(2, 5, 32)
     own = dict(unet.attn_processors)
@@ -30,7 +32,7 @@ def test_explicit_attention_is_the_models_own(throughput: Any, tiny: Any, tmp_pa
     kept: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         expected = unet(x, 1, context).sample
-        unet.set_attn_processor(throughput._Explicit(kept))
+        unet.set_attn_processor(Explicit(kept))
         found = unet(x, 1, context).sample
         once = {k: v.clone() for k, v in kept.items()}
         unet(x, 1, context)

@@ -97,6 +97,12 @@ class PixelNet(Baseline):
         yield PIXELS.name, self.pixels.norm
 
 
+class ToldPixelNet(PixelNet):
+    """The same, and it hears which labels the caption names."""
+
+    TOLD = True
+
+
 def with_encoder(path: Path) -> Callable[[Backbone, Labels, Sequence[str], int], PDecoder]:
     """`PixelNet.for_backbone` with the encoder that `baselines.words` wrote to `path`."""
 

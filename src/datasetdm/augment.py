@@ -20,7 +20,7 @@ def augment(
         seed: the same seed gives the same view.
 
     Returns:
-        The picture, the maps, and the zoom: by how much larger things appear than before.
+        The picture, the maps, and the zoom: by how much larger things appear than before, negative if mirrored.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kornia imports deprecated parts of torch
@@ -38,5 +38,6 @@ def augment(
         torch.manual_seed(seed)
         view = K.AugmentationSequential(*geometry, *colour, data_keys=keys, extra_args=nearest)
         result = view(image, *maps.values())
-    zoom = float(torch.linalg.det(torch.as_tensor(view.transform_matrix)[0]).abs().sqrt())
+    area = torch.linalg.det(torch.as_tensor(view.transform_matrix)[0])
+    zoom = float(area.sign() * area.abs().sqrt())
     return result[0].clamp(0, 1), dict(zip(maps, result[1:], strict=True)), zoom

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone
+from datasetdm.errors import DataError
 from datasetdm.evaluate import caption
 from datasetdm.features import NAMED
 from datasetdm.files import safe_name
@@ -58,6 +59,7 @@ class FeatureCache:
                 captions, labels = [v[2] for v in views], self.decoder.config.labels
                 f = tell_names(backbone.features(latents, captions, labels.names), captions, labels)
                 if not (self.folder / TEXT).exists():
+                    _check_words(f.text, self.decoder.config.labels.names)
                     save_tensors(self.folder / TEXT, {"text": f.text.float()})
                 for row, k in enumerate(chunk):
                     maps = {f"map.{n}": x[row].half() for n, x in f.maps.items() if n in used}
@@ -88,6 +90,18 @@ class FeatureCache:
         finest = (side // min(self.decoder.pixels.widths),) * 2
         small = {k: F.interpolate(m, finest, mode="nearest-exact")[0, 0] for k, m in maps.items()}
         return image, small, "" if rng.random() < self.caption_dropout else caption(sample)
+
+
+def _check_words(text: Tensor, names: Sequence[str]) -> None:
+    """Refuse labels that the text encoder cannot tell apart: no decoder could."""
+    alike = (torch.cdist(text.float(), text.float()) < 1e-6).triu(1).nonzero().tolist()
+    if alike:
+        pairs = ", ".join(f"{names[a]!r} and {names[b]!r}" for a, b in alike)
+        raise DataError(
+            f"the text encoder reads labels as the same words: {pairs}",
+            expected="labels whose words it tells apart",
+            remedy="rename one of them",
+        )
 
 
 def target_maps(decoder: PDecoder, sample: Sample, place: Placement) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ def fit(
     balance
         Draw them so that every label is there about equally often.
     tasks
-        Comma-separated: semantic, depth, instance; all that the data have labels of, if not given.
+        Comma-separated: semantic, depth, instance, keypoints; all that the data have labels of, if not given.
     backbone
         `mini`, a pipeline folder, or a hub id; `datasetdm backbones` lists some.
     lora
@@ -317,23 +317,58 @@ def inspect(data: str, *, images: Images = None, on_error: OnError = "stop") -> 
 
 
 @app.command
-def export(store: Path, *, out: Path, format: str = "coco") -> None:
-    """Write a store in another format.
+def export(
+    data: str,
+    *,
+    out: Path,
+    format: str = "coco",
+    images: Path | None = None,
+    split: str | None = None,
+    remap: str | None = None,
+    min_score: float = 0.0,
+    link: bool = False,
+    licence: str = "unknown",
+    push: str | None = None,
+) -> None:
+    """Write a store, or other labelled data, in another format.
 
     Parameters
     ----------
-    store
-        The store.
+    data
+        A store, or FORMAT:PATH.
     out
         A new folder.
     format
-        coco, yolo-detect, yolo-seg or yolo-pose.
+        coco, coco-panoptic, cvat, depth-exr, depth-kitti, depth-npy, fiftyone, hf, label-studio, masks, voc, webdataset,
+        yolo-detect, yolo-pose, yolo-seg.
+    images
+        Folder of the pictures, where the data do not say.
+    split
+        Parts and their shares: train=0.8,val=0.1,test=0.1. A sample's part follows from its key alone.
+    remap
+        New names of labels: cat=animal,dog=animal,sky= (the last drops a label).
+    min_score
+        Leave out objects and regions of a lower score.
+    link
+        Link pictures that are files instead of copying them.
+    licence
+        What a dataset's card says, for instance cc-by-4.0.
+    push
+        With --format hf: also upload to the Hugging Face hub as OWNER/NAME, private.
     """
+    from datasetdm.exporters.hf import push_to_hub
+    from datasetdm.exporters.options import Options, parse_remap, parse_splits
     from datasetdm.progress import export_with_bars
+    from datasetdm.readers import read
     from datasetdm.store import Store
 
-    export_with_bars(_filled(Store(store)), format, out)
-    print(out)
+    splits = parse_splits(split) if split else ()
+    options = Options(splits, parse_remap(remap) if remap else {}, min_score, link, licence)
+    if push and format != "hf":
+        raise ConfigError(f"--push with --format {format}", expected="--format hf")
+    reader = read(data, images) if ":" in data and not Path(data).exists() else _filled(Store(data))
+    export_with_bars(reader, format, out, options)
+    print(push_to_hub(out, push) if push else out)
 
 
 @app.command

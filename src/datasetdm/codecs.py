@@ -19,11 +19,32 @@ MAX_PIXELS = 100_000_000
 """Larger pictures are refused: a decompression bomb, or nothing that a backbone could use."""
 
 
-def encode_png(array: np.ndarray) -> bytes:
-    """u8[h w], u8[h w 3] or u16[h w] as PNG. The same array gives the same bytes."""
+def encode_png(array: np.ndarray, level: int = 6) -> bytes:
+    """u8[h w], u8[h w 3] or u16[h w] as PNG. The same array gives the same bytes.
+
+    level: of compression; 1 makes files a tenth larger in a third of the time.
+    """
     out = io.BytesIO()
-    Image.fromarray(array).save(out, "PNG", compress_level=6)
+    Image.fromarray(array).save(out, "PNG", compress_level=level)
     return out.getvalue()
+
+
+def copyable_suffix(encoded: Path | bytes) -> str | None:
+    """The suffix of an encoded picture that any program shows with the pixels that `read_image` gives, or None.
+
+    Pictures that would have to be rotated (EXIF), converted to RGB or decoded by rare libraries are not among them.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            suffix = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.get(image.format or "")
+            if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1 or not suffix:
+                return None
+            if suffix == ".png":  # whose EXIF may come last, and which Pillow would decode to find it
+                data = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
+                return None if b"eXIf" in data or b"Raw profile type" in data else suffix
+            return suffix if image.getexif().get(0x0112, 1) == 1 else None
+    except (OSError, ValueError, SyntaxError):
+        return None
 
 
 def decode_png(data: bytes, dtype: type) -> np.ndarray:

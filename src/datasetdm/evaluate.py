@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
+
 from datasetdm.backbones import Backbone
 from datasetdm.errors import DataError
 from datasetdm.features import Features
 from datasetdm.images import Placement, stack_images
+from datasetdm.metrics import PanopticMeter
 from datasetdm.model import PDecoder, tell_names
-from datasetdm.types import Labels, Sample
+from datasetdm.types import Instances, Labels, Sample
 
 
 def annotate(
-    decoder: PDecoder, backbone: Backbone, samples: Iterable[Sample], captions: bool = True, batch: int = 16
+    decoder: PDecoder,
+    backbone: Backbone,
+    samples: Iterable[Sample],
+    captions: bool = True,
+    batch: int = 16,
+    true_objects: bool = False,
 ) -> Iterator[tuple[Sample, Sample]]:
     """(given, annotated) pairs: existing pictures of any size with the decoder's annotations in place of their own.
 
     captions: read every picture under its own prompt, as when it was generated; else under an empty one.
+    true_objects: place keypoints on the samples' own instances instead of those that the decoder finds.
     """
     iterator = iter(samples)
     labels = decoder.config.labels
     while chunk := list(islice(iterator, batch)):
         features, places = read_features(backbone, chunk, labels, captions)
-        for sample, records in zip(chunk, decoder.annotate(features, places), strict=True):
+        given = [_instances(s) for s in chunk] if true_objects else None
+        for sample, records in zip(chunk, decoder.annotate(features, places, objects=given), strict=True):
             yield sample, Sample(sample.key, sample.image, labels, sample.prompt, records)
 
 
@@ -43,15 +53,33 @@ def caption(sample: Sample) -> str:
     return sample.prompt.text if sample.prompt else ""
 
 
+def _instances(sample: Sample) -> Instances:
+    objects = sample.annotations.get("instance")
+    return objects if isinstance(objects, Instances) else Instances(np.zeros((0, *sample.size), bool), np.zeros(0))
+
+
 def evaluate(
-    decoder: PDecoder, backbone: Backbone, samples: Sequence[Sample] | Iterable[Sample], captions: bool = True
+    decoder: PDecoder,
+    backbone: Backbone,
+    samples: Sequence[Sample] | Iterable[Sample],
+    captions: bool = True,
+    true_objects: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Figures of every task of the decoder that the samples have labels for, by task name."""
-    meters = {name: task.meter() for name, task in decoder.tasks.items()}
+    """Figures of every task of the decoder that the samples have labels for, by task name; `panoptic`, too, where there
+    are a semantic map and instances.
+
+    true_objects: measure keypoints only, on the samples' own instances (a decoder without instances always does).
+    """
+    true_objects = true_objects or ("keypoints" in decoder.tasks and "instance" not in decoder.tasks)
+    meters = {name: task.meter() for name, task in decoder.tasks.items() if name == "keypoints" or not true_objects}
+    segments = PanopticMeter()
     seen: set[str] = set()
     own = decoder.config.labels.names
-    for given, predicted in annotate(decoder, backbone, samples, captions):
-        if given.labels.names != own and {"semantic", "instance"} & meters.keys() & given.annotations.keys():
+    for given, predicted in annotate(decoder, backbone, samples, captions, true_objects=true_objects):
+        if (
+            given.labels.names != own
+            and {"semantic", "instance", "keypoints"} & meters.keys() & given.annotations.keys()
+        ):
             raise DataError(
                 "the data's labels are not the decoder's",
                 where=f"sample {given.key!r}, labels {', '.join(given.labels.names[:6])}, ...",
@@ -60,5 +88,9 @@ def evaluate(
             )
         for name in meters.keys() & given.annotations.keys():
             seen.add(name)
-            meters[name].update(predicted.annotations[name], given.annotations[name], len(given.labels))
-    return {name: meter.compute() for name, meter in meters.items() if name in seen}
+            objects = {"objects": (_instances(predicted), _instances(given))} if name == "keypoints" else {}
+            meters[name].update(predicted.annotations[name], given.annotations[name], len(given.labels), **objects)
+        if {"semantic", "instance"} <= meters.keys() & given.annotations.keys():
+            segments.update(predicted, given)
+    panoptic = {"panoptic": segments.compute()} if segments.counts else {}
+    return {name: meter.compute() for name, meter in meters.items() if name in seen} | panoptic

@@ -29,7 +29,7 @@ from datasetdm.files import occupied, write_json
 from datasetdm.model import PDecoder, autocast
 from datasetdm.readers import Reader, read
 from datasetdm.settings import validated
-from datasetdm.tasks import TASKS, make_task
+from datasetdm.tasks import NEEDS, TASKS, Outputs, make_task
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Labels, Sample
 
@@ -125,8 +125,9 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 
 def _needed(sample: Sample, tasks: Sequence[str]) -> Sample:
     """A sample without what the tasks do not learn from (a photograph's instance masks take gigabytes)."""
-    known = {k: v for k, v in sample.annotations.items() if k in tasks and make_task(k).target(sample) is not None}
-    return replace(sample, annotations=known)
+    found = [k for k in tasks if make_task(k).target(sample) is not None]
+    kept = {*found, *(n for k in found for n in NEEDS.get(k, ()))}
+    return replace(sample, annotations={k: v for k, v in sample.annotations.items() if k in kept})
 
 
 def _learnable(samples: Sequence[Sample], asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -249,9 +250,10 @@ def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig)
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
         bad = ", ".join(f"{n} {float(v.detach()):g}" for n, v in losses.items())
+        guilty = _guilty(state.decoder, outputs, targets, chosen)
         raise DataError(
             f"the loss is no number at step {state.step}: {bad}",
-            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in chosen})),
+            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in guilty})),
             remedy="the last checkpoint is kept; lower learning_rate, or look at these pictures' labels",
         )
     state.optimiser.zero_grad(set_to_none=True)
@@ -266,12 +268,27 @@ def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig)
     return float(total.detach())
 
 
+@torch.no_grad()
+def _guilty(
+    decoder: PDecoder, outputs: Mapping[str, Outputs], targets: Mapping[str, Outputs], files: Sequence[Path]
+) -> list[Path]:
+    """The views whose own loss is no number; all of them where that shows in none alone."""
+    bad = []
+    for i, path in enumerate(files):
+        for name, task in decoder.tasks.items():
+            alone = ({k: v[i : i + 1] for k, v in maps[name].items()} for maps in (outputs, targets))
+            if not torch.isfinite(task.loss(decoder.heads[name], *alone)):
+                bad.append(path)
+    return bad or list(files)
+
+
 def _compare(state: _State, held: Sequence[Sample], backbone: Backbone) -> None:
     """Keep the averaged weights if they do better on the held-out pictures: mean over tasks of the chosen figures."""
     scores, figures = [], {}
     for name, own in (evaluate(state.average, backbone, held) if held else {}).items():
-        figure, more = state.average.tasks[name].meter().better
-        scores.append(own[figure] if more else -own[figure])
+        if name in state.average.tasks:
+            figure, more = state.average.tasks[name].meter().better
+            scores.append(own[figure] if more else -own[figure])
         figures |= {f"{name}.{k}": round(v, 4) for k, v in own.items()}
     scores = [v for v in scores if np.isfinite(v)]
     score = float(np.mean(scores)) if scores else float(state.step)

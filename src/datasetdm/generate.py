@@ -105,7 +105,7 @@ class DatasetGenerator:
         texts = [p.text for p in prompts]
         features = tell_names(self.backbone.features(latents, texts, self.labels.names), texts, self.labels)
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
-        records = self.decoder.annotate(features, places)
+        records = self.decoder.annotate(features, places, self.labels)
         rows = enumerate(zip(to_uint8(features.images), prompts, records, strict=True), first)
         return [
             Sample(f"{i:08d}", picture, self.labels, prompt, record, {"index": i, **self._origin})
@@ -158,8 +158,10 @@ def default_batch(out: Path, count: int) -> int:
 
 
 def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
-    """The decoder's own labels, or others (with the known ones' synonyms)."""
+    """The decoder's own labels, or others (with what is known about those among them)."""
     if names is None:
         return known
     synonyms = dict(zip(known.names, known.synonyms, strict=True))
-    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names))
+    stuff = tuple(n for n in known.stuff if n in names)
+    bones = {n: s for n, s in known.skeletons.items() if n in names}
+    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names), stuff, bones)

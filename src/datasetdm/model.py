@@ -22,7 +22,7 @@ from datasetdm.files import write_json
 from datasetdm.images import Placement
 from datasetdm.tasks import TASKS, Head, make_task
 from datasetdm.tensors import save_tensors
-from datasetdm.types import Annotation, Labels
+from datasetdm.types import Annotation, Instances, Labels
 
 BUILTIN = {"mini": Path(__file__).parent / "assets" / "decoder"}
 """Decoders that come with the package."""
@@ -87,8 +87,18 @@ class PDecoder(nn.Module):
         return outputs
 
     @torch.no_grad()
-    def annotate(self, features: Features, places: Sequence[Placement]) -> list[dict[str, Annotation]]:
-        """Records of every picture of a batch, each at its own size."""
+    def annotate(
+        self,
+        features: Features,
+        places: Sequence[Placement],
+        labels: Labels | None = None,
+        objects: Sequence[Instances] | None = None,
+    ) -> list[dict[str, Annotation]]:
+        """Records of every picture of a batch, each at its own size.
+
+        labels: those of the features; None is the decoder's own. objects: place the keypoints on these, not on those that
+        the decoder finds.
+        """
         device = next(self.parameters()).device
         if missing := sorted({n for n, _ in self.normalisers()} - features.maps.keys()):
             raise DecoderError(
@@ -101,12 +111,12 @@ class PDecoder(nn.Module):
             outputs = self(maps, features.text.to(device))
         result: list[dict[str, Annotation]] = []
         for i, place in enumerate(places):
-            own: dict[str, Annotation] = {}
-            for name, task in self.tasks.items():
+            own: dict[str, Annotation] = {} if objects is None else {"instance": objects[i]}
+            for name in (n for n in TASKS if n in self.tasks and n not in own):
                 full = {
                     k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()
                 }
-                own[name] = task.record(self.heads[name], full)
+                own[name] = self.tasks[name].record(self.heads[name], full, labels or self.config.labels, own)
             result.append(own)
         return result
 

@@ -26,6 +26,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
     from datasetdm.backbones.catalogue import Model
+    from datasetdm.exporters.options import Options
     from datasetdm.fit import FitConfig
     from datasetdm.generate import DatasetGenerator
     from datasetdm.readers import Reader
@@ -91,16 +92,16 @@ def generate_with_bars(generator: DatasetGenerator, out: Path, count: int) -> No
             progress.update(task, completed=done)
 
 
-def export_with_bars(store: Store, format: str, out: Path) -> None:
-    """Write a store in another format."""
+def export_with_bars(reader: Reader, format: str, out: Path, options: Options | None = None) -> None:
+    """Write samples in another format."""
     from datasetdm.exporters import iter_export
     from datasetdm.exporters.reviews import reviews_of
 
-    said = reviews_of(store).values()
+    said = reviews_of(reader).values()
     rejected, fixed = sum(r.verdict == "reject" for r in said), sum(r.fixes for r in said)
     if said:
         console.print(f"reviews: {rejected} rejected are left out, {fixed} with fixed labels")
-    for _ in track(iter_export(store, store.labels, format, out), "export", len(store) - rejected):
+    for _ in track(iter_export(reader, reader.labels, format, out, options), "export", len(reader) - rejected):
         pass
 
 

@@ -321,6 +321,8 @@ def _annotation_columns(record: Annotation) -> dict[str, Any]:
             return {"instances": json.dumps(value)}
         case Keypoints():
             value = {"xy": record.xy.tolist(), "visibility": record.visibility.tolist(), "names": record.names}
+            if record.scores is not None:
+                value["scores"] = record.scores.tolist()
             return {"keypoints": json.dumps(value)}
 
 
@@ -345,12 +347,14 @@ def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
         n = len(value["names"])
         k = len(value["xy"][0]) if n else 0
         xy, seen = np.array(value["xy"]).reshape(n, k, 2), np.array(value["visibility"]).reshape(n, k)
-        annotations["keypoints"] = Keypoints(xy, seen, tuple(tuple(s) for s in value["names"]))
+        sure = np.array(value["scores"]).reshape(n, k) if "scores" in value else None
+        annotations["keypoints"] = Keypoints(xy, seen, tuple(tuple(s) for s in value["names"]), sure)
     prompt = None
     if row["prompt"] is not None:
         prompt = Prompt(row["prompt"], tuple(row["prompt_labels"]), row["seed"])
-    image = decode_png(row["image"]["bytes"], np.uint8)
-    return Sample(row["key"], image, labels, prompt, annotations, json.loads(row["provenance"]))
+    encoded = row["image"]["bytes"]
+    image = decode_png(encoded, np.uint8)
+    return Sample(row["key"], image, labels, prompt, annotations, json.loads(row["provenance"]), encoded)
 
 
 def _picture(array: np.ndarray) -> dict[str, Any]:

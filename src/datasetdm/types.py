@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +51,8 @@ class Skeleton:
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(str(p) for p in self.points))
         object.__setattr__(self, "edges", tuple((int(a), int(b)) for a, b in self.edges))
+        twice = sorted({p for p in self.points if self.points.count(p) > 1})
+        _require(not twice, f"points of one name: {', '.join(twice)}", "names that differ", "Skeleton.points")
         n = len(self.points)
         ok = all(0 <= a < n and 0 <= b < n for a, b in self.edges)
         _require(ok, "an edge joins a point that is not there", f"indices 0..{n - 1}", "Skeleton.edges")
@@ -240,11 +243,13 @@ class Keypoints:
 
     xy: pixels from the image's top left corner. visibility: 0 absent, 1 hidden, 2 seen.
     names: one tuple of point names an object (a person's differ from a bird's); rows are padded to the longest.
+    scores: how sure a predicted place is, 0 to 1. A predicted point that is absent keeps its best place.
     """
 
     xy: Float32[np.ndarray, "n k 2"]
     visibility: UInt8[np.ndarray, "n k"]
     names: tuple[tuple[str, ...], ...]
+    scores: Float32[np.ndarray, "n k"] | None = None
 
     def __post_init__(self) -> None:
         xy = _array(self.xy, np.float32, (None, None, 2), "Keypoints.xy")
@@ -256,6 +261,8 @@ class Keypoints:
         _require(all(len(s) <= k for s in self.names), f"more than {k} names", f"at most {k}", "Keypoints.names")
         _require(bool(np.isfinite(xy).all()), "a keypoint is not finite", "finite pixels", "Keypoints.xy")
         _require(bool((self.visibility <= 2).all()), "visibility above 2", "0, 1 or 2", "Keypoints.visibility")
+        if self.scores is not None:
+            object.__setattr__(self, "scores", _array(self.scores, np.float32, (n, k), "Keypoints.scores"))
 
 
 Annotation = SemanticMap | DepthMap | Instances | Keypoints
@@ -267,6 +274,8 @@ class Sample:
 
     annotations: by task name ("semantic", "depth", "instance", "keypoints"); a missing task is not annotated.
     provenance: where it comes from (backbone, decoder, index, source file), as plain strings and numbers.
+    encoded: the picture as its source holds it, a file or its bytes with exactly these pixels, where there is one: exporters
+        copy it instead of encoding it again. Whoever changes `image` leaves it out.
     """
 
     key: str
@@ -275,6 +284,7 @@ class Sample:
     prompt: Prompt | None = None
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    encoded: Path | bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", _array(self.image, np.uint8, (None, None, 3), f"image of {self.key!r}"))
@@ -285,13 +295,27 @@ class Sample:
             if isinstance(record, SemanticMap):
                 known = (record.ids < len(self.labels)) | (record.ids == IGNORE)
                 _require(bool(known.all()), "a label id is unknown", f"0..{len(self.labels) - 1} or {IGNORE}", where)
-            objects = self.annotations.get("instance")
-            if isinstance(record, Keypoints) and isinstance(objects, Instances):
-                rows = len(record.names)
-                _require(rows == len(objects), f"{rows} rows of keypoints", f"{len(objects)}, one an instance", where)
+            if isinstance(record, Keypoints):
+                self._check_keypoints(record, where)
             if isinstance(record, Instances):
                 known = (record.label_ids >= 0) & (record.label_ids < len(self.labels))
                 _require(bool(known.all()), "a label id is unknown", f"0..{len(self.labels) - 1}", where)
+
+    def _check_keypoints(self, record: Keypoints, where: str) -> None:
+        h, w = self.size
+        outside = ((record.xy < 0) | (record.xy > (w, h))).any(-1) & (record.visibility > 0)
+        lost = [f"({x:g}, {y:g})" for x, y in record.xy[outside].tolist()]
+        _require(not lost, f"keypoints outside the image: {', '.join(lost[:3])}", f"0..{w}, 0..{h}", where)
+        objects = self.annotations.get("instance")
+        if not isinstance(objects, Instances):
+            return
+        n = len(record.names)
+        _require(n == len(objects), f"{n} rows of keypoints", f"{len(objects)}, one an instance", where)
+        for i, (points, label) in enumerate(zip(record.names, objects.label_ids.tolist(), strict=True)):
+            bones = self.labels.skeletons.get(self.labels.names[label]) if 0 <= label < len(self.labels) else None
+            odd = sorted(set(points) - set(bones.points)) if bones else []
+            what = f"object {i} has points that are not of its skeleton: {', '.join(odd)}"
+            _require(not odd, what, ", ".join(bones.points) if bones else "", where)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -113,7 +113,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, loras: Iterable[Path] = ()) 
     It is loaded without a safety checker, which would blank pictures that have labels.
     """
     index = read_model_index(folder)
-    without: dict[str, Any] = {name: None for name in UNUSED if name in index}
+    without: dict[str, Any] = {name: None for name, part in index.items() if name in UNUSED or part == [None, None]}
     if "requires_safety_checker" in index:
         without["requires_safety_checker"] = False
 

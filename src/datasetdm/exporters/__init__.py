@@ -1,60 +1,81 @@
-"""Stores in other formats. A new format is a file here and one line in `EXPORTERS`."""
+"""Samples in other formats. A new format is a file here and one line in `EXPORTERS`."""
 
 from __future__ import annotations
 
 import importlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from datasetdm.errors import OutputError, unknown_name
+from datasetdm.exporters.options import Options, prepare
+from datasetdm.exporters.prefetch import ahead
 from datasetdm.exporters.reviews import reviewed
+from datasetdm.exporters.target import Target
 from datasetdm.files import writing
 from datasetdm.store import Store
 from datasetdm.types import Labels, Sample
 
 EXPORTERS = {
     "coco": "datasetdm.exporters.coco:export",
+    "coco-panoptic": "datasetdm.exporters.panoptic:export",
+    "cvat": "datasetdm.exporters.cvat:export",
+    "depth-exr": "datasetdm.exporters.depth:export_exr",
+    "depth-kitti": "datasetdm.exporters.depth:export_kitti",
+    "depth-npy": "datasetdm.exporters.depth:export_npy",
+    "fiftyone": "datasetdm.exporters.fiftyone:export",
+    "hf": "datasetdm.exporters.hf:export",
+    "label-studio": "datasetdm.exporters.labelstudio:export",
+    "masks": "datasetdm.exporters.masks:export",
+    "voc": "datasetdm.exporters.voc:export",
+    "webdataset": "datasetdm.exporters.webdataset:export",
     "yolo-detect": "datasetdm.exporters.yolo:export_detect",
     "yolo-pose": "datasetdm.exporters.yolo:export_pose",
     "yolo-seg": "datasetdm.exporters.yolo:export_seg",
 }
-"""Format name -> a function (samples, labels, folder) that yields once a sample written."""
+"""Format name -> a function (samples, target) that yields once a sample written, in constant memory."""
 
 
-Exporter = Callable[[Iterable[Sample], Labels, Path], Iterator[None]]
+Exporter = Callable[[Iterable[Sample], Target], Iterator[None]]
 
 
-def export(store: Store | Path | str, format: str, out: Path | str) -> int:
+def export(store: Store | Path | str, format: str, out: Path | str, options: Options | None = None) -> int:
     """Write a store in another format; returns the number of samples."""
     opened = store if isinstance(store, Store) else Store(store)
-    return sum(1 for _ in iter_export(opened, opened.labels, format, out))
+    return sum(1 for _ in iter_export(opened, opened.labels, format, out, options))
 
 
-def iter_export(samples: Iterable[Sample], labels: Labels, format: str, out: Path | str) -> Iterator[None]:
+def iter_export(
+    samples: Iterable[Sample], labels: Labels, format: str, out: Path | str, options: Options | None = None
+) -> Iterator[None]:
     """`export` as a generator that yields after every sample; the folder appears when all of it is there.
 
     Of a store, samples that people rejected are left out, and labels that they fixed are fixed.
 
     Raises:
-        ConfigError: an unknown format. OutputError: `out` holds files already.
+        ConfigError: an unknown format or label. OutputError: `out` holds files already.
+        DataError: a sample that the format cannot hold, or two samples of one key.
     """
     if format not in EXPORTERS:
         raise unknown_name("format", format, EXPORTERS)
     module, function = EXPORTERS[format].split(":")
-    folder = Path(out)
+    folder, chosen = Path(out), options or Options()
     require_free(folder)
-    return _export(getattr(importlib.import_module(module), function), reviewed(samples), labels, folder)
+    write = getattr(importlib.import_module(module), function)
+    stream, labels = prepare(reviewed(samples), labels, chosen)
+    return _export(write, stream, Target(folder, labels, chosen.splits, chosen.link, chosen.licence))
 
 
-def _export(write: Exporter, samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
     """Write beside the folder, then give it its name."""
+    folder = target.folder
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        yield from write(samples, labels, temporary)
+        yield from write(ahead(samples), replace(target, folder=temporary))
         with writing(folder):
             temporary.chmod(0o755)
             if folder.exists():

@@ -1,4 +1,5 @@
-"""YOLO's folders, as Ultralytics documents them: `images/train/*.png`, `labels/train/*.txt` and `data.yaml`.
+"""YOLO's folders, as Ultralytics documents them: `images/train/*.png`, `labels/train/*.txt` and `data.yaml`; with splits a
+folder each. Without a split `val`, Ultralytics validates on the first split.
 
 Three kinds, by format name: `yolo-detect` (boxes), `yolo-seg` (one exact outline an object; holes and parts hang on bridges
 of no width) and `yolo-pose` (boxes and points; all objects share one list of points, so a label of other points is an
@@ -8,58 +9,60 @@ error). Where a sample has no instances, each label of its semantic map is one o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import yaml
 
-from datasetdm.codecs import encode_png
 from datasetdm.errors import DataError
-from datasetdm.exporters.objects import objects_of
+from datasetdm.exporters.objects import objects_of, points_of, require_outlines
 from datasetdm.exporters.outline import polygon
-from datasetdm.files import claim_name, write_bytes, write_text
-from datasetdm.types import BACKGROUND, Instances, Keypoints, Labels, Sample
+from datasetdm.exporters.target import Target
+from datasetdm.files import write_bytes, write_text
+from datasetdm.types import BACKGROUND, Instances, Labels, Sample
 
 Lines = Callable[[Sample, Instances, dict[int, int]], list[str]]
 
 
-def export_detect(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+def export_detect(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Boxes: `class x y w h`."""
-    yield from _export(samples, labels, folder, _boxes, {})
+    yield from _export(samples, target, _boxes, {})
 
 
-def export_seg(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+def export_seg(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Outlines: `class x1 y1 x2 y2 ...`."""
-    yield from _export(samples, labels, folder, _outlines, {})
+    yield from _export(samples, target, _outlines, {})
 
 
-def export_pose(samples: Iterable[Sample], labels: Labels, folder: Path) -> Iterator[None]:
+def export_pose(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Boxes and points: `class x y w h x1 y1 v1 ...`; only labels with points are written."""
-    points = _shared_points(labels)
+    points = _shared_points(target.labels)
     settings: dict[str, object] = {
         "kpt_shape": [len(points), 3],
         "kpt_names": {0: list(points)},
         "flip_idx": _mirrored(points),
     }
-    yield from _export(samples, labels, folder, _poses, settings)
+    yield from _export(samples, target, _poses, settings)
 
 
-def _export(
-    samples: Iterable[Sample], labels: Labels, folder: Path, lines: Lines, settings: dict[str, object]
-) -> Iterator[None]:
+def _export(samples: Iterable[Sample], target: Target, lines: Lines, settings: dict[str, object]) -> Iterator[None]:
+    labels, parts = target.labels, [p or "train" for p in target.parts]
     names = [n for n in labels.names if n != BACKGROUND]
     if settings:
         names = [n for n in names if n in labels.skeletons]
     number = {labels.names.index(n): i for i, n in enumerate(names)}
+    for part in parts:
+        for kind in ("images", "labels"):
+            (target.folder / kind / part).mkdir(parents=True)
     for sample in samples:
-        name = claim_name(folder / "images" / "train", sample.key, ".png")
+        part = target.part(sample) or "train"
         rows = lines(sample, objects_of(sample), number)
-        write_bytes(folder / "images" / "train" / name, encode_png(sample.image))
+        name = target.picture(sample, "images", part)
         text = "".join(f"{row}\n" for row in rows)
-        write_bytes((folder / "labels" / "train" / name).with_suffix(".txt"), text.encode())
+        write_bytes((target.folder / "labels" / part / name).with_suffix(".txt"), text.encode())
         yield
-    content = {"train": "images/train", "val": "images/train", "names": dict(enumerate(names)), **settings}
-    write_text(folder / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+    places = {"train": f"images/{parts[0]}", "val": f"images/{parts[0]}"} | {p: f"images/{p}" for p in parts}
+    content = {**places, "names": dict(enumerate(names)), **settings}
+    write_text(target.folder / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
 def _boxes(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
@@ -73,11 +76,7 @@ def _boxes(sample: Sample, objects: Instances, number: dict[int, int]) -> list[s
 
 
 def _outlines(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
-    if objects.boxed and len(objects):
-        raise DataError(
-            "these objects are boxes, not outlines", where=f"sample {sample.key!r}", expected="masks",
-            remedy="export yolo-detect",
-        )  # fmt: skip
+    require_outlines(sample, "yolo-detect")
     rows = []
     for label, mask in zip(objects.label_ids.tolist(), objects.masks, strict=True):
         if label in number:
@@ -88,18 +87,14 @@ def _outlines(sample: Sample, objects: Instances, number: dict[int, int]) -> lis
 
 def _poses(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
     h, w = sample.size
-    points = sample.annotations.get("keypoints")
     width = len(next(iter(sample.labels.skeletons.values())).points)
     rows = []
     for i, box in enumerate(_boxes(sample, objects, {k: k for k in range(len(sample.labels))})):
         label = int(objects.label_ids[i])
         if label not in number:
             continue
-        values = np.zeros((width, 3))
-        if isinstance(points, Keypoints) and points.names[i]:
-            known = len(points.names[i])
-            values[:known, :2] = points.xy[i, :known] / (w, h)
-            values[:known, 2] = points.visibility[i, :known]
+        points = points_of(sample, i)
+        values = np.zeros((width, 3)) if points is None else points / (w, h, 1)
         told = " ".join(f"{_short(x)} {_short(y)} {int(v)}" for x, y, v in values.tolist())
         rows.append(f"{number[label]} {box.split(' ', 1)[1]} {told}")
     return rows

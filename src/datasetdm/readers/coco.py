@@ -52,7 +52,8 @@ class CocoSource(Source):
         self.check(index)
         image = self.file.images[index]
         where = f"{self.path}, image {image['id']} ({image['file_name']})"
-        pixels = read_image(self._folder / image["file_name"], where)
+        file = self._folder / image["file_name"]
+        pixels = read_image(file, where)
         if pixels.shape[:2] != (size := (image["height"], image["width"])):
             raise other_size(where, size, pixels.shape[:2])
         annotations = self.file.annotations[index]
@@ -61,7 +62,7 @@ class CocoSource(Source):
         caption = image.get("caption") or self._captions.get(image["id"]) or describe(present)
         key = key_of(image["file_name"], self.file)
         records = self._records(annotations, pixels.shape[:2])
-        return Sample(key, pixels, self.labels, Prompt(caption, present), records, self._provenance(image))
+        return Sample(key, pixels, self.labels, Prompt(caption, present), records, self._provenance(image), file)
 
     # ------------------------------------------------------------------ what LVIS has otherwise
     def _open(self, path: Path) -> CocoFile:

@@ -60,13 +60,14 @@ class PanopticSource(Source):
     def __getitem__(self, index: int) -> Sample:
         self.check(index)
         image, entry = self.file.images[index], self.file.annotations[index][0]
-        pixels = read_image(self._folder / image["file_name"], f"{self.path}, image {image['id']}")
+        file = self._folder / image["file_name"]
+        pixels = read_image(file, f"{self.path}, image {image['id']}")
         records = self._records(entry, pixels.shape[:2])
         found = labels_in(records, self.labels)
         present = tuple(n for n in self.labels.names if n in found)
         caption = image.get("caption") or self._captions.get(image["id"]) or describe(present)
         key = key_of(image["file_name"], self.file)
-        return Sample(key, pixels, self.labels, Prompt(caption, present), records, {"coco_image_id": image["id"]})
+        return Sample(key, pixels, self.labels, Prompt(caption, present), records, {"coco_image_id": image["id"]}, file)
 
     def _records(self, entry: dict[str, Any], size: tuple[int, int]) -> dict[str, Annotation]:
         path = self._maps / entry["file_name"]

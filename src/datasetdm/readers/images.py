@@ -33,4 +33,4 @@ class ImagesSource(Source):
         file = self._files[index]
         name, told = file.relative_to(self.path).as_posix(), file.with_suffix(".txt")
         prompt = Prompt(text_of(told).strip()) if told.is_file() else None
-        return Sample(name, read_image(file, file), self.labels, prompt, {}, {"file": name})
+        return Sample(name, read_image(file, file), self.labels, prompt, {}, {"file": name}, file)

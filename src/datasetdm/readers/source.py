@@ -155,7 +155,7 @@ class FilesSource(Source):
         known = "semantic" in records or "instance" in records
         text = item.caption or (describe(present) if known else "")
         prompt = Prompt(text, present) if text else None
-        return Sample(item.key, image, self.labels, prompt, records, {"file": str(item.picture)})
+        return Sample(item.key, image, self.labels, prompt, records, {"file": str(item.picture)}, item.picture)
 
 
 def other_size(path: object, found: tuple[int, int], wanted: tuple[int, int]) -> DataError:

@@ -57,7 +57,7 @@ class YoloSource(Source):
         records = self._records(rows, image.shape[:2], _labels_of(file))
         found = tuple(dict.fromkeys(self.labels.names[self._label_of[c]] for c, _ in rows))
         key = file.stem if self._stems_differ else file.as_posix()
-        return Sample(key, image, self.labels, Prompt(describe(found), found), records, {"file": str(file)})
+        return Sample(key, image, self.labels, Prompt(describe(found), found), records, {"file": str(file)}, file)
 
     # ------------------------------------------------------------------ records
     def _records(self, rows: Sequence[Row], size: tuple[int, int], where: Path) -> dict[str, Annotation]:

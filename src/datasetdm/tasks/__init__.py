@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from datasetdm.decoder.pixel import Pyramid
 from datasetdm.errors import unknown_name
 from datasetdm.features import FeatureSpec
-from datasetdm.types import Annotation, Sample
+from datasetdm.types import Annotation, Labels, Sample
 
 TASKS = {
     "semantic": "datasetdm.tasks.semantic:Semantic",
     "depth": "datasetdm.tasks.depth:Depth",
     "instance": "datasetdm.tasks.instance:Instance",
+    "keypoints": "datasetdm.tasks.keypoints:KeypointTask",
 }
 """Task name -> its class, in the order in which their heads run."""
+
+NEEDS = {"keypoints": ("instance",)}
+"""Annotations that a task's target reads beside its own."""
 
 Outputs = Mapping[str, Tensor]
 
@@ -59,15 +63,18 @@ class Task(Protocol):
         ...
 
     def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
-        """What a target map holds once things appear `zoom` times larger than they did."""
+        """What a target map holds once things appear `zoom` times larger than they did (negative: mirrored, too)."""
         ...
 
     def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
         """A scalar; pixels that hold `blank` do not count."""
         ...
 
-    def record(self, head: Head, outputs: Outputs) -> Annotation:
-        """The annotation of one picture from its outputs `f[c h w]` at the picture's size."""
+    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> Annotation:
+        """The annotation of one picture from its outputs `f[c h w]` at the picture's size.
+
+        labels: those that the outputs are about. before: the picture's records of the tasks that precede in `TASKS`.
+        """
         ...
 
     def meter(self) -> Meter:
@@ -83,7 +90,7 @@ class Meter(Protocol):
     """The figure that a fit chooses by, between 0 and 1, and whether more is better."""
 
     def update(self, predicted: Any, true: Any, labels: int) -> None:
-        """Add one picture: two records, and the size of the vocabulary."""
+        """Add one picture: two records, and the size of the vocabulary. What else a meter takes has a default."""
         ...
 
     def compute(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from datasetdm.errors import DataError
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import DepthMeter
 from datasetdm.tasks import Head, Outputs, sample_pixels
-from datasetdm.types import DepthMap, Sample
+from datasetdm.types import Annotation, DepthMap, Labels, Sample
 
 UNKNOWN = -1.0
 """In target maps: depth 0 is a pixel without depth, UNKNOWN one that nobody measured."""
@@ -82,7 +82,7 @@ class Depth:
 
     def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
         """What looks twice as large through the same camera is half as far (Yin et al. 2023, Metric3D)."""
-        return torch.where(values > 0, values / zoom, values)
+        return torch.where(values > 0, values / abs(zoom), values)
 
     def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
         """Scale-aware SiLog (Eigen et al. 2014) plus L1 of the log, and cross-entropy of validity."""
@@ -98,7 +98,7 @@ class Depth:
             loss = loss + 2 * (error.square().mean() - 0.5 * error.mean().square() + 1e-6).sqrt() + error.abs().mean()
         return loss
 
-    def record(self, head: Head, outputs: Outputs) -> DepthMap:
+    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> DepthMap:
         assert isinstance(head, DepthHead)
         valid = (outputs["validity"][0] > 0).cpu().numpy()
         depth = outputs["log_depth"][0].float().exp().cpu().numpy()

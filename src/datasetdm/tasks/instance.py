@@ -21,7 +21,7 @@ from datasetdm.decoder.pixel import Pyramid, merge
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import InstanceMeter
 from datasetdm.tasks import Head, Outputs
-from datasetdm.types import Instances, Sample
+from datasetdm.types import Annotation, Instances, Labels, Sample
 
 UNKNOWN = -1.0
 """In target maps: 0 is a pixel of no object, 1, 2, ... are objects, UNKNOWN is a pixel that nobody labelled."""
@@ -99,14 +99,14 @@ class Instance:
         labels = F.cross_entropy(outputs["label"], targets["label"].long(), ignore_index=-1, reduction="none")
         return loss + 5 * (far * weight).sum() + 0.5 * (labels * weight).sum()
 
-    def record(self, head: Head, outputs: Outputs) -> Instances:
-        masks, labels, scores = gather(
+    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> Instances:
+        masks, label_ids, scores = gather(
             outputs["object"][0].float(),
             outputs["centre"][0].float(),
             outputs["offset"].float(),
             outputs["label"].float(),
         )
-        return Instances(masks.cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy())
+        return Instances(masks.cpu().numpy(), label_ids.cpu().numpy(), scores.cpu().numpy())
 
     def meter(self) -> InstanceMeter:
         return InstanceMeter()

@@ -15,7 +15,7 @@ from datasetdm.decoder.transformer import LabelDecoder
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import SemanticMeter
 from datasetdm.tasks import Head, Outputs, sample_pixels
-from datasetdm.types import IGNORE, Sample, SemanticMap
+from datasetdm.types import IGNORE, Annotation, Labels, Sample, SemanticMap
 
 
 class SemanticHead(Head):
@@ -80,7 +80,7 @@ class Semantic:
         logits, ids = outputs["semantic"].float(), targets["semantic"].long()
         return _cross_entropy(logits, ids, head.weights) + 0.5 * _dice(logits, ids)
 
-    def record(self, head: Head, outputs: Outputs) -> SemanticMap:
+    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> SemanticMap:
         assert isinstance(head, SemanticHead)
         confidence, ids = (outputs["semantic"].float() / head.temperature).softmax(0).max(0)
         return SemanticMap(ids.cpu().numpy().astype(np.uint16), confidence.cpu().numpy())
