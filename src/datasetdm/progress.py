@@ -95,10 +95,9 @@ def generate_with_bars(generator: DatasetGenerator, out: Path, count: int) -> No
 def export_with_bars(reader: Reader, format: str, out: Path, options: Options | None = None) -> None:
     """Write samples in another format."""
     from datasetdm.exporters import iter_export
-    from datasetdm.exporters.reviews import read_reviews
-    from datasetdm.store import Store
+    from datasetdm.exporters.reviews import reviews_of
 
-    said = read_reviews(reader.folder).values() if isinstance(reader, Store) else ()
+    said = reviews_of(reader).values()
     rejected, fixed = sum(r.verdict == "reject" for r in said), sum(r.fixes for r in said)
     if said:
         console.print(f"reviews: {rejected} rejected are left out, {fixed} with fixed labels")

@@ -64,8 +64,7 @@ def iter_export(
     folder, chosen = Path(out), options or Options()
     require_free(folder)
     write = getattr(importlib.import_module(module), function)
-    given = reviewed(samples) if isinstance(samples, Store) else samples
-    stream, labels = prepare(given, labels, chosen)
+    stream, labels = prepare(reviewed(samples), labels, chosen)
     return _export(write, stream, Target(folder, labels, chosen.splits, chosen.link, chosen.licence))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -103,15 +103,22 @@ def _relabelled(sample: Sample, new: np.ndarray, chosen: Mapping[int, int]) -> d
     return records
 
 
-def reviewed(store: Store) -> Iterator[Sample]:
-    """A store's samples as exporters see them."""
-    said = read_reviews(store.folder)
-    for sample in store:
+def reviewed(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Samples as exporters see them: of a store, or of its reader, those that were not rejected, with their fixes."""
+    said = reviews_of(samples)
+    for sample in samples:
         review = said.get(sample.key)
         if review is None:
             yield sample
         elif review.verdict != "reject":
             yield review.apply(sample)
+
+
+def reviews_of(samples: object) -> dict[str, Review]:
+    """The reviews of a store or of its reader (whose source names the store); samples from elsewhere have none."""
+    source = getattr(samples, "source", samples)
+    store = getattr(source, "store", source)
+    return read_reviews(store.folder) if isinstance(store, Store) else {}
 
 
 def read_reviews(folder: Path) -> dict[str, Review]:

@@ -13,11 +13,11 @@ class StoreSource(Source):
     """`store:DIR`. Samples come with everything that the store knows."""
 
     def __init__(self, path: str, images: Path | None = None):
-        self._store = Store(path)
-        self.labels = self._store.labels
+        self.store = Store(path)
+        self.labels = self.store.labels
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self.store)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._store[index]
+        return self.store[index]
