@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import make_sample
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone
-from datasetdm.decoder.points import GRID, cells, crop, mirror, name_vector, name_words
+from datasetdm.decoder.points import GRID, PointReader, cells, crop, mirror, name_vector, name_words
 from datasetdm.errors import DataError
 from datasetdm.evaluate import annotate, evaluate
 from datasetdm.exporters import export
@@ -162,6 +162,20 @@ def test_temperature_lowers_false_confidence() -> None:
     head.temperature.fill_(1)
     head.tune([{"embedding": torch.zeros(1, 32, 64, 64)}], [{k: torch.zeros_like(v) for k, v in maps.items()}])
     assert float(head.temperature) == 1, "no marks, no change"
+
+
+def test_usual_places_are_learnt_where_features_say_nothing() -> None:
+    torch.manual_seed(0)
+    reader, blank = PointReader(8), torch.zeros(1, 8, GRID, GRID)
+    places = torch.tensor([3 * GRID + 5, 20 * GRID + 18])
+    optimiser = torch.optim.Adam([reader.usual.weight, reader.usual.bias], 0.03)
+    for _ in range(60):
+        logits = reader(blank, ["cat nose", "cat tail"])[0][0].flatten(1)
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(logits, places).backward()
+        optimiser.step()
+    found = logits.detach().argmax(1)
+    assert (found // GRID - places // GRID).abs().max() <= 1 and (found % GRID - places % GRID).abs().max() <= 1
 
 
 # ---------------------------------------------------------------------- a whole decoder

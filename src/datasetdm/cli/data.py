@@ -80,7 +80,6 @@ def export(
     options = Options(splits, parse_remap(remap) if remap else {}, min_score, link, licence)
     if push and format != "hf":
         raise ConfigError(f"--push with --format {format}", expected="--format hf")
-    data = data.removeprefix("store:")
     reader = read(data, images) if ":" in data and not Path(data).exists() else filled(Store(data))
     export_with_bars(reader, format, out, options)
     print(push_to_hub(out, push) if push else out)

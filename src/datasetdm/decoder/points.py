@@ -23,6 +23,9 @@ NAME_WIDTH = 64
 GRID = 24
 """Cells a side of an object's crop."""
 
+WAVES = 6
+"""Patterns a side that a point's usual place is made of."""
+
 _SHORT = {
     "l": "left", "r": "right", "f": "front", "b": "back", "h": "hind", "lf": "left front", "rf": "right front",
     "lh": "left hind", "rh": "right hind", "tl": "top left", "tr": "top right", "bl": "bottom left", "br": "bottom right",
@@ -71,8 +74,18 @@ def cells(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n g g 2"]:
     return boxes[:, None, None, :2] + unit * (boxes[:, 2:] - boxes[:, :2])[:, None, None]
 
 
+def waves(like: Tensor) -> Float[Tensor, "q g g"]:
+    """`WAVES` x `WAVES` smooth patterns over a crop (cosines, as in a discrete cosine transform), slow ones first."""
+    steps = (torch.arange(GRID, device=like.device, dtype=like.dtype) + 0.5) / GRID
+    line = torch.cos(torch.pi * torch.arange(WAVES, device=like.device)[:, None] * steps)
+    return torch.einsum("ih,jw->ijhw", line, line).flatten(0, 1)
+
+
 class PointReader(nn.Module):
-    """Crops and names in, two maps a point out: where it is (logits over cells), and whether it is seen there."""
+    """Crops and names in, two maps a point out: where it is (logits over cells), and whether it is seen there.
+
+    A point's map is what its name asks of the crop's features, plus where such points usually lie in their box.
+    """
 
     def __init__(self, channels: int, width: int = 64):
         super().__init__()
@@ -83,6 +96,9 @@ class PointReader(nn.Module):
         self.whole = nn.Linear(width, width)
         self.far = nn.Sequential(nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.GroupNorm(8, width), nn.GELU())
         self.keys = nn.Sequential(nn.Linear(NAME_WIDTH, 2 * width), nn.GELU(), nn.Linear(2 * width, 2 * (width + 1)))
+        self.usual = nn.Linear(NAME_WIDTH, WAVES**2)
+        nn.init.zeros_(self.usual.weight)
+        nn.init.zeros_(self.usual.bias)
 
     def forward(
         self, crops: Float[Tensor, "n c g g"], names: Sequence[str]
@@ -95,4 +111,4 @@ class PointReader(nn.Module):
         key = self.keys(vectors).unflatten(1, (2, -1))
         maps = torch.einsum("kac,nchw->ankhw", key[..., 1:] * x.shape[1] ** -0.5, x)
         where, seen = maps + key[..., 0].T[:, None, :, None, None]
-        return where, seen
+        return where + torch.einsum("kq,qhw->khw", self.usual(vectors), waves(where)), seen
