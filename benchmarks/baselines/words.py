@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import common  # noqa: F401  (finds the package miniworld)
 import torch
 from miniworld.pretrain.data import read
 from torch import Tensor, nn
