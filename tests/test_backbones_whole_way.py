@@ -117,7 +117,7 @@ def test_a_few_step_lora_brings_its_scheduler(tiny_folder: Path, tmp_path: Path)
 BASE = Sampling(25, 7.5)
 RULES = {
     "base": (("org/base", (), "PNDMScheduler", BASE, False), (25, 7.5, None)),
-    "mini": (("mini", (), "DPMSolverMultistepScheduler", Sampling(20, 4.0), False), (20, 4.0, None)),
+    "mini": (("mini", (), "DPMSolverMultistepScheduler", Sampling(20, 6.0), False), (20, 6.0, None)),
     "turbo": (("stabilityai/sd-turbo", (), "EulerDiscreteScheduler", BASE, False), (4, 1.0, None)),
     "a word in a folder above": (("turbo/base", (), "PNDMScheduler", BASE, False), (25, 7.5, None)),
     "a word within a word": (("org/hyperion", (), "PNDMScheduler", BASE, False), (25, 7.5, None)),

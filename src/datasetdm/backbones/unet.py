@@ -30,7 +30,7 @@ class UNetBackbone(PipelineBackbone):
     def _default_sampling(self) -> Sampling:
         if self._embeds_guidance():
             return Sampling(4, 8.0)
-        return Sampling(20, 4.0) if self.size[0] <= 128 else Sampling(25, 7.5)
+        return Sampling(20, 6.0) if self.size[0] <= 128 else Sampling(25, 7.5)
 
     @property
     def _unit(self) -> int:
