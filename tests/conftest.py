@@ -51,11 +51,13 @@ def make_sample(key: str = "a", size: tuple[int, int] = (24, 32), seed: int = 0,
     colours = np.array([[120, 170, 250], [120, 80, 40], [60, 150, 60]])
     image = np.clip(colours[ids] + rng.normal(0, 8, (h, w, 3)), 0, 255).astype(np.uint8)
     depth = np.where(ids == 0, 0, 2 + 8 * (h - np.arange(h)[:, None]) / h).astype(np.float32)
+    bones = labels.skeletons.get(labels.names[1])
+    points = bones.points[:2] if bones else ("nose", "tail")
     records = {
         "semantic": SemanticMap(ids, rng.random(size)),
         "depth": DepthMap(depth, ids != 0).quantised(),
         "instance": Instances(dog[None], np.array([1]), np.array([0.75])),
-        "keypoints": Keypoints(np.array([[[left, top], [0, 0]]]), np.array([[2, 0]]), (("nose", "tail"),)),
+        "keypoints": Keypoints(np.array([[[left, top], [0, 0]]]), np.array([[2, 0]]), (points,)),
     }
     return Sample(key, image, labels, Prompt("a photo of a dog", ("dog",), 7), records, {"source": "test"})
 
