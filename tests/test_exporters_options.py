@@ -87,7 +87,7 @@ ZOO = Labels(
 def zoo() -> Sample:
     ids = np.array([[0, 1, 2, IGNORE]], np.uint16)
     masks = np.eye(4, dtype=bool)[:3, None]
-    points = Keypoints(np.arange(6).reshape(3, 1, 2), np.array([[2], [0], [1]]), (("nose",), (), ("nose",)))
+    points = Keypoints(np.array([[[0, 1]], [[2, 0]], [[4, 1]]]), np.array([[2], [0], [1]]), (("nose",), (), ("nose",)))
     records = {
         "semantic": SemanticMap(ids, np.array([[0.9, 0.2, 0.8, 0.1]])),
         "instance": Instances(masks, np.array([0, 1, 2]), np.array([0.3, 0.6, 0.9])),
@@ -103,7 +103,7 @@ def test_labels_merge_and_drop() -> None:
     assert sample.annotations["semantic"].ids.tolist() == [[0, IGNORE, 0, IGNORE]]
     objects, points = sample.annotations["instance"], sample.annotations["keypoints"]
     assert objects.label_ids.tolist() == [0, 0] and np.allclose(objects.scores, [0.3, 0.9])
-    assert objects.masks.argmax(-1).ravel().tolist() == [0, 2] and points.xy[:, 0].tolist() == [[0, 1], [4, 5]]
+    assert objects.masks.argmax(-1).ravel().tolist() == [0, 2] and points.xy[:, 0].tolist() == [[0, 1], [4, 1]]
 
 
 def test_dropped_pixels_become_background_where_there_is_one() -> None:

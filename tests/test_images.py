@@ -48,7 +48,7 @@ def test_augmentation_moves_picture_and_labels_together(seed: int) -> None:
     threshold = (bright.max() + bright.min()) / 2
     agree = ((bright > threshold) == (maps["x"] > 0.5)).float().mean()
     assert agree > 0.96 or maps["x"].unique().numel() == 1
-    assert 0.99 <= zoom <= 2
+    assert 0.99 <= abs(zoom) <= 2
     again, same, _ = augment(image, {"x": labels}, seed)
     assert torch.equal(moved, again) and torch.equal(maps["x"], same["x"])
 
@@ -60,6 +60,7 @@ def test_zoom_says_how_much_larger_things_appear() -> None:
     for seed in range(6):
         _, maps, zoom = augment(torch.zeros(1, 3, 64, 64), {"r": rows, "c": columns}, seed)
         span = [float(maps[k].max() - maps[k].min() + 1) for k in ("r", "c")]
-        assert zoom == pytest.approx((64 * 64 / (span[0] * span[1])) ** 0.5, rel=0.1)
+        assert (zoom < 0) == bool(maps["c"][0, 0, 0, 0] > maps["c"][0, 0, 0, -1]), "negative where it is mirrored"
+        assert abs(zoom) == pytest.approx((64 * 64 / (span[0] * span[1])) ** 0.5, rel=0.1)
         seen.add(round(zoom, 2))
     assert len(seen) > 3
