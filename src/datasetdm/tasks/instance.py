@@ -145,7 +145,8 @@ def gather(
     inside = thing.sigmoid()
     pieces, count = connected((inside > 0.5).cpu().numpy())
     regions = (torch.from_numpy(pieces == i + 1).to(thing.device) for i in range(count))
-    found = [m for region in regions for m in _parts(region, centre.sigmoid(), offset) if int(m.sum()) >= SMALLEST]
+    peaks = _peaks(centre.sigmoid())
+    found = [m for region in regions for m in _parts(region, peaks, offset) if int(m.sum()) >= SMALLEST]
     if not found:
         empty = thing.new_zeros(0)
         return thing.new_zeros(0, *thing.shape).bool(), empty.long(), empty
@@ -159,12 +160,17 @@ def gather(
     return masks[order], labels[order], scores[order]
 
 
-def _parts(region: Bool[Tensor, "h w"], heat: Float[Tensor, "h w"], offset: Float[Tensor, "2 h w"]) -> list[Tensor]:
+def _peaks(heat: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Clear centres that no higher one is near."""
+    reach = max(heat.shape) // 18
+    rows = F.max_pool2d(heat[None, None], (2 * reach + 1, 1), 1, (reach, 0))
+    return (F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))[0, 0] == heat) & (heat > CLEAR)
+
+
+def _parts(region: Bool[Tensor, "h w"], peaks: Bool[Tensor, "h w"], offset: Float[Tensor, "2 h w"]) -> list[Tensor]:
     """The objects of one connected region."""
     side = max(region.shape)
-    reach = 2 * (side // 18) + 1
-    peaks = (F.max_pool2d(heat[None, None], reach, 1, reach // 2)[0, 0] == heat) & (heat > CLEAR) & region
-    at = peaks.nonzero().float()
+    at = (peaks & region).nonzero().float()
     if len(at) < 2:
         return [region]
     y, x = region.nonzero(as_tuple=True)

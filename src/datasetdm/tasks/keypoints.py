@@ -164,12 +164,19 @@ class KeypointTask:
 def likeliest(
     p: Float[Tensor, "k m"], seen: Float[Tensor, "k m"], at: Float[Tensor, "m 2"], area: float, points: Sequence[str]
 ) -> Float[Tensor, "k 4"]:
-    """Per point: x, y, the expected OKS of that place, which no other exceeds, and how clearly it is seen (logit)."""
+    """Per point: x, y, the expected OKS of that place, which no other exceeds, and how clearly it is seen (logit).
+
+    at: the cells' centres (x, y), row by row of a square grid. OKS is a Gaussian, so rows and columns are summed apart.
+    """
     spread = 2 * torch.tensor(oks_sigmas(points), dtype=torch.float32, device=p.device)
-    far = (at[:, None] - at).square().sum(-1)
-    alike = torch.exp(-far / (2 * max(area, 1.0) * spread.square()[:, None, None]))
-    score, best = torch.einsum("km,kmn->kn", p, alike).max(1)
-    weight = p * alike[torch.arange(len(best), device=p.device), best]
+    side = round(len(at) ** 0.5)
+    lines = torch.stack([at.view(side, side, 2)[:, 0, 1], at.view(side, side, 2)[0, :, 0]])
+    far = (lines[:, :, None] - lines[:, None]).square()
+    rows, columns = torch.exp(-far[:, None] / (2 * max(area, 1.0) * spread.square()[:, None, None]))
+    score, best = (rows @ p.unflatten(1, (side, side)) @ columns).flatten(1).max(1)
+    point = torch.arange(len(best), device=p.device)
+    alike = rows[point, best // side, :, None] * columns[point, best % side, None]
+    weight = p * alike.flatten(1)
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-12)
     return torch.cat([weight @ at, score[:, None].clamp(0, 1), (weight * seen).sum(1, keepdim=True)], 1)
 
