@@ -249,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="one seed, 200 renders, ours and pixels only")
     parser.add_argument("--captioned", type=Path, help="folder of the captioned renders, for pixels_pretrained")
+    parser.add_argument("--minutes", type=float, help=f"with --quick, for both fits together ({QUICK_MINUTES})")
     parser.add_argument("--work", type=Path, help="where measured figures are kept (PATH.work)")
     options = parser.parse_args(arguments)
     quick, seeds = options.quick, [0] if options.quick else [0, 1, 2]
@@ -261,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seeds,
         FitConfig(),
         trial=0.15 if quick else 1.0,
-        limit=60.0 * QUICK_MINUTES if quick else None,
+        limit=60 * (options.minutes or QUICK_MINUTES) if quick else None,
         zero_shot_steps=QUICK_STEPS if quick else None,
         captioned=options.captioned,
     )

@@ -133,26 +133,24 @@ class KeypointTask:
     def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> Keypoints:
         """Objects without a skeleton have no points; without objects there are none."""
         assert isinstance(head, KeypointHead)
-        objects, names = before.get("instance"), joints(labels)
+        objects = before.get("instance")
         if not isinstance(objects, Instances):
             return Keypoints(np.zeros((0, 0, 2)), np.zeros((0, 0)), (), np.zeros((0, 0)))
         bones = [labels.skeletons.get(labels.names[i]) for i in objects.label_ids.tolist()]
         own = tuple(b.points if b else () for b in bones)
-        number = {n: i for i, n in enumerate(names)}
         values = np.zeros((len(own), max((len(p) for p in own), default=0), 4), np.float32)
-        if any(own):
-            x, y, w, h = torch.tensor(objects.boxes, dtype=torch.float32, device=head.temperature.device).T
+        for label in np.unique([k for k, points in zip(objects.label_ids, own, strict=True) if points]):
+            alike = np.flatnonzero(objects.label_ids == label)
+            points = own[alike[0]]
+            x, y, w, h = torch.tensor(objects.boxes[alike], dtype=torch.float32, device=head.temperature.device).T
             boxes = _widened(torch.stack([x, y, x + w, y + h], 1))
+            names = [f"{labels.names[label]} {p}" for p in points]
             where, seen = head.reader(crop(outputs["embedding"].float(), boxes), names)
-            for i, points in enumerate(own):
-                rows = [number[f"{labels.names[objects.label_ids[i]]} {p}"] for p in points]
-                if rows:
-                    area = float(objects.masks[i].sum())
-                    p = (where[i, rows].flatten(1) / head.temperature).softmax(1)
-                    found = likeliest(
-                        p, seen[i, rows].flatten(1), cells(boxes[i : i + 1])[0].flatten(0, 1), area, points
-                    )
-                    values[i, : len(points)] = found.cpu().numpy()
+            for i, place, visible, at in zip(alike, where, seen, cells(boxes), strict=True):
+                p = (place.flatten(1) / head.temperature).softmax(1)
+                area = float(objects.masks[i].sum())
+                found = likeliest(p, visible.flatten(1), at.flatten(0, 1), area, points)
+                values[i, : len(points)] = found.cpu().numpy()
         limit = np.array(objects.size[::-1], np.float32)
         visibility = np.where(values[..., 2] < ABSENT, 0, np.where(values[..., 3] > 0, 2, 1))
         return Keypoints(values[..., :2].clip(0, limit), visibility.astype(np.uint8), own, values[..., 2])
