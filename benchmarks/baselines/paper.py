@@ -117,12 +117,10 @@ class QueryDecoder(nn.Module):
         return torch.einsum("bqc,bchw->bqhw", self.masks(q), finest).float(), self.classes(q).float()
 
 
-class PaperSemanticHead(BareSemanticHead):
-    """While it learns all layers' queries, afterwards log probabilities of the labels."""
+class QueryHead(Head):
+    """While it learns all layers' queries, afterwards what `read` makes of the last layer's."""
 
-    def __init__(self, labels: int):
-        super().__init__()
-        self.decoder = QueryDecoder(labels)
+    decoder: QueryDecoder
 
     def forward(
         self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
@@ -130,8 +128,22 @@ class PaperSemanticHead(BareSemanticHead):
         masks, classes = self.decoder(pyramid)
         if self.training:
             return {"masks": masks, "classes": classes}
-        sums = torch.einsum("bql,bqhw->blhw", classes[-1].softmax(-1)[..., :-1], masks[-1].sigmoid())
-        return {"semantic": (sums + 1e-6).log()}
+        return self.read(masks[-1], classes[-1].softmax(-1)[..., :-1])
+
+    def read(self, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Outputs from mask logits f[b q h w] and the labels' probabilities f[b q l]."""
+        raise NotImplementedError
+
+
+class PaperSemanticHead(QueryHead, BareSemanticHead):
+    """Log probabilities of the labels."""
+
+    def __init__(self, labels: int):
+        super().__init__()
+        self.decoder = QueryDecoder(labels)
+
+    def read(self, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"semantic": (torch.einsum("bql,bqhw->blhw", labels, masks.sigmoid()) + 1e-6).log()}
 
 
 class PaperSemantic(Semantic):
@@ -144,25 +156,18 @@ class PaperSemantic(Semantic):
         return matched_loss(outputs["masks"], outputs["classes"], truth, segments, ids != IGNORE)
 
 
-class PaperInstanceHead(Head):
-    """While it learns all layers' queries, afterwards the surest (query, label) pairs: masks f[b 30 h w], their labels and
-    scores f[b 30 1 1]."""
+class PaperInstanceHead(QueryHead):
+    """The surest (query, label) pairs: masks f[b 30 h w], their labels and scores f[b 30 1 1]."""
 
     def __init__(self, labels: int):
         super().__init__()
         self.decoder = QueryDecoder(labels)
 
-    def forward(
-        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
-    ) -> dict[str, Tensor]:
-        masks, classes = self.decoder(pyramid)
-        if self.training:
-            return {"masks": masks, "classes": classes}
-        own = classes[-1].softmax(-1)[..., :-1]
-        scores, pairs = own.flatten(1).topk(KEPT)
-        queries, labels = pairs // own.shape[-1], pairs % own.shape[-1]
-        chosen = masks[-1].gather(1, queries[..., None, None].expand(-1, -1, *masks.shape[-2:]))
-        return {"masks": chosen, "label": labels[..., None, None].float(), "score": scores[..., None, None]}
+    def read(self, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        scores, pairs = labels.flatten(1).topk(KEPT)
+        queries, ids = pairs // labels.shape[-1], pairs % labels.shape[-1]
+        chosen = masks.gather(1, queries[..., None, None].expand(-1, -1, *masks.shape[-2:]))
+        return {"masks": chosen, "label": ids[..., None, None].float(), "score": scores[..., None, None]}
 
 
 class PaperInstance(Instance):

@@ -19,7 +19,7 @@ from datasetdm.evaluate import caption
 from datasetdm.features import NAMED
 from datasetdm.files import safe_name
 from datasetdm.images import Placement
-from datasetdm.model import PDecoder, tell_names
+from datasetdm.model import PDecoder, read_latents
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Sample
 
@@ -57,7 +57,7 @@ class FeatureCache:
                 views = [self._view(*self._jobs[k]) for k in chunk]
                 latents = backbone.encode(torch.cat([v[0] for v in views]))
                 captions, labels = [v[2] for v in views], self.decoder.config.labels
-                f = tell_names(backbone.features(latents, captions, labels.names), captions, labels)
+                f = read_latents(backbone, latents, captions, labels)
                 if not (self.folder / TEXT).exists():
                     _check_words(f.text, self.decoder.config.labels.names)
                     save_tensors(self.folder / TEXT, {"text": f.text.float()})

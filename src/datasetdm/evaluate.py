@@ -12,7 +12,7 @@ from datasetdm.errors import DataError
 from datasetdm.features import Features
 from datasetdm.images import Placement, stack_images
 from datasetdm.metrics import PanopticMeter
-from datasetdm.model import PDecoder, tell_names
+from datasetdm.model import PDecoder, read_latents
 from datasetdm.types import Instances, Labels, Sample
 
 
@@ -45,7 +45,7 @@ def read_features(
     places = [Placement.fit(s.size, backbone.size) for s in samples]
     latents = backbone.encode(stack_images([s.image for s in samples], places))
     texts = [caption(s) if captions else "" for s in samples]
-    return tell_names(backbone.features(latents, texts, labels.names), texts, labels), places
+    return read_latents(backbone, latents, texts, labels), places
 
 
 def caption(sample: Sample) -> str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.images import Placement, to_uint8
-from datasetdm.model import PDecoder, load_pair, tell_names
+from datasetdm.model import PDecoder, load_pair, read_latents
 from datasetdm.settings import validated
 from datasetdm.store import META, Store, Writer
 from datasetdm.types import Labels, Prompt, Sample
@@ -102,8 +102,7 @@ class DatasetGenerator:
         first = number * self.config.batch
         prompts = [self.prompt(i) for i in range(first, first + self.config.batch)]
         latents = self.backbone.sample(prompts, self.steps, self.guidance, self.config.negative)
-        texts = [p.text for p in prompts]
-        features = tell_names(self.backbone.features(latents, texts, self.labels.names), texts, self.labels)
+        features = read_latents(self.backbone, latents, [p.text for p in prompts], self.labels)
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
         records = self.decoder.annotate(features, places, self.labels)
         rows = enumerate(zip(to_uint8(features.images), prompts, records, strict=True), first)

@@ -214,12 +214,17 @@ def read_config(folder: Path) -> DecoderConfig:
         raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
 
 
+def read_latents(backbone: Backbone, latents: Tensor, captions: Sequence[str], labels: Labels) -> Features:
+    """Features of a batch as a decoder wants them: the backbone's, and which labels the captions name."""
+    return tell_names(backbone.features(latents, captions, labels.names), captions, labels)
+
+
 def tell_names(features: Features, captions: Sequence[str], labels: Labels) -> Features:
     """The features with which labels each picture's caption names, by name or synonym."""
-    rows = [
-        [(1.0 if n in said else -1.0) if text else 0.0 for n in labels.names]
-        for text, said in ((text, labels.named_in(text)) for text in captions)
-    ]
+    rows = []
+    for text in captions:
+        said = labels.named_in(text)
+        rows.append([0.0 if not text else 1.0 if name in said else -1.0 for name in labels.names])
     return replace(features, maps={**features.maps, NAMED: torch.tensor(rows, device=features.text.device)})
 
 
