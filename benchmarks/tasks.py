@@ -1,6 +1,6 @@
 """Figures of every task, beside those of other ways to learn from the same 100 labelled pictures.
 
-    python benchmarks/tasks.py --json PATH [--quick] [--captioned DIR] [--work DIR]
+    python benchmarks/tasks.py --json PATH [--quick] [--captioned DIR] [--methods NAME ...] [--baseline-seeds N]
 
 Fits ours on `mini:train` and the baselines on the same pictures with the same augmentation, for at least as long as ours took
 and at the best of three learning rates (chosen on pictures held out of the 100, with the first seed), and measures all on the
@@ -57,7 +57,8 @@ class Bench:
     """One run. All methods return figures as JSON-ready dictionaries, measured once.
 
     config: of our fits. trial: share of a fit's steps that a learning rate is tried for; 1 tries it in full. limit:
-    seconds that our fit, a baseline's and its trials may take together, None for as many as they need.
+    seconds that our fit, a baseline's and its trials may take together, None for as many as they need. baseline_seeds: how
+    many of the seeds baselines get, None for all.
     """
 
     work: Work
@@ -71,6 +72,7 @@ class Bench:
     limit: float | None = None
     zero_shot_steps: int | None = None
     captioned: Path | None = None
+    baseline_seeds: int | None = None
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -251,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--captioned", type=Path, help="folder of the captioned renders, for pixels_pretrained")
     parser.add_argument("--minutes", type=float, help=f"with --quick, for both fits together ({QUICK_MINUTES})")
     parser.add_argument("--work", type=Path, help="where measured figures are kept (PATH.work)")
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), help="baselines to measure (all)")
+    parser.add_argument("--baseline-seeds", type=int, help="seeds of each baseline (as many as ours)")
     options = parser.parse_args(arguments)
     quick, seeds = options.quick, [0] if options.quick else [0, 1, 2]
     pictures, prompts, pairs = (200, 64, 2) if quick else (800, 400, 5)
@@ -261,12 +265,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fitting.load_samples(TEST, pictures),
         seeds,
         FitConfig(),
-        trial=0.15 if quick else 1.0,
+        trial=0.15 if quick else 1 / 3,
         limit=60 * (options.minutes or QUICK_MINUTES) if quick else None,
         zero_shot_steps=QUICK_STEPS if quick else None,
         captioned=options.captioned,
+        baseline_seeds=options.baseline_seeds,
     )
-    result = run(bench, ["pixels"] if quick else list(METHODS), prompts, pairs, quick)
+    methods = ["pixels"] if quick else list(METHODS)
+    result = run(bench, methods if options.methods is None else options.methods, prompts, pairs, quick)
     write_json(options.json, result | {"test_pictures": pictures, "quick": quick} | stamp(seeds))
 
 
@@ -281,7 +287,7 @@ def run(bench: Bench, methods: Sequence[str], prompts: int, pairs: int, quick: b
     notes.append("ours hears which labels a caption names; ours_untold does not, pixels_told does")
     drawn, pace = bench.generated(prompts), bench.annotate_share(pairs)
     for name in methods:
-        found[name] = [bench.baseline(name, s) for s in bench.seeds]
+        found[name] = [bench.baseline(name, s) for s in bench.seeds[: bench.baseline_seeds]]
     unseen, floor = [bench.zero_shot(s) for s in bench.seeds], []
     if quick:
         notes.append(f"--quick: ours and pixels only; zero-shot fits have {bench.zero_shot_steps} steps")

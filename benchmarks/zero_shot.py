@@ -55,9 +55,8 @@ def ours(
     unseen = unseen_things(labels, config.seed)
     fit(seen_only(train, unseen), out, backbone, config.model_copy(update={"tasks": ("semantic",)}))
     decoder = PDecoder.load(out).to(backbone.device)
-    decoder.config = replace(decoder.config, labels=labels)
     meter = kept_meter(decoder)
-    evaluate(decoder, backbone, test)
+    evaluate(decoder, backbone, test, labels=labels)
     return harmonic(meter.iou(), labels, unseen)
 
 

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from conftest import make_sample
 from datasetdm.augment import augment
 from datasetdm.backbones import Backbone
-from datasetdm.decoder.points import GRID, PointReader, cells, crop, mirror, name_vector, name_words
+from datasetdm.decoder.points import GRID, PointReader, cells, crop, name_vector
 from datasetdm.errors import DataError
 from datasetdm.evaluate import annotate, evaluate
 from datasetdm.exporters import export
 from datasetdm.generate import DatasetGenerator
 from datasetdm.metrics import SIGMA
 from datasetdm.model import PDecoder
+from datasetdm.names import mirror, name_words
 from datasetdm.store import Store
 from datasetdm.tasks import make_task
 from datasetdm.tasks.keypoints import KeypointHead, KeypointTask, _marks, likeliest

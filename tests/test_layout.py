@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "datasetdm"
 
 ORDER = [
-    "errors", "types", "files", "settings", "codecs", "prompts", "metrics", "store", "readers", "exporters", "viewer",
+    "errors", "types", "names", "files", "settings", "codecs", "prompts", "metrics", "store", "readers", "exporters", "viewer",
     "features", "tensors", "images", "augment",
     "backbones", "decoder", "tasks", "model", "evaluate", "cache", "fit", "generate", "progress",
     "demo", "cli",

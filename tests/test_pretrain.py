@@ -135,6 +135,37 @@ def test_half_size_and_other_noise_levels(data: Path, work: Path) -> None:
     assert State.load(Work.existing(work), "unet").samples == before + 2 * 4 * 8
 
 
+def test_words_are_read_off_pictures(data: Path, work: Path) -> None:
+    """Without a caption the UNet's features come to tell the colour that the caption names."""
+    from miniworld.pretrain import unet
+    from miniworld.pretrain.latents import load_latents
+    from miniworld.pretrain.words import WordReader, said, vocabulary
+
+    captions = read([data]).captions
+    words = vocabulary(captions)
+    assert {"red", "green", "blue"} <= set(words) and "a" not in words
+    truth = said(captions, words)
+    assert truth[:, words.index("red")].tolist() == [float("red" in c) for c in captions]
+    torch.manual_seed(0)
+    model, tokenizer = unet.load_conditional(Work.existing(work))
+    reader = WordReader(model.unet, tokenizer, words, 64)
+    z = load_latents(Work.existing(work), read([data])).float()[:16]
+    nothing = unet.encode_captions(tokenizer, [""] * 16)
+    rows = torch.arange(16) % 2 == 0
+    both = torch.optim.Adam([*reader.parameters(), *model.unet.parameters()], 3e-3)
+    losses = []
+    for _ in range(40):
+        model(z, torch.zeros(16, dtype=torch.long), nothing)
+        mine, own = reader.losses(model.text, rows, truth[rows])
+        assert torch.equal(mine, own)
+        both.zero_grad()
+        mine.backward()
+        assert next(model.unet.down_blocks.parameters()).grad is not None
+        both.step()
+        losses.append(mine.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     files.save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {"step": 1})
     with pytest.raises(KeyboardInterrupt), files.atomic(tmp_path / "a.safetensors") as path:

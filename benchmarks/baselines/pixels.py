@@ -77,7 +77,7 @@ class PixelTrunk(nn.Module):
         super().__init__()
         self.norm = Standardise(3)
         self.encoder = Encoder()
-        self.decoder = PixelDecoder(self.encoder.specs, side, width)
+        self.decoder = PixelDecoder(self.encoder.specs[1:], side, width)  # labels at half the side, as ours
         self.widths = self.decoder.widths
 
     def forward(self, maps: Mapping[str, Tensor]) -> Pyramid:

@@ -56,6 +56,7 @@ class UnetConfig:
     channels and heads: by level, from 16 x 16 latents down. batch: latents a step, four times as many at half size.
     drop_captions: share of empty captions, for classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
     timesteps: noise levels evenly, or more of the middle ones (Esser et al. 2024, arXiv 2403.03206).
+    words: share of the pictures that are hardly noisy and have no caption, and whose words the features must tell.
     half: this run sees 8 x 8 latents of half-size pictures. minutes: default of the command `all`.
     """
 
@@ -68,6 +69,7 @@ class UnetConfig:
     learning_rate: float
     ema: float = 0.9995
     drop_captions: float = 0.1
+    words: float = 0.25
     timesteps: Literal["uniform", "logit-normal"] = "uniform"
     half: bool = False
     minutes: float = 60.0

@@ -1,8 +1,9 @@
 """What both training stages share: optimiser, averaged weights, clock, checkpoint.
 
 A checkpoint is one file with the averaged weights (`average.*`), the ones that learn (`model.*`), the optimiser's
-memory (`model.optimiser.*`) and the counts. The first alone is enough to go on. All random draws are a function of the
-seed and the step's number, so a stopped and resumed training takes the same steps as one that never stopped.
+memory (`model.optimiser.*`), both of a helper (`helper.*`: a VAE's critic, a UNet's reader of words) and the counts.
+The first alone is enough to go on. All random draws are a function of the seed and the step's number, so a stopped and
+resumed training takes the same steps as one that never stopped.
 """
 
 from __future__ import annotations
@@ -140,9 +141,9 @@ class Run:
         ema: float,
         seed: int,
         mode: str = "",
-        critic: Learner | None = None,
+        helper: Learner | None = None,
     ):
-        self.stage, self.learner, self.critic, self.work = stage, learner, critic, work
+        self.stage, self.learner, self.helper, self.work = stage, learner, helper, work
         self.budget, self.ema, self.seed = budget, ema, seed
         self.average, self.state = Average(learner.module), State.load(work, stage)
         goes_on = self._load() and self.state.mode == mode and not budget.final
@@ -189,7 +190,7 @@ class Run:
         self.saved = now
         self.state.figures |= figures
         tensors = {f"average.{name}": value for name, value in self.average.tensors.items()}
-        tensors |= self.learner.tensors("model") | (self.critic.tensors("critic") if self.critic else {})
+        tensors |= self.learner.tensors("model") | (self.helper.tensors("helper") if self.helper else {})
         save_tensors(self.work.checkpoint(self.stage), tensors, asdict(self.state))
 
     def summary(self) -> str:
@@ -208,7 +209,7 @@ class Run:
             return False
         tensors = load_tensors(path, str(hardware.device()))
         self.average.load(below(tensors, "average."))
-        if self.critic and not self.critic.load("critic", tensors):
+        if self.helper and not self.helper.load("helper", tensors):
             self.state.critic_steps = 0
         if self.learner.load("model", tensors):
             return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -14,10 +16,13 @@ from .files import below, load_tensors
 from .latents import load_latents
 from .loop import Budget, Learner, Run
 from .models import Conditional, build_tokenizer, encode_captions, signal_shares
+from .words import QUIET, WordReader, said, vocabulary
 from .work import Work
 
 MAX_SNR = 5.0
 """Where the weight of the noise levels is cut (min-SNR, Hang et al. 2023, arXiv 2303.09556)."""
+WORD_WEIGHT, READER_RATE = 0.03, 2e-3
+"""What words that are not told count beside the denoising, and how fast their reader learns."""
 LOGIT_SPREAD = 1.2
 """Spread of the logits of the noise levels, where they are drawn log-normally."""
 
@@ -32,18 +37,26 @@ def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, co
     tokens = encode_captions(tokenizer, captions).to(device)
     model = Conditional(config, work.preset.vae.latent_channels, tokenizer).to(device)
     model.unet.to(memory_format=hardware.memory_format())
-    learner = Learner(model, config.learning_rate)
-    run = Run("unet", learner, work, budget, ema=config.ema, seed=seed, mode="half" if config.half else "full")
+    batch = config.batch * (4 if config.half else 1)
+    silent = round(config.words * batch)
+    words = vocabulary(data.captions) if silent else []
+    truth = said(data.captions, words).to(device).repeat(2, 1)
+    reader = WordReader(model.unet, tokenizer, words, config.text_width).to(device)
+    learner, helper = Learner(model, config.learning_rate), Learner(reader, READER_RATE)
+    mode = "half" if config.half else "full"
+    run = Run("unet", learner, work, budget, ema=config.ema, seed=seed, mode=mode, helper=helper)
     run.state.data = str(data)
     _speed_up(model, compiled)
     shares = signal_shares().to(device)
-    batch = config.batch * (4 if config.half else 1)
     while run.alive():
-        generator = run.generator()
-        x, chosen = draw(latents, tokens, batch, config.drop_captions, generator)
-        t = draw_timesteps(batch, config, generator)
-        noise = torch.randn(x.shape, device=device, generator=generator)
-        run.step(loss(model, x, chosen, t, noise, shares), batch)
+        drawn = draw(latents, tokens, batch, silent, config, run.generator())
+        total = loss(model, drawn.x, drawn.tokens, drawn.t, drawn.noise, shares)
+        if words:
+            read, own = reader.losses(model.text, drawn.quiet, truth[drawn.rows[drawn.quiet]])
+            total = total + WORD_WEIGHT * read
+        run.step(total, batch)
+        if words:
+            helper.update(own, rate=1.0)
     run.save()
     return run
 
@@ -66,12 +79,31 @@ def claim_tokenizer(work: Work, data: Captioned) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(work.tokenizer)
 
 
-def draw(latents: Tensor, tokens: Tensor, batch: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random latents f32[b c h w] with their tokens i64[b l]; for a share `drop` the last ones: no caption."""
+class Drawn(NamedTuple):
+    """A batch: latents f[b c h w], their rows i64[b], what is told of them i64[b l], noise levels i64[b], noise, and
+    which are `quiet`, bool[b]: with little noise and no caption."""
+
+    x: Tensor
+    rows: Tensor
+    tokens: Tensor
+    t: Tensor
+    noise: Tensor
+    quiet: Tensor
+
+
+def draw(
+    latents: Tensor, tokens: Tensor, batch: int, silent: int, config: UnetConfig, generator: torch.Generator
+) -> Drawn:
+    """Random latents with their tokens i64[b l] (the last ones are no caption's); the first `silent` are quiet."""
     device = latents.device
-    chosen = torch.randint(len(latents), (batch,), device=device, generator=generator)
-    dropped = torch.rand(batch, device=device, generator=generator) < drop
-    return latents[chosen].float(), tokens[torch.where(dropped, len(tokens) - 1, chosen)]
+    rows = torch.randint(len(latents), (batch,), device=device, generator=generator)
+    t = draw_timesteps(batch, config, generator)
+    quiet = torch.arange(batch, device=device) < silent
+    dropped = quiet | (torch.rand(batch, device=device, generator=generator) < config.drop_captions)
+    x = latents[rows].float()
+    noise = torch.randn(x.shape, device=device, generator=generator)
+    heard = tokens[torch.where(dropped, len(tokens) - 1, rows)]
+    return Drawn(x, rows, heard, torch.where(quiet, t * QUIET // TIMESTEPS, t), noise, quiet)
 
 
 def draw_timesteps(batch: int, config: UnetConfig, generator: torch.Generator) -> Tensor:

@@ -38,7 +38,7 @@ def train_vae(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, com
     critic = Learner(PatchCritic().to(device), CRITIC_RATE, CRITIC_BETAS) if config.gan else None
     learner = Learner(model, config.learning_rate)
     mode = "decoder" if config.decoder_only else ""
-    run = Run("vae", learner, work, budget, ema=config.ema, seed=seed, mode=mode, critic=critic)
+    run = Run("vae", learner, work, budget, ema=config.ema, seed=seed, mode=mode, helper=critic)
     run.state.data = str(data)
     if compiled and device.type == "cuda":
         model.encoder.compile()
@@ -122,13 +122,13 @@ def _step(run: Run, images: Tensor, config: VaeConfig) -> None:
         kl = posterior.kl().mean() * (1 if whole else 4)
         loss = loss + HALVED_WEIGHT * distance(halved, F.avg_pool2d(x, 2)) + KL_WEIGHT * kl
     heard = run.state.critic_steps - config.critic_lead
-    if run.critic and heard > 0:
+    if run.helper and heard > 0:
         with hardware.autocast():
-            judgement = run.critic.module(y).float().mean()
+            judgement = run.helper.module(y).float().mean()
         loss = loss - config.gan * min(1.0, heard / CRITIC_RAMP) * judgement
     run.step(loss, len(x))
-    if run.critic and run.state.step > config.critic_from:
-        _teach(run.critic, x, y.detach())
+    if run.helper and run.state.step > config.critic_from:
+        _teach(run.helper, x, y.detach())
         run.state.critic_steps += 1
 
 

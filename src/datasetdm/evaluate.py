@@ -23,18 +23,20 @@ def annotate(
     captions: bool = True,
     batch: int = 16,
     true_objects: bool = False,
+    labels: Labels | None = None,
 ) -> Iterator[tuple[Sample, Sample]]:
     """(given, annotated) pairs: existing pictures of any size with the decoder's annotations in place of their own.
 
     captions: read every picture under its own prompt, as when it was generated; else under an empty one.
     true_objects: place keypoints on the samples' own instances instead of those that the decoder finds.
+    labels: what to look for; None is the decoder's own vocabulary.
     """
     iterator = iter(samples)
-    labels = decoder.config.labels
+    labels = labels or decoder.config.labels
     while chunk := list(islice(iterator, batch)):
         features, places = read_features(backbone, chunk, labels, captions)
         given = [_instances(s) for s in chunk] if true_objects else None
-        for sample, records in zip(chunk, decoder.annotate(features, places, objects=given), strict=True):
+        for sample, records in zip(chunk, decoder.annotate(features, places, labels, given), strict=True):
             yield sample, Sample(sample.key, sample.image, labels, sample.prompt, records)
 
 
@@ -64,18 +66,20 @@ def evaluate(
     samples: Sequence[Sample] | Iterable[Sample],
     captions: bool = True,
     true_objects: bool = False,
+    labels: Labels | None = None,
 ) -> dict[str, dict[str, float]]:
     """Figures of every task of the decoder that the samples have labels for, by task name; `panoptic`, too, where there
     are a semantic map and instances.
 
     true_objects: measure keypoints only, on the samples' own instances (a decoder without instances always does).
+    labels: what to look for; None is the decoder's own vocabulary.
     """
     true_objects = true_objects or ("keypoints" in decoder.tasks and "instance" not in decoder.tasks)
     meters = {name: task.meter() for name, task in decoder.tasks.items() if name == "keypoints" or not true_objects}
     segments = PanopticMeter()
     seen: set[str] = set()
-    own = decoder.config.labels.names
-    for given, predicted in annotate(decoder, backbone, samples, captions, true_objects=true_objects):
+    own = (labels or decoder.config.labels).names
+    for given, predicted in annotate(decoder, backbone, samples, captions, true_objects=true_objects, labels=labels):
         if (
             given.labels.names != own
             and {"semantic", "instance", "keypoints"} & meters.keys() & given.annotations.keys()

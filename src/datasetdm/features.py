@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from datasetdm.errors import BackboneError
 
 FINEST = 128
-"""Positions a side of the finest maps that are read; finer ones are neither kept nor decoded."""
+"""Positions a side of the finest maps that are read, and at most four times as many as latents have; finer ones are
+neither kept nor decoded."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class FeatureSpec:
 NAMED = "named"
 """Beside the maps of a backbone: f[b l], 1 where a picture's caption names the label, -1 where it does not, 0 where
 there is no caption."""
+
+FITTED = "fitted"
+"""The same for what the decoder knows: f[b l], 1 where a label was in its fit, 0 where it was not."""
 
 
 @dataclass(frozen=True)

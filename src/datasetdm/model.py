@@ -17,7 +17,7 @@ from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbo
 from datasetdm.decoder.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.transformer import upsample
 from datasetdm.errors import DecoderError
-from datasetdm.features import NAMED, Features, FeatureSpec
+from datasetdm.features import FITTED, NAMED, Features, FeatureSpec
 from datasetdm.files import write_json
 from datasetdm.images import Placement
 from datasetdm.tasks import TASKS, Head, make_task
@@ -107,6 +107,9 @@ class PDecoder(nn.Module):
                 remedy="load the backbone with the same options (tiles leave the VAE's maps out)",
             )
         maps = {n: x.to(device) for n, x in features.maps.items()}
+        asked = (labels or self.config.labels).names
+        known = torch.tensor([float(n in self.config.labels.names) for n in asked], device=device)
+        maps[FITTED] = known.expand(len(places), -1)
         with autocast(device):
             outputs = self(maps, features.text.to(device))
         result: list[dict[str, Annotation]] = []
@@ -196,10 +199,11 @@ def read_config(folder: Path) -> DecoderConfig:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         features = raw.pop("features")
+        timesteps = features.pop("timesteps")
         return DecoderConfig(
             tasks=tuple(raw.pop("tasks")),
             labels=Labels.from_json(raw.pop("labels")),
-            features=FeatureConfig(tuple(features.pop("timesteps")), **features),
+            features=FeatureConfig(None if timesteps is None else tuple(timesteps), **features),
             specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
             **raw,
         )

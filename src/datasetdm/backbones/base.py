@@ -245,9 +245,11 @@ class PipelineBackbone(ABC):
     @cached_property
     def _vae_modules(self) -> dict[str, nn.Module]:
         """The last layer of every up block of the VAE's decoder, as far as a P-Decoder reads; none, if it works in tiles."""
-        sides = [self.size[0] // self.stride * 2**i for i in range(len(self.pipe.vae.decoder.up_blocks))]
-        blocks = [] if self.options.tiles else zip(sides, self.pipe.vae.decoder.up_blocks, strict=True)
-        return {f"vae{i}": block.resnets[-1] for i, (side, block) in enumerate(blocks) if side <= FINEST}
+        if self.options.tiles:
+            return {}
+        latent = self.size[0] // self.stride
+        read = {i: b for i, b in enumerate(self.pipe.vae.decoder.up_blocks) if latent * 2**i <= min(FINEST, 4 * latent)}
+        return {f"vae{i}": block.resnets[-1] for i, block in read.items()}
 
     # ------------------------------------------------------------------ words
     @torch.no_grad()

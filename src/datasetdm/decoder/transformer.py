@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import Pyramid, Standardise, merge, module_key, tokenise
-from datasetdm.features import NAMED, FeatureSpec
+from datasetdm.features import FITTED, NAMED, FeatureSpec
+
+UNSEEN = 0.25
+"""How far the words of labels count that were not in the fit: what little they share with known ones."""
 
 
 class QueryLayer(nn.Module):
@@ -41,7 +44,9 @@ class LabelDecoder(nn.Module):
     all labels, of the label's attention maps.
 
     unsaid, undrawn: shares of the labels that, while it learns, count as not named though they are, and the reverse.
-    uncaptioned: share of the pictures whose caption is not told.
+    uncaptioned: share of the pictures whose caption is not told. wordless: share of the labels whose words are not told:
+    what is left (where they attend, whether the caption names them, which labels the others are) is all there is to go by
+    for a label that no fit has seen.
     """
 
     def __init__(
@@ -55,9 +60,10 @@ class LabelDecoder(nn.Module):
         unsaid: float = 0.1,
         undrawn: float = 0.04,
         uncaptioned: float = 0.1,
+        wordless: float = 0.2,
     ):
         super().__init__()
-        self.unsaid, self.undrawn, self.uncaptioned = unsaid, undrawn, uncaptioned
+        self.unsaid, self.undrawn, self.uncaptioned, self.wordless = unsaid, undrawn, uncaptioned, wordless
         width = max(widths.values())
         self.memory_strides = [s for s, w in widths.items() if w == width]
         specs = [s for s in specs if s.kind == "attention" and s.stride in widths]
@@ -81,7 +87,7 @@ class LabelDecoder(nn.Module):
     ) -> Float[Tensor, "b l H W"]:
         shared = {k: torch.cat([self.norms[module_key(n)](maps[n]) for n in ns], 2) for k, ns in self.attention.items()}
         memory = tokenise([pyramid[s] for s in self.memory_strides])
-        q = self.words(text.float())[None] + self._pool(pyramid, shared)
+        q = self._meant(text, maps, len(memory)) + self._pool(pyramid, shared)
         if NAMED in maps:
             q = q + self.named(self._doubted(maps[NAMED].float())[..., None])
         for layer in self.layers:
@@ -95,6 +101,14 @@ class LabelDecoder(nn.Module):
                 evidence = self.evidence[str(stride)](shared[stride].movedim(2, -1)).squeeze(-1)
                 logits[stride] = logits[stride] + evidence
         return merge(logits)
+
+    def _meant(self, text: Float[Tensor, "l d"], maps: Mapping[str, Tensor], pictures: int) -> Float[Tensor, "b l c"]:
+        """What the labels' words say. While it learns, some labels are known by their circumstances only; afterwards the words
+        of labels that no fit has seen count for a part."""
+        words = self.words(text.float()).expand(pictures, -1, -1)
+        if self.training:
+            return words * (torch.rand_like(words[..., :1]) >= self.wordless)
+        return words * (UNSEEN + (1 - UNSEEN) * maps[FITTED][..., None]) if FITTED in maps else words
 
     def _doubted(self, named: Float[Tensor, "b l"]) -> Float[Tensor, "b l"]:
         """While it learns, captions are sometimes wrong: generators leave things out and draw what nobody asked for."""

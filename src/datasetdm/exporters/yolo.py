@@ -18,6 +18,7 @@ from datasetdm.exporters.objects import objects_of, points_of, require_outlines
 from datasetdm.exporters.outline import polygon
 from datasetdm.exporters.target import Target
 from datasetdm.files import write_bytes, write_text
+from datasetdm.names import mirror
 from datasetdm.types import BACKGROUND, Instances, Labels, Sample
 
 Lines = Callable[[Sample, Instances, dict[int, int]], list[str]]
@@ -39,7 +40,7 @@ def export_pose(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     settings: dict[str, object] = {
         "kpt_shape": [len(points), 3],
         "kpt_names": {0: list(points)},
-        "flip_idx": _mirrored(points),
+        "flip_idx": mirror(points),
     }
     yield from _export(samples, target, _poses, settings)
 
@@ -109,16 +110,6 @@ def _shared_points(labels: Labels) -> tuple[str, ...]:
             remedy="export coco, which holds a list a label",
         )  # fmt: skip
     return lists.pop()
-
-
-def _mirrored(points: tuple[str, ...]) -> list[int]:
-    """Which point each becomes in a mirrored picture, by the words left and right (or l_, r_) in the names."""
-    swaps = (("left", "right"), ("right", "left"), ("l_", "r_"), ("r_", "l_"))
-    found = []
-    for i, name in enumerate(points):
-        others = (name.replace(a, b, 1) for a, b in swaps if (a in name if len(a) > 2 else name.startswith(a)))
-        found.append(next((points.index(o) for o in others if o in points), i))
-    return found
 
 
 def _short(value: float) -> str:

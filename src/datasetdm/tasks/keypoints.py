@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import Pyramid, merge
-from datasetdm.decoder.points import PointReader, cells, crop, mirror
+from datasetdm.decoder.points import PointReader, cells, crop
 from datasetdm.errors import DataError
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import KeypointMeter, oks_sigmas
+from datasetdm.names import mirror
 from datasetdm.tasks import Head, Outputs
 from datasetdm.tasks.instance import SMALLEST, Instance
 from datasetdm.types import Annotation, Instances, Keypoints, Labels, Sample
