@@ -49,6 +49,11 @@ class Row:
     told: bool = True
 
     @property
+    def plain(self) -> bool:
+        """Whether nothing but the labels' words is changed, if anything."""
+        return (self.features, self.without, self.images, self.told) == (USUAL, (), 100, True)
+
+    @property
     def key(self) -> str:
         """Rows that are the same fit have the same."""
         changes = {"t": self.features.timesteps, "inv": self.features.inversion, "no": self.without}
@@ -121,7 +126,7 @@ class Altered:
 def measure(
     row: Row, out: Path, config: FitConfig, backbone: str = "mini", train: str = DATA, test: str = VAL
 ) -> dict[str, Any]:
-    """Fit a row and measure it; rows about labels also with the labels' synonyms in place of their names."""
+    """Fit a row and measure it; where nothing but labels is changed also with their synonyms in place of their names."""
     samples = fitting.load_samples(train, row.images)
     labels = samples[0].labels
     inner = load_backbone(backbone, config=row.features)
@@ -135,7 +140,7 @@ def measure(
     decoder = ready(PDecoder.load(out).to(inner.device).eval())
     held = fitting.load_samples(test)
     value = {"figures": fitting.figures(decoder, frozen, held), "fit_seconds": seconds}
-    if row.group == "labels":
+    if row.plain:
         other = Altered(inner, row.without, indices, _synonyms(held))
         value["miou_of_synonyms"] = fitting.figures(decoder, other, held)["semantic"]["miou"]
     return value
@@ -158,7 +163,7 @@ def table(groups: Mapping[str, Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
     for group, rows in groups.items():
         for name, own in rows:
             cells = [_cell([u["figures"].get(t, {}).get(f) for u in own]) for t, f in columns]
-            other = [u["miou_of_synonyms"] for u in own if "miou_of_synonyms" in u]
+            other = [u["miou_of_synonyms"] for u in own if group == "labels" and "miou_of_synonyms" in u]
             note = f"mIoU when asked for synonyms: {_cell(other)}" if other else ""
             seconds = f"{mean([u['fit_seconds'] for u in own]):.0f}" if own else "not measured"
             lines.append("| " + " | ".join([group, name, *cells, seconds, note]) + " |")
@@ -203,8 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _unit(row: Row, seed: int) -> str:
-    """Rows of several groups that are the same fit are measured once, but for the extra figure of `labels`."""
-    return f"{'labels-' if row.group == 'labels' else ''}{row.key}-{seed}"
+    """Rows of several groups that are the same fit are measured once."""
+    return f"{row.key}-{seed}"
 
 
 def _known(work: Work, row: Row, seeds: int) -> list[dict[str, Any]]:

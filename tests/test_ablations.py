@@ -30,7 +30,7 @@ def test_rows_of_the_ablations(
     monkeypatch.setattr(fitting, "load_samples", lambda data, count=3: rows[:count])
     found = ablations.measure(row, tmp_path / "d", QUICK, str(tiny_folder), "a", "b")
     assert found["figures"]["semantic"]["miou"] > 0 and found["fit_seconds"] > 0
-    assert ("miou_of_synonyms" in found) == (row.group == "labels")
+    assert ("miou_of_synonyms" in found) == row.plain
     story = PDecoder.load(tmp_path / "d").config
     assert not {s.kind for s in story.specs} & set(row.without)
     assert story.text_width == (3 if row.indices else 64) and story.features == row.features
@@ -59,6 +59,6 @@ def test_the_table_keeps_what_other_runs_measured(tmp_path: Path, monkeypatch: p
     ablations.main([*common, "--only", "images"])
     assert len(calls) == 4 + 6  # 100 images are the row "with VAE features"
     text, value = (tmp_path / "a.md").read_text(), json.loads((tmp_path / "a.json").read_text())
-    assert "| vae | without | 0.300 ± 0.071 | 60 |" in text and "| labels | label text |  | not measured |" in text
+    assert "| vae | without | 0.300 ± 0.071 | 60 |" in text and "| labels | learned label indices |  | not measured |" in text
     assert set(value["vae"]) == {"with VAE features", "without"} and set(value["timesteps"]) == {"50"}
     assert value["seeds"] == [0, 1] and {"commit", "machine"} <= value.keys()

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import PixelDecoder, Standardise, level_widths, merge, positions
-from datasetdm.decoder.transformer import LabelDecoder, upsample
-from datasetdm.features import NAMED, FeatureSpec
+from datasetdm.decoder.transformer import UNSEEN, LabelDecoder, upsample
+from datasetdm.features import FITTED, NAMED, FeatureSpec
 
 SPECS = (
     FeatureSpec("mid", 24, 16, "hidden"),
@@ -94,6 +94,26 @@ def test_every_evidence_counts(part: str) -> None:
         else:
             maps[part] = maps[part] + torch.randn_like(maps[part])
         assert not torch.allclose(before, labels(pyramid, maps, text), atol=1e-3)
+
+
+def test_words_of_labels_that_no_fit_saw_count_for_a_part() -> None:
+    """Known labels are read as ever; an unknown one's query holds `UNSEEN` of its words."""
+    pixels, labels = label_decoder()
+    maps, text, known = random_maps(), torch.randn(3, 12), torch.tensor([[1.0, 0, 1]]).expand(2, -1)
+    with torch.no_grad():
+        pyramid = pixels(maps)
+        assert torch.equal(labels(pyramid, maps, text), labels(pyramid, maps | {FITTED: torch.ones(2, 3)}, text))
+        assert not torch.allclose(labels(pyramid, maps, text), labels(pyramid, maps | {FITTED: known}, text), atol=1e-3)
+        words = labels.words(text)
+        meant = labels._meant(text, {FITTED: known}, 2)
+    assert torch.allclose(meant, (words * torch.tensor([1, UNSEEN, 1])[:, None]).expand(2, -1, -1))
+
+
+def test_some_labels_learn_without_their_words() -> None:
+    _, labels = label_decoder()
+    labels.wordless = 1.0
+    assert labels._meant(torch.randn(3, 12), {}, 2).any()
+    assert not labels.train()._meant(torch.randn(3, 12), {}, 2).any()
 
 
 def test_positions_agree_between_sizes() -> None:

@@ -10,7 +10,7 @@ import torch
 from conftest import LABELS
 from datasetdm.backbones import Backbone, FeatureConfig
 from datasetdm.errors import DecoderError
-from datasetdm.features import NAMED, Features
+from datasetdm.features import FITTED, NAMED, Features
 from datasetdm.images import Placement
 from datasetdm.model import CONFIG, WEIGHTS, PDecoder, tell_names
 from datasetdm.types import Labels, Prompt
@@ -83,3 +83,19 @@ def test_a_decoder_knows_which_labels_a_caption_names() -> None:
     blank = Features({}, torch.zeros(3, 2), torch.zeros(2, 3, 8, 8))
     told = tell_names(blank, ["two cows beside a television", ""], labels).maps[NAMED]
     assert told.tolist() == [[1, 1, -1], [0, 0, 0]]
+
+
+def test_a_decoder_tells_its_head_which_labels_it_was_fitted_on(decoder: PDecoder) -> None:
+    seen = []
+    decoder.heads["semantic"].register_forward_pre_hook(lambda _, given: seen.append(given[1][FITTED]))
+    maps = {
+        s.name: torch.zeros(
+            1, *((2,) if s.kind == "attention" else ()), s.channels, *[decoder.config.side // s.stride] * 2
+        )
+        for s in decoder.config.specs
+    }
+    known = decoder.config.labels.names[0]
+    side = decoder.config.side
+    features = Features(maps, torch.zeros(2, decoder.config.text_width), torch.zeros(1, 3, side, side))
+    decoder.annotate(features, [Placement.fit((side, side), (side, side))], Labels((known, "something else")))
+    assert seen[0].tolist() == [[1, 0]]

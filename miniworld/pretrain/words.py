@@ -3,8 +3,8 @@
 A small denoiser hears from the caption what there is, and its features need not know it. So a part of every batch has
 hardly any noise and no caption, and a thin reader compares the features at every position with the words' embeddings;
 which words the caption holds is asked of the picture as a whole, for captions say what and not where. Multiple-instance
-learning pools in this way (Pinheiro & Collobert 2015, arXiv 1411.6228); that such features help a denoiser, too, was found
-by REPA (Yu et al. 2024, arXiv 2410.06940), which takes them from a pretrained encoder.
+learning pools in this way (Pinheiro & Collobert 2015, arXiv 1411.6228); that such features help a denoiser, too, was
+found by REPA (Yu et al. 2024, arXiv 2410.06940), which takes them from a pretrained encoder.
 """
 
 from __future__ import annotations
