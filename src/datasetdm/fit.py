@@ -48,14 +48,14 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: tuple[str, ...] | None = Field(None, min_length=1)
-    steps: int = Field(600, ge=1)
+    steps: int = Field(250, ge=1)
     batch: int = Field(16, ge=1)
     variants: int = Field(6, ge=1)
     held_out: float = Field(0.1, ge=0, lt=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     width: int = Field(128, ge=32)
-    evaluate_every: int = Field(100, ge=1)
+    evaluate_every: int = Field(50, ge=1)
     caption_dropout: float = Field(0.0, ge=0, le=1)
     seed: int = Field(0, ge=0, lt=2**63)
 

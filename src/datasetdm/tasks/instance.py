@@ -35,12 +35,15 @@ CLEAR = 0.4
 
 class InstanceHead(Head):
     """Outputs: `object` (logit), `centre` (logit), `offset` (to the centre, y and x, as a share of the canvas) and `label`
-    (a logit a label, the semantic task's included where there is one)."""
+    (a logit a label). Where there is a semantic task, its logits are in `label`, and what it says of a pixel is in `object`:
+    some words mean things, others surroundings."""
 
     def __init__(self, widths: Mapping[int, int], text_width: int, words: int = 32):
         super().__init__()
         self.convs = nn.ModuleDict({str(s): nn.Conv2d(w, 4 + words, 1) for s, w in widths.items()})
         self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, words + 1))
+        self.things = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, 1))
+        nn.init.zeros_(self.things[1].weight)  # ty: ignore[invalid-argument-type]
 
     def forward(
         self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
@@ -49,9 +52,12 @@ class InstanceHead(Head):
         words = self.words(text.float()).float()
         label = torch.einsum("lc,bchw->blhw", words[:, 1:] * (words.shape[1] - 1) ** -0.5, out[:, 4:])
         label = label + words[:, :1, None]
+        thing = out[:, :1]
         if "semantic" in before:
-            label = label + before["semantic"]["semantic"].detach().float()
-        return {"object": out[:, :1], "centre": out[:, 1:2] - 3, "offset": out[:, 2:4] * 0.1, "label": label}
+            known = before["semantic"]["semantic"].detach().float()
+            is_thing = 4 * self.things(text.float()).float().squeeze(1)
+            label, thing = label + known, thing + torch.einsum("blhw,l->bhw", known.softmax(1), is_thing)[:, None]
+        return {"object": thing, "centre": out[:, 1:2] - 3, "offset": out[:, 2:4] * 0.1, "label": label}
 
 
 class Instance:
