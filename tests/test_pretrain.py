@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -164,6 +165,17 @@ def test_words_are_read_off_pictures(data: Path, work: Path) -> None:
         both.step()
         losses.append(mine.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_run_that_reads_words_goes_on_from_one_that_did_not(data: Path, work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work, tmp_path / "w")
+    for _ in range(2):
+        run("unet", "--data", data, "--work", tmp_path / "w", "--steps", 2, "--no-compile", "--words", 0.25)
+    kept = files.load_tensors(tmp_path / "w" / "unet.safetensors")
+    assert any(k.startswith("helper.looks.") for k in kept) and "helper.optimiser.0.exp_avg" in kept
+    assert not any("shares" in k for k in kept), "which word has which pieces follows from the tokenizer"
+    with pytest.raises(SystemExit):
+        run("unet", "--data", data, "--work", tmp_path / "w", "--steps", 2, "--words", 1.5)
 
 
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:

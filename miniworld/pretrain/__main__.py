@@ -48,7 +48,7 @@ def _vae(options: argparse.Namespace) -> None:
 def _unet(options: argparse.Namespace) -> None:
     from .unet import train_unet
 
-    _train(options, "unet", train_unet, timesteps=options.timesteps, half=options.half)
+    _train(options, "unet", train_unet, timesteps=options.timesteps, half=options.half, words=options.words)
 
 
 def _latents(options: argparse.Namespace) -> None:
@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--batch", type=_positive(int), help="instead of the preset's")
         one.add_argument("--rate", type=_positive(float), help="learning rate instead of the preset's")
     one.add_argument("--timesteps", choices=["uniform", "logit-normal"], help="how noise levels are drawn")
+    one.add_argument("--words", type=_share, help="share of pictures whose words the features must tell untold")
     one.add_argument("--half", action="store_true", help="half-size pictures, four times as many, in this run")
     latents = stage("latents", _latents, "encode all pictures (the stage unet does so by itself)", data, work)
     latents.add_argument("--half", action="store_true", help="of half-size pictures")
@@ -197,6 +198,13 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
     parse.__name__ = "number"
     return parse
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: expected a number from 0 to less than 1")
+    return value
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class UnetConfig:
     learning_rate: float
     ema: float = 0.9995
     drop_captions: float = 0.1
-    words: float = 0.25
+    words: float = 0.0
     timesteps: Literal["uniform", "logit-normal"] = "uniform"
     half: bool = False
     minutes: float = 60.0
