@@ -229,7 +229,7 @@ class PaperDecoder(Baseline):
 
     TASKS = ("semantic", "depth", "instance")
     RATES = (1e-4, 3e-4, 1e-3)
-    LEAST = 600
+    LEAST = 140
 
     def trunk(self) -> nn.Module:
         return PaperPixels(self.config.specs, self.config.side, len(self.config.labels))
