@@ -59,6 +59,9 @@ def test_the_table_keeps_what_other_runs_measured(tmp_path: Path, monkeypatch: p
     ablations.main([*common, "--only", "images"])
     assert len(calls) == 4 + 6  # 100 images are the row "with VAE features"
     text, value = (tmp_path / "a.md").read_text(), json.loads((tmp_path / "a.json").read_text())
-    assert "| vae | without | 0.300 ± 0.071 | 60 |" in text and "| labels | learned label indices |  | not measured |" in text
+    assert (
+        "| vae | without | 0.300 ± 0.071 | 60 |" in text
+        and "| labels | learned label indices |  | not measured |" in text
+    )
     assert set(value["vae"]) == {"with VAE features", "without"} and set(value["timesteps"]) == {"50"}
     assert value["seeds"] == [0, 1] and {"commit", "machine"} <= value.keys()
