@@ -125,6 +125,11 @@ class Bench:
 
         return self.work.unit(f"{name}-{seed}", measure)
 
+    def asked(self, name: str) -> list[int]:
+        """The seeds of a baseline: as many as are wanted, and those that have been measured."""
+        first = list(self.seeds[: self.baseline_seeds])
+        return first + [s for s in self.seeds if s not in first and self.work.known(f"{name}-{s}")]
+
     def _rate(self, name: str) -> float:
         """The learning rate that does best on pictures held out of the 100, with the first seed."""
 
@@ -254,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help=f"with --quick, for both fits together ({QUICK_MINUTES})")
     parser.add_argument("--work", type=Path, help="where measured figures are kept (PATH.work)")
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), help="baselines to measure (all)")
-    parser.add_argument("--baseline-seeds", type=int, help="seeds of each baseline (as many as ours)")
+    parser.add_argument("--baseline-seeds", type=int, help="seeds of each baseline (as many as ours), beside those measured before")
     options = parser.parse_args(arguments)
     quick, seeds = options.quick, [0] if options.quick else [0, 1, 2]
     pictures, prompts, pairs = (200, 64, 2) if quick else (800, 400, 5)
@@ -287,7 +292,7 @@ def run(bench: Bench, methods: Sequence[str], prompts: int, pairs: int, quick: b
     notes.append("ours hears which labels a caption names; ours_untold does not, pixels_told does")
     drawn, pace = bench.generated(prompts), bench.annotate_share(pairs)
     for name in methods:
-        found[name] = [bench.baseline(name, s) for s in bench.seeds[: bench.baseline_seeds]]
+        found[name] = [bench.baseline(name, s) for s in bench.asked(name)]
     unseen, floor = [bench.zero_shot(s) for s in bench.seeds], []
     if quick:
         notes.append(f"--quick: ours and pixels only; zero-shot fits have {bench.zero_shot_steps} steps")
