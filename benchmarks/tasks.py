@@ -259,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help=f"with --quick, for both fits together ({QUICK_MINUTES})")
     parser.add_argument("--work", type=Path, help="where measured figures are kept (PATH.work)")
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), help="baselines to measure (all)")
-    parser.add_argument("--baseline-seeds", type=int, help="seeds of each baseline (as many as ours), beside those measured before")
+    parser.add_argument(
+        "--baseline-seeds", type=int, help="seeds of each baseline (as many as ours), beside those measured before"
+    )
     options = parser.parse_args(arguments)
     quick, seeds = options.quick, [0] if options.quick else [0, 1, 2]
     pictures, prompts, pairs = (200, 64, 2) if quick else (800, 400, 5)
