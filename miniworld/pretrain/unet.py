@@ -39,10 +39,12 @@ def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, co
     model.unet.to(memory_format=hardware.memory_format())
     batch = config.batch * (4 if config.half else 1)
     silent = round(config.words * batch)
-    words = vocabulary(data.captions) if silent else []
-    truth = said(data.captions, words).to(device).repeat(2, 1)
-    reader = WordReader(model.unet, tokenizer, words, config.text_width).to(device)
-    learner, helper = Learner(model, config.learning_rate), Learner(reader, READER_RATE)
+    learner, reader, helper = Learner(model, config.learning_rate), None, None
+    if silent:
+        words = vocabulary(data.captions)
+        truth = said(data.captions, words).to(device).repeat(2, 1)
+        reader = WordReader(model.unet, tokenizer, words, config.text_width).to(device)
+        helper = Learner(reader, READER_RATE)
     mode = "half" if config.half else "full"
     run = Run("unet", learner, work, budget, ema=config.ema, seed=seed, mode=mode, helper=helper)
     run.state.data = str(data)
@@ -51,12 +53,12 @@ def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, co
     while run.alive():
         drawn = draw(latents, tokens, batch, silent, config, run.generator())
         total = loss(model, drawn.x, drawn.tokens, drawn.t, drawn.noise, shares)
-        if words:
-            read, own = reader.losses(model.text, drawn.quiet, truth[drawn.rows[drawn.quiet]])
-            total = total + WORD_WEIGHT * read
-        run.step(total, batch)
-        if words:
-            helper.update(own, rate=1.0)
+        if reader is None or helper is None:
+            run.step(total, batch)
+            continue
+        read, own = reader.losses(model.text, drawn.quiet, truth[drawn.rows[drawn.quiet]])
+        run.step(total + WORD_WEIGHT * read, batch)
+        helper.update(own, rate=1.0)
     run.save()
     return run
 
