@@ -178,8 +178,9 @@ def _cell(values: Sequence[float | None]) -> str:
 
 HEAD = """# Ablations
 
-One setting of the P-Decoder changed at a time. Fitted on 100 labelled renders where the row does not say otherwise, measured
-on the 200 val renders, which no fit saw (test renders choose nothing). Written by `benchmarks/ablations.py`.
+One setting of the P-Decoder changed at a time. Fitted on 100 labelled renders where the row does not say otherwise, in {steps}
+steps each, measured on the 200 val renders, which no fit saw (test renders choose nothing). Written by
+`benchmarks/ablations.py`.
 
 """
 
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config = FitConfig(seed=seed, steps=options.steps)
             work.unit(_unit(row, seed), lambda row=row, out=out, config=config: measure(row, out, config))
     found = {g: [(r.name, _known(work, r, options.seeds)) for r in ROWS if r.group == g] for g in groups}
-    write_text(options.table, HEAD + table(found))
+    write_text(options.table, HEAD.format(steps=options.steps) + table(found))
     values = {g: {name: own for name, own in rows if own} for g, rows in found.items()}
     write_json(options.json, finite({**values, "steps": options.steps}) | stamp(list(range(options.seeds))))
 

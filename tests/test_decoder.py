@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import PixelDecoder, Standardise, level_widths, merge, positions
-from datasetdm.decoder.transformer import UNSEEN, LabelDecoder, upsample
+from datasetdm.decoder.transformer import HEARD, UNSEEN, LabelDecoder, upsample
 from datasetdm.features import FITTED, NAMED, FeatureSpec
 
 SPECS = (
@@ -114,6 +114,18 @@ def test_some_labels_learn_without_their_words() -> None:
     labels.wordless = 1.0
     assert labels._meant(torch.randn(3, 12), {}, 2).any()
     assert not labels.train()._meant(torch.randn(3, 12), {}, 2).any()
+
+
+def test_captions_are_doubted_while_learning_and_louder_afterwards() -> None:
+    _, labels = label_decoder()
+    named = torch.tensor([1.0, -1.0]).expand(20_000, 2)
+    assert torch.equal(labels._doubted(named), HEARD * named)
+    torch.manual_seed(0)
+    heard = labels.train()._doubted(named)
+    told = heard[heard[:, 0] != 0]
+    assert (heard == 0).all(1).float().mean() == pytest.approx(labels.uncaptioned, abs=0.01)
+    assert (told[:, 0] < 0).float().mean() == pytest.approx(labels.unsaid, abs=0.01)
+    assert (told[:, 1] > 0).float().mean() == pytest.approx(labels.undrawn, abs=0.01)
 
 
 def test_positions_agree_between_sizes() -> None:

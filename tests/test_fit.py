@@ -83,6 +83,20 @@ def test_learning_shows(tiny: Backbone, tmp_path: Path) -> None:
     assert figures["semantic"]["miou"] > evaluate(untrained, tiny, test)["semantic"]["miou"] + 0.2
 
 
+def test_the_figures_told_are_those_of_the_last_step(
+    samples: list[Sample], tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out pictures are too few to choose by, even where they prefer an earlier step."""
+    said = [{"semantic": {"miou": v}} for v in (0.9, 0.1)]
+    monkeypatch.setattr("datasetdm.fit.evaluate", lambda decoder, backbone, held: said.pop(0))
+    fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
+    monkeypatch.undo()
+    decoder = fit(Given(samples), tmp_path / "plain", backbone=tiny, **(QUICK | dict(evaluate_every=100)))
+    last, story = PDecoder.load(tmp_path / "d"), PDecoder.load(tmp_path / "d").config.fitted
+    assert story is not None and story["held_out_figures"] == {"semantic.miou": 0.1} and said == []
+    assert all(torch.equal(a, b) for a, b in zip(last.parameters(), decoder.parameters(), strict=True))
+
+
 def test_tasks_and_labels_may_be_missing(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
     partial = [
         Sample(

@@ -77,7 +77,8 @@ class PixelTrunk(nn.Module):
         super().__init__()
         self.norm = Standardise(3)
         self.encoder = Encoder()
-        self.decoder = PixelDecoder(self.encoder.specs[1:], side, width)  # labels at half the side, as ours
+        specs = self.encoder.specs[1:]  # labels at half the side, as ours
+        self.decoder = PixelDecoder(specs, side, width, dropout=0.2)  # ours has more: it learns from many more channels
         self.widths = self.decoder.widths
 
     def forward(self, maps: Mapping[str, Tensor]) -> Pyramid:

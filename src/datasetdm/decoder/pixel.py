@@ -79,7 +79,7 @@ class PixelDecoder(nn.Module):
         width: channels of the coarse levels.
     """
 
-    def __init__(self, specs: Sequence[FeatureSpec], side: int, width: int, dropout: float = 0.2):
+    def __init__(self, specs: Sequence[FeatureSpec], side: int, width: int, dropout: float = 0.4):
         super().__init__()
         specs = [s for s in specs if s.kind != "attention"]
         self.widths = level_widths(specs, side, width)

@@ -16,6 +16,9 @@ from datasetdm.features import FITTED, NAMED, FeatureSpec
 UNSEEN = 0.25
 """How far the words of labels count that were not in the fit: what little they share with known ones."""
 
+HEARD = 1.5
+"""How loud captions are after the fit, which knows its own pictures too well to listen to theirs as it should."""
+
 
 class QueryLayer(nn.Module):
     """Queries read the picture, then each other (pre-norm)."""
@@ -113,7 +116,7 @@ class LabelDecoder(nn.Module):
     def _doubted(self, named: Float[Tensor, "b l"]) -> Float[Tensor, "b l"]:
         """While it learns, captions are sometimes wrong: generators leave things out and draw what nobody asked for."""
         if not self.training:
-            return named
+            return HEARD * named
         chance = torch.rand_like(named)
         wrong = torch.where(named > 0, chance < self.unsaid, chance < self.undrawn)
         blind = torch.rand_like(named[:, :1]) < self.uncaptioned

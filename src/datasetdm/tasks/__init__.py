@@ -87,7 +87,7 @@ class Meter(Protocol):
     """Figures over many samples."""
 
     better: tuple[str, bool]
-    """The figure that a fit chooses by, between 0 and 1, and whether more is better."""
+    """The figure that stands for the task, between 0 and 1, and whether more is better."""
 
     def update(self, predicted: Any, true: Any, labels: int) -> None:
         """Add one picture: two records, and the size of the vocabulary. What else a meter takes has a default."""
