@@ -83,12 +83,25 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_fit_and_evaluate_own_pictures(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = coco_folder(tmp_path / "own")
     out = tmp_path / "decoder"
-    few = ["--steps", "2", "--variants", "1", "--backbone", str(tiny_folder), "--device", "cpu"]
+    few = [
+        "--steps",
+        "2",
+        "--variants",
+        "1",
+        "--caption-dropout",
+        "1",
+        "--backbone",
+        str(tiny_folder),
+        "--device",
+        "cpu",
+    ]
     assert run("fit", "--data", f"coco:{path}", "--tasks", "semantic", "--out", str(out), *few) == 0
     again = ["--data", f"coco:{path}", "--decoder", str(out), "--device", "cpu", "--json", str(tmp_path / "f.json")]
     assert run("evaluate", *again) == 0
     assert 0 <= json.loads((tmp_path / "f.json").read_text())["semantic"]["miou"] <= 1
-    assert json.loads((out / "config.json").read_text())["labels"]["names"] == ["background", "dog", "cat"]
+    config = json.loads((out / "config.json").read_text())
+    assert config["labels"]["names"] == ["background", "dog", "cat"]
+    assert config["fitted"]["config"]["caption_dropout"] == 1
 
 
 MISTAKES = {
@@ -114,6 +127,7 @@ MISTAKES = {
     "batch 0": (["generate", "--prompts", "x", "--count", "1", "--out", "o", "--batch", "0"], "batch"),
     "timesteps": (["fit", "--data", "mini:train", "--timesteps", "x", "--out", "o"], "whole number"),
     "device": (["demo", "--device", "tpu9"], "device 'tpu9'"),
+    "share": (["fit", "--data", "mini:train", "--caption-dropout", "2", "--out", "o"], "caption_dropout"),
 }
 
 

@@ -63,6 +63,7 @@ def fit(
     inversion: Literal["renoise", "ddim"] = "renoise",
     steps: int | None = None,
     variants: int | None = None,
+    caption_dropout: float | None = None,
     seed: int = 0,
     device: str = "auto",
     low_memory: LowMemory = False,
@@ -95,6 +96,8 @@ def fit(
         Number of optimiser steps.
     variants
         Augmented copies of every picture.
+    caption_dropout
+        Share of the copies that are read without their caption (0), for a decoder of pictures that have none.
     """
     from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
     from datasetdm.fit import FitConfig
@@ -103,7 +106,8 @@ def fit(
     from datasetdm.readers.overview import part
     from datasetdm.settings import validated
 
-    chosen = {k: v for k, v in dict(steps=steps, variants=variants).items() if v is not None}
+    given = dict(steps=steps, variants=variants, caption_dropout=caption_dropout)
+    chosen = {k: v for k, v in given.items() if v is not None}
     config = validated(FitConfig, tasks=None if tasks is None else tuple(items(tasks)), seed=seed, **chosen)
     reader = read(data, images, on_error)
     if limit is not None:
