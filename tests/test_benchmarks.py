@@ -304,6 +304,23 @@ def test_quick_has_the_same_keys_and_says_who_had_less_time(bench: Callable[...,
     assert any(n.startswith("pixels: fitted for 0 s") for n in found["notes"])
 
 
+def test_only_the_baselines_and_seeds_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def run(own: tasks.Bench, methods: list[str], prompts: int, pairs: int, quick: bool) -> dict[str, Any]:
+        seen.extend([methods, own.asked("mlp"), own.config.steps, prompts, quick])
+        return {"semantic": {"ours": 0.5}}
+
+    monkeypatch.setattr(tasks, "run", run)
+    path = tmp_path / "t.json"
+    tasks.main(["--json", str(path), "--methods", "mlp", "paper", "--baseline-seeds", "1"])
+    assert seen == [["mlp", "paper"], [0], FitConfig().steps, 400, False]
+    value = json.loads(path.read_text())
+    assert value["semantic"] == {"ours": 0.5} and value["seeds"] == [0, 1, 2] and value["test_pictures"] == 800
+    with pytest.raises(SystemExit):
+        tasks.main(["--json", str(path), "--methods", "mpl"])
+
+
 def test_a_work_folder_belongs_to_its_settings(tmp_path: Path) -> None:
     work = Work(tmp_path, {"quick": True})
     assert work.unit("a", lambda: {"x": 1}) == work.unit("a", dict) == {"x": 1}

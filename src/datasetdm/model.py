@@ -104,7 +104,7 @@ class PDecoder(nn.Module):
             raise DecoderError(
                 f"the backbone gives no {', '.join(missing)}",
                 expected="the maps that this decoder was fitted on",
-                remedy="load the backbone with the same options (tiles leave the VAE's maps out)",
+                remedy="load the backbone with the same options (tiles leave the VAE's maps out), or fit the decoder again",
             )
         maps = {n: x.to(device) for n, x in features.maps.items()}
         asked = (labels or self.config.labels).names
