@@ -55,7 +55,7 @@ def make_sample(key: str = "a", size: tuple[int, int] = (24, 32), seed: int = 0,
     points = bones.points[:2] if bones else ("nose", "tail")
     records = {
         "semantic": SemanticMap(ids, rng.random(size)),
-        "depth": DepthMap(depth, ids != 0).quantised(),
+        "depth": DepthMap(depth, ids != 0, confidence=rng.random(size)).quantised(),
         "instance": Instances(dog[None], np.array([1]), np.array([0.75])),
         "keypoints": Keypoints(np.array([[[left, top], [0, 0]]]), np.array([[2, 0]]), (points,)),
     }

@@ -19,7 +19,17 @@ from datasetdm.exporters import iter_export
 from datasetdm.exporters.options import Options, parse_remap, parse_splits, prepare, remapped
 from datasetdm.exporters.target import Target
 from datasetdm.store import write_store
-from datasetdm.types import BACKGROUND, IGNORE, Instances, Keypoints, Labels, Sample, SemanticMap, Skeleton
+from datasetdm.types import (
+    BACKGROUND,
+    IGNORE,
+    DepthMap,
+    Instances,
+    Keypoints,
+    Labels,
+    Sample,
+    SemanticMap,
+    Skeleton,
+)
 
 SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))
 
@@ -147,6 +157,19 @@ def test_minimum_score() -> None:
         Options(min_score=2.0)
 
 
+def test_minimum_confidence() -> None:
+    sample = make_sample()
+    semantic, depth = sample.annotations["semantic"], sample.annotations["depth"]
+    left = prepared(sample, min_confidence=0.5).annotations
+    assert np.array_equal(left["semantic"].ids == IGNORE, semantic.confidence < 0.5)
+    assert np.array_equal(left["depth"].valid, depth.valid & (depth.confidence >= 0.5))
+    assert 0.3 < left["depth"].valid.sum() / depth.valid.sum() < 0.7
+    certain = sample.with_annotations(semantic=SemanticMap(semantic.ids), depth=DepthMap(depth.depth, depth.valid))
+    assert prepared(certain, min_confidence=0.5).digest() == certain.digest(), "people's labels have no confidence"
+    with pytest.raises(ConfigError, match="minimum confidence"):
+        Options(min_confidence=-1.0)
+
+
 # ---------------------------------------------------------------------- pictures
 @pytest.mark.parametrize("link", [False, True])
 def test_picture_files_are_copied_or_linked(link: bool, tmp_path: Path) -> None:
@@ -203,6 +226,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--remap", "cow=x"], "unknown label 'cow'"),
         (["--push", "a/b"], "--format hf"),
         (["--min-score", "7"], "minimum score"),
+        (["--min-confidence", "7"], "minimum confidence"),
     ):
         main_exits(["export", store, "--out", str(tmp_path / "x"), *extra], 2)
         assert message in capsys.readouterr().err and not (tmp_path / "x").exists()

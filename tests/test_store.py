@@ -42,6 +42,20 @@ def test_rare_values_survive(tmp_path: Path) -> None:
     assert [r.key for r in Store(tmp_path / "s")] == [r.key for r in rows]
 
 
+def test_depth_confidence_survives_and_older_shards_have_none(samples: list[Sample], tmp_path: Path) -> None:
+    depth = samples[0].annotations["depth"]
+    sure = np.linspace(0, 1, depth.depth.size).reshape(depth.size)
+    given = samples[0].with_annotations(depth=DepthMap(depth.depth, depth.valid, "metre", sure))
+    write_store([given, samples[1]], tmp_path / "s", LABELS)
+    read = Store(tmp_path / "s")[0]
+    assert read.digest() == given.digest() and not read.annotations["depth"].confidence[~depth.valid].any()
+    path = shard_path(tmp_path / "s", 0)
+    pq.write_table(pq.read_table(path).drop_columns(["depth_confidence"]), path)
+    old = list(Store(tmp_path / "s"))
+    assert [s.annotations["depth"].confidence for s in old] == [None, None]
+    assert np.array_equal(old[1].annotations["depth"].depth, samples[1].annotations["depth"].depth)
+
+
 def test_interrupted_writing_gives_the_same_files(samples: list[Sample], tmp_path: Path) -> None:
     write_store(samples, tmp_path / "whole", LABELS, shard_size=5)
     recipe = {"source": "samples"}

@@ -195,6 +195,34 @@ def test_relative_depth_stays_relative() -> None:
         head.calibrate(rows)
 
 
+def test_depth_confidence_is_as_likely_as_it_says() -> None:
+    """Held-out pictures correct one that is too sure: where it says 0.2 a fifth of the pixels is near the truth."""
+    task, head = make_task("depth"), DepthHead(WIDTHS, 12)
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(4, 64, 64, generator=generator)
+    right = torch.rand(4, 64, 64, generator=generator) < chance
+    logit = 3 * torch.logit(chance.clamp(0.01, 0.99))[:, None] + 2
+    error = torch.where(right, 1.2, 1.3).log()[:, None]
+    targets = {"depth": torch.full((4, 64, 64), 5.0)}
+    outputs = {"log_depth": error + targets["depth"][:, None].log(), "validity": torch.ones(4, 1, 64, 64)}
+    head.tune([outputs | {"confidence": logit}], [targets])
+    assert head.trust.tolist() == pytest.approx([1 / 3, -2 / 3], abs=0.05)
+    record = task.record(head, {k: v[0] for k, v in (outputs | {"confidence": logit}).items()}, LABELS, {})
+    assert record.confidence is not None and np.abs(record.confidence - chance[0].numpy()).mean() < 0.02
+
+
+def test_depth_confidence_teaches_the_rest_nothing() -> None:
+    task, head = make_task("depth"), DepthHead(WIDTHS, 12)
+    pyramid, *rest = inputs()
+    pyramid = {s: x.requires_grad_() for s, x in pyramid.items()}
+    head(pyramid, *rest, {})["confidence"].sum().backward()
+    assert all(x.grad is None for x in pyramid.values()) and head.sure[str(min(WIDTHS))].weight.grad is not None
+    outputs = head(pyramid, *rest, {})
+    truth = outputs["log_depth"][:, 0].detach().exp() * 2
+    task.loss(head, outputs, {"depth": truth}).backward()
+    assert float(head.sure[str(min(WIDTHS))].bias.grad) > 0, "nothing is right, so it becomes less sure"
+
+
 def test_depth_without_a_valid_pixel() -> None:
     nothing = DepthMap(np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE), bool))
     with pytest.raises(DataError, match="no sample has valid depth"):

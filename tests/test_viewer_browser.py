@@ -217,9 +217,10 @@ def test_layers_and_opacity(page: Page) -> None:
     )
     page.keyboard.press("0")
     expect(layer).to_be_hidden()
-    for number, name in enumerate(("Semantic", "Doubt", "Instances", "Depth", "Skeletons"), 1):
+    names = ("semantic", "doubt", "instance", "depth", "depth-doubt", "keypoints")
+    for number, name in enumerate(names, 1):
         page.keyboard.press(str(number))
-        expect(page.get_by_role("button", name=name)).to_have_attribute("aria-pressed", "true")
+        expect(page.locator(f'#switches button[data-layer="{name}"]')).to_have_attribute("aria-pressed", "true")
     expect(card.locator("g.instance path")).to_have_count(1)
     expect(card.locator("g.keypoints circle")).to_have_count(1)
     expect(page.locator("#depth-key")).to_be_visible()

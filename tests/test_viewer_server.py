@@ -164,7 +164,8 @@ def test_a_missing_layer_is_clear(tmp_path: Path) -> None:
 
 def test_layers_are_those_of_the_store(shown: Client) -> None:
     about = shown.get("/api/store")
-    assert [layer["name"] for layer in about["layers"]] == ["semantic", "doubt", "instance", "depth", "keypoints"]
+    layers = [layer["name"] for layer in about["layers"]]
+    assert layers == ["semantic", "doubt", "instance", "depth", "depth-doubt", "keypoints"]
     assert about["count"] == 12 and [label["name"] for label in about["labels"]] == list(LABELS.names)
 
 

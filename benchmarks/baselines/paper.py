@@ -207,7 +207,7 @@ class PaperDepthHead(PlainDepthHead):
     ) -> dict[str, Tensor]:
         finest = min(pyramid)
         out = super().forward({finest: pyramid[finest]}, maps, text, {})
-        return {"log_depth": F.logsigmoid(out["log_depth"] - self.mean) + self.mean, "validity": out["validity"]}
+        return out | {"log_depth": F.logsigmoid(out["log_depth"] - self.mean) + self.mean}
 
 
 class PaperDepth(Depth):

@@ -144,7 +144,7 @@ class PDecoder(nn.Module):
             decoder.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, RuntimeError) as e:
             raise DecoderError(
-                f"the decoder's weights cannot be read: {str(e).splitlines()[0]}",
+                f"the decoder's weights cannot be read: {' '.join(str(e).split())[:200]}",
                 where=folder / WEIGHTS,
                 expected="the file that `datasetdm fit` wrote beside config.json",
                 remedy="fit the decoder again",

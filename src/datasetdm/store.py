@@ -39,6 +39,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "depth": _PICTURE,
     "depth_step": pa.float64(),
     "depth_unit": pa.string(),
+    "depth_confidence": _PICTURE,
     "instances": pa.string(),
     "keypoints": pa.string(),
     "provenance": pa.string(),
@@ -47,6 +48,9 @@ _COLUMNS: dict[str, pa.DataType] = {
     "objects": pa.list_(pa.string()),
     "score": pa.float32(),
 }
+
+LATEST = "depth_confidence"
+"""The one column that stores of this version may lack."""
 
 
 def _schema() -> pa.Schema:
@@ -255,6 +259,8 @@ def _row_count(path: Path) -> int:
 def _read_table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
+        if set(SCHEMA.names) - set(table.schema.names) == {LATEST}:
+            table = table.append_column(SCHEMA.field(LATEST), pa.nulls(len(table), _PICTURE)).select(SCHEMA.names)
         if table.schema.names != SCHEMA.names:
             raise StoreError("a shard has other columns", where=path, expected=", ".join(SCHEMA.names))
         return table
@@ -304,16 +310,12 @@ def summary(sample: Sample) -> dict[str, Any]:
 def _annotation_columns(record: Annotation) -> dict[str, Any]:
     match record:
         case SemanticMap():
-            sure = record.confidence
-            levels = None if sure is None else np.rint(sure.astype(np.float32) * 255).astype(np.uint8)
-            return {
-                "semantic": _picture(record.ids),
-                "semantic_confidence": None if levels is None else _picture(levels),
-            }
+            return {"semantic": _picture(record.ids), "semantic_confidence": _levels(record.confidence)}
         case DepthMap():
             grid = record.quantised()
             steps = np.rint(grid.depth / record.step).astype(np.uint16)
-            return {"depth": _picture(steps), "depth_step": record.step, "depth_unit": record.unit}
+            value = {"depth": _picture(steps), "depth_step": record.step, "depth_unit": record.unit}
+            return value | {"depth_confidence": _levels(record.confidence)}
         case Instances():
             rles = [encode_rle(m) for m in record.masks]
             value: dict[str, Any] = {"size": record.size, "masks": [r["counts"] for r in rles]}
@@ -330,12 +332,12 @@ def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
     """The sample of a row."""
     annotations: dict[str, Annotation] = {}
     if row["semantic"]:
-        sure = row["semantic_confidence"]
-        confidence = None if sure is None else decode_png(sure["bytes"], np.float32) / 255
-        annotations["semantic"] = SemanticMap(decode_png(row["semantic"]["bytes"], np.uint16), confidence)
+        ids = decode_png(row["semantic"]["bytes"], np.uint16)
+        annotations["semantic"] = SemanticMap(ids, _shares(row["semantic_confidence"]))
     if row["depth"]:
         steps = decode_png(row["depth"]["bytes"], np.float64)
-        annotations["depth"] = DepthMap((steps * row["depth_step"]).astype(np.float32), steps > 0, row["depth_unit"])
+        depth, sure = (steps * row["depth_step"]).astype(np.float32), _shares(row.get("depth_confidence"))
+        annotations["depth"] = DepthMap(depth, steps > 0, row["depth_unit"], sure)
     if row["instances"]:
         value = json.loads(row["instances"])
         masks = [decode_rle({"size": value["size"], "counts": c}) for c in value["masks"]]
@@ -359,3 +361,11 @@ def from_row(row: Mapping[str, Any], labels: Labels) -> Sample:
 
 def _picture(array: np.ndarray) -> dict[str, Any]:
     return {"bytes": encode_png(array), "path": None}
+
+
+def _levels(confidence: np.ndarray | None) -> dict[str, Any] | None:
+    return None if confidence is None else _picture(np.rint(confidence.astype(np.float32) * 255).astype(np.uint8))
+
+
+def _shares(picture: Mapping[str, Any] | None) -> np.ndarray | None:
+    return None if picture is None else decode_png(picture["bytes"], np.float32) / 255

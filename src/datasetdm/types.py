@@ -41,6 +41,15 @@ def _array(value: Any, dtype: type, shape: Sequence[int | None], name: str) -> n
     return array
 
 
+def _confidence(value: Any, shape: Sequence[int], name: str) -> np.ndarray | None:
+    """Probabilities in steps of 1/255, so that a store holds them exactly."""
+    if value is None:
+        return None
+    c = _array(value, np.float32, shape, name)
+    _require(bool(((c >= 0) & (c <= 1)).all()), "confidence outside 0..1", "0..1", name)
+    return _array((np.rint(c * 255) / 255), np.float16, shape, name)
+
+
 @dataclass(frozen=True)
 class Skeleton:
     """The named points of one kind of object, and which of them are joined: pairs of indices into `points`."""
@@ -137,7 +146,7 @@ class SemanticMap:
     """A label for every pixel.
 
     ids: index into the sample's `Labels`, or `IGNORE`.
-    confidence: probability that the id is right, 0 to 1, kept in steps of 1/255 so that a store holds it exactly.
+    confidence: probability that the id is right, 0 to 1, in steps of 1/255.
     """
 
     ids: UInt16[np.ndarray, "h w"]
@@ -145,11 +154,7 @@ class SemanticMap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", _array(self.ids, np.uint16, (None, None), "SemanticMap.ids"))
-        if self.confidence is not None:
-            c = _array(self.confidence, np.float32, self.ids.shape, "SemanticMap.confidence")
-            _require(bool(((c >= 0) & (c <= 1)).all()), "confidence outside 0..1", "0..1", "SemanticMap.confidence")
-            steps = (np.rint(c * 255) / 255).astype(np.float16)
-            object.__setattr__(self, "confidence", _array(steps, np.float16, (None, None), "confidence"))
+        object.__setattr__(self, "confidence", _confidence(self.confidence, self.ids.shape, "SemanticMap.confidence"))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -163,11 +168,13 @@ class DepthMap:
 
     depth: metres if `unit` is "metre"; "relative" is 0..1 of an unknown range. 0 where it is not valid.
     valid: False where there is no depth (sky, missing measurement).
+    confidence: probability that the depth is right within a factor of 1.25, 0 to 1, in steps of 1/255; 0 where not valid.
     """
 
     depth: Float32[np.ndarray, "h w"]
     valid: Bool[np.ndarray, "h w"]
     unit: Literal["metre", "relative"] = "metre"
+    confidence: Float16[np.ndarray, "h w"] | None = None
 
     def __post_init__(self) -> None:
         valid = _array(self.valid, np.bool_, (None, None), "DepthMap.valid")
@@ -178,6 +185,8 @@ class DepthMap:
         object.__setattr__(self, "valid", valid)
         cleaned = np.where(valid, depth, np.float32(0))
         object.__setattr__(self, "depth", _array(cleaned, np.float32, valid.shape, "DepthMap.depth"))
+        sure = _confidence(self.confidence, valid.shape, "DepthMap.confidence")
+        object.__setattr__(self, "confidence", None if sure is None else _confidence(sure * valid, valid.shape, ""))
 
     @property
     def step(self) -> float:
@@ -189,7 +198,7 @@ class DepthMap:
     def quantised(self) -> DepthMap:
         """A copy on the 16-bit grid, which a store holds exactly; valid depth is at least one step."""
         steps = np.clip(np.rint(self.depth / self.step), self.valid, 65535)
-        return DepthMap((steps * self.step).astype(np.float32), self.valid, self.unit)
+        return replace(self, depth=(steps * self.step).astype(np.float32))
 
     @property
     def size(self) -> tuple[int, int]:

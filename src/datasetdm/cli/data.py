@@ -40,6 +40,7 @@ def export(
     split: str | None = None,
     remap: str | None = None,
     min_score: float = 0.0,
+    min_confidence: float = 0.0,
     link: bool = False,
     licence: str = "unknown",
     push: str | None = None,
@@ -63,6 +64,8 @@ def export(
         New names of labels: cat=animal,dog=animal,sky= (the last drops a label).
     min_score
         Leave out objects and regions of a lower score.
+    min_confidence
+        Ignore single pixels that the decoder is less sure of, in semantic maps and depth.
     link
         Link pictures that are files instead of copying them.
     licence
@@ -77,7 +80,7 @@ def export(
     from datasetdm.store import Store
 
     splits = parse_splits(split) if split else ()
-    options = Options(splits, parse_remap(remap) if remap else {}, min_score, link, licence)
+    options = Options(splits, parse_remap(remap) if remap else {}, min_score, min_confidence, link, licence)
     if push and format != "hf":
         raise ConfigError(f"--push with --format {format}", expected="--format hf")
     reader = read(data, images) if ":" in data and not Path(data).exists() else filled(Store(data))

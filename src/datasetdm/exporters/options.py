@@ -12,7 +12,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from datasetdm.errors import ConfigError, DataError, unknown_name
-from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Keypoints, Labels, Sample, SemanticMap, Skeleton
+from datasetdm.types import (
+    BACKGROUND,
+    IGNORE,
+    Annotation,
+    DepthMap,
+    Instances,
+    Keypoints,
+    Labels,
+    Sample,
+    SemanticMap,
+    Skeleton,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,7 @@ class Options:
     remap: label -> its new name, None to drop it. Several labels may become one. Pixels of a dropped label become
         `background` if the vocabulary has it, else they are ignored; its objects are left out.
     min_score: objects with a lower score are left out, and so are regions of a lower mean confidence; their pixels are ignored.
+    min_confidence: pixels of a lower confidence are ignored in semantic maps, and have no depth.
     link: pictures that are files become links instead of copies.
     licence: of the data, an SPDX-like name, for formats that say so.
     """
@@ -30,6 +42,7 @@ class Options:
     splits: tuple[tuple[str, float], ...] = ()
     remap: Mapping[str, str | None] = field(default_factory=dict)
     min_score: float = 0.0
+    min_confidence: float = 0.0
     link: bool = False
     licence: str = "unknown"
 
@@ -42,8 +55,9 @@ class Options:
                 )
         if names and not math.isclose(sum(s for _, s in self.splits), 1, abs_tol=1e-6):
             raise ConfigError(f"the splits sum to {sum(s for _, s in self.splits):g}", expected="1")
-        if not 0 <= self.min_score <= 1:
-            raise ConfigError(f"minimum score {self.min_score}", expected="0..1")
+        for name, least in (("score", self.min_score), ("confidence", self.min_confidence)):
+            if not 0 <= least <= 1:
+                raise ConfigError(f"minimum {name} {least}", expected="0..1")
 
 
 def parse_splits(text: str) -> tuple[tuple[str, float], ...]:
@@ -76,6 +90,8 @@ def prepare(samples: Iterable[Sample], labels: Labels, options: Options) -> tupl
     stream: Generator[Sample] = _distinct(samples)
     if options.min_score > 0:
         stream = (_certain(s, options.min_score) for s in stream)
+    if options.min_confidence > 0:
+        stream = (_sure(s, options.min_confidence) for s in stream)
     if options.remap:
         labels, ids = remapped(labels, options.remap)
         stream = (_renamed(s, labels, options.remap, ids) for s in stream)
@@ -159,6 +175,16 @@ def _certain(sample: Sample, least: float) -> Sample:
         records |= _kept(records, objects, keep)
     if isinstance(semantic, SemanticMap):
         records["semantic"] = replace(semantic, ids=np.where(doubtful, IGNORE, ids))
+    return replace(sample, annotations=records)
+
+
+def _sure(sample: Sample, least: float) -> Sample:
+    records: dict[str, Annotation] = dict(sample.annotations)
+    semantic, depth = records.get("semantic"), records.get("depth")
+    if isinstance(semantic, SemanticMap) and semantic.confidence is not None:
+        records["semantic"] = replace(semantic, ids=np.where(semantic.confidence < least, IGNORE, semantic.ids))
+    if isinstance(depth, DepthMap) and depth.confidence is not None:
+        records["depth"] = replace(depth, valid=depth.valid & (depth.confidence >= least))
     return replace(sample, annotations=records)
 
 

@@ -1,7 +1,9 @@
-"""Depth along the optical axis: its logarithm by regression, its scale from the labels, and where there is any."""
+"""Depth along the optical axis: its logarithm by regression, its scale from the labels, where there is any, and how likely it
+is right."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,24 +20,33 @@ from datasetdm.metrics import DepthMeter
 from datasetdm.tasks import Head, Outputs, sample_pixels
 from datasetdm.types import Annotation, DepthMap, Labels, Sample
 
+NEAR = math.log(1.25)
+"""Log depth that is off by less is right: what delta1 counts, and what a confidence is the probability of."""
+
 UNKNOWN = -1.0
 """In target maps: depth 0 is a pixel without depth, UNKNOWN one that nobody measured."""
 
 
 class DepthHead(Head):
-    """Buffers: mean and spread of the fitting set's log depth; whether it is metric."""
+    """Buffers: mean and spread of the fitting set's log depth; whether it is metric; slope and shift of the confidence's logit.
+
+    The confidence learns from the depth's own errors and teaches the rest nothing.
+    """
 
     mean: Tensor
     std: Tensor
     metric: Tensor
+    trust: Tensor
 
     def __init__(self, widths: Mapping[int, int], text_width: int):
         super().__init__()
         self.scale = ScaleVotes(text_width)
         self.convs = nn.ModuleDict({str(s): nn.Conv2d(w, 2, 1) for s, w in widths.items()})
+        self.sure = nn.ModuleDict({str(s): nn.Conv2d(w, 1, 1) for s, w in widths.items()})
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.register_buffer("metric", torch.ones(()))
+        self.register_buffer("trust", torch.tensor([1.0, 0.0]))
 
     def forward(
         self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
@@ -48,7 +59,8 @@ class DepthHead(Head):
             some = validity.detach().sigmoid() + 1e-3
             mean = (shape * some).sum((2, 3), keepdim=True) / some.sum((2, 3), keepdim=True)
             shape = shape - mean + self.scale(masks, text)[:, None, None, None]
-        return {"log_depth": shape * self.std + self.mean, "validity": validity}
+        sure = merge({s: self.sure[str(s)](x.detach()) for s, x in pyramid.items()}).float()
+        return {"log_depth": shape * self.std + self.mean, "validity": validity, "confidence": sure}
 
     def calibrate(self, samples: Sequence[Sample]) -> None:
         records = [r for s in samples if isinstance(r := s.annotations.get("depth"), DepthMap)]
@@ -61,6 +73,26 @@ class DepthHead(Head):
         self.mean.fill_(float(logs.mean()))
         self.std.fill_(max(float(logs.std()), 1e-3))
         self.metric.fill_(float(units == {"metre"}))
+
+    def tune(self, outputs: Sequence[Outputs], targets: Sequence[Outputs]) -> None:
+        """Slope and shift that make held-out confidences most likely (Platt 1999): fitted pictures are known too well."""
+        pairs = [_rightness(o, t) for o, t in zip(outputs, targets, strict=True)]
+        logits, right = (torch.cat(v) for v in zip(*pairs, strict=True))
+        if not 0 < right.mean() < 1:
+            return
+        scale = torch.tensor([1.0, 0.0], device=logits.device, requires_grad=True)
+        solver = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            solver.zero_grad()
+            value = F.binary_cross_entropy_with_logits(logits * scale[0] + scale[1], right)
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            solver.step(loss)
+        if torch.isfinite(scale).all():
+            self.trust.copy_(scale.detach())
 
 
 class Depth:
@@ -85,7 +117,7 @@ class Depth:
         return torch.where(values > 0, values / abs(zoom), values)
 
     def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
-        """Scale-aware SiLog (Eigen et al. 2014) plus L1 of the log, and cross-entropy of validity."""
+        """Scale-aware SiLog (Eigen et al. 2014) plus L1 of the log, and cross-entropy of validity and of being right."""
         outputs, targets = sample_pixels(outputs, targets)
         depth = targets["depth"]
         valid, known = depth > 0, depth >= 0
@@ -96,6 +128,7 @@ class Depth:
         if valid.any():
             error = log_depth[valid] - depth[valid].log()
             loss = loss + 2 * (error.square().mean() - 0.5 * error.mean().square() + 1e-6).sqrt() + error.abs().mean()
+            loss = loss + F.binary_cross_entropy_with_logits(*_rightness(outputs, targets))
         return loss
 
     def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> DepthMap:
@@ -103,7 +136,17 @@ class Depth:
         valid = (outputs["validity"][0] > 0).cpu().numpy()
         depth = outputs["log_depth"][0].float().exp().cpu().numpy()
         unit = "metre" if float(head.metric) else "relative"
-        return DepthMap(depth, valid, unit).quantised()
+        slope, shift = head.trust.tolist()
+        confidence = (outputs["confidence"][0].float() * slope + shift).sigmoid().cpu().numpy()
+        return DepthMap(depth, valid, unit, confidence).quantised()
 
     def meter(self) -> DepthMeter:
         return DepthMeter()
+
+
+def _rightness(outputs: Outputs, targets: Outputs) -> tuple[Tensor, Tensor]:
+    """Of every valid pixel the confidence's logit f[p] and whether its depth is `NEAR` the truth f[p]."""
+    depth = targets["depth"]
+    valid = depth > 0
+    error = outputs["log_depth"][:, 0].detach().float()[valid] - depth[valid].log()
+    return outputs["confidence"][:, 0].float()[valid], (error.abs() < NEAR).float()

@@ -24,6 +24,7 @@ LAYERS = {
     "semantic_confidence": ("doubt", "Doubt"),
     "instances": ("instance", "Instances"),
     "depth": ("depth", "Depth"),
+    "depth_confidence": ("depth-doubt", "Depth doubt"),
     "keypoints": ("keypoints", "Skeletons"),
 }
 """Column of a store -> (layer, its switch's text)."""

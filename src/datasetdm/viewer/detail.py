@@ -14,7 +14,7 @@ from datasetdm.exporters.outline import loops
 from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Sample, SemanticMap
 from datasetdm.viewer import paint
 
-DRAWN = {"semantic": "semantic", "doubt": "semantic", "depth": "depth"}
+DRAWN = {"semantic": "semantic", "doubt": "semantic", "depth": "depth", "depth-doubt": "depth"}
 """Layers that come as pictures -> their annotation. Instances and keypoints come as outlines and points."""
 
 TICKS = 5
@@ -111,7 +111,7 @@ def layer(sample: Sample, name: str, side: int) -> bytes:
     match name, record:
         case "semantic", SemanticMap():
             picture = paint.paint_semantic(record, paint.label_colours(sample.labels))
-        case "doubt", SemanticMap():
+        case ("doubt", SemanticMap()) | ("depth-doubt", DepthMap()):
             picture = paint.paint_confidence(record)
         case "depth", DepthMap():
             picture = paint.paint_depth(record)

@@ -20,6 +20,7 @@ LAYERS = {
     "confidence": "Doubt",
     "instance": "Instances",
     "depth": "Depth",
+    "depth-doubt": "Depth doubt",
     "keypoints": "Keypoints",
 }
 """Overlay -> its switch's text."""
@@ -56,6 +57,8 @@ def _card(sample: Sample, colours: np.ndarray) -> dict[str, Any]:
                     facts.append(f"confidence {record.confidence.astype(float).mean():.2f}")
             case DepthMap():
                 layers["depth"] = _uri(paint.paint_depth(record))
+                if record.confidence is not None:
+                    layers["depth-doubt"] = _uri(paint.paint_confidence(record))
                 near, far = paint.depth_range(record)
                 facts.append(f"depth {near:.1f} to {far:.1f} {'m' if record.unit == 'metre' else '(relative)'}")
             case Instances():

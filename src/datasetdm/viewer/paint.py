@@ -40,7 +40,7 @@ def paint_semantic(record: SemanticMap, colours: UInt8[np.ndarray, "l 3"]) -> Ov
     return np.dstack([rgb, np.where(known, 255, 0).astype(np.uint8)])
 
 
-def paint_confidence(record: SemanticMap) -> Overlay:
+def paint_confidence(record: SemanticMap | DepthMap) -> Overlay:
     """Clear where the map is sure, red where it is not."""
     sure = np.ones(record.size) if record.confidence is None else record.confidence.astype(float)
     alpha = np.rint(255 * (1 - sure)).astype(np.uint8)

@@ -2,7 +2,7 @@
 import { get, picture } from "./api.js";
 import { $, el, svg } from "./dom.js";
 
-const DRAWN = ["semantic", "doubt", "depth"];
+const DRAWN = ["semantic", "doubt", "depth", "depth-doubt"];
 let layers = [];
 const on = new Set();
 const watched = new IntersectionObserver(entries => {
