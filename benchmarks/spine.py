@@ -26,14 +26,14 @@ from baselines.attention import measure as measure_attention
 from common import TEST, stamp
 from speed import SEED, speed
 
-from datasetdm.evaluate import evaluate
+from datasetdm.evaluate import annotate, evaluate
 from datasetdm.files import write_json
 from datasetdm.metrics import DepthMeter, SemanticMeter
 from datasetdm.model import load_pair
 from datasetdm.readers import read
 from datasetdm.readers.mini import THINGS
 from datasetdm.store import Store
-from datasetdm.types import DepthMap, SemanticMap
+from datasetdm.types import IGNORE, DepthMap, SemanticMap
 
 
 # ---------------------------------------------------------------------- how good
@@ -53,6 +53,44 @@ def decoder_figures(pictures: int) -> dict[str, float]:
         "decoder_miou_without_captions": untold["semantic"]["miou"],
         "decoder_absrel_without_captions": untold["depth"]["absrel"],
         "delta1_without_captions": untold["depth"]["delta1"],
+    }
+
+
+def confidence_figures(pictures: int) -> dict[str, float]:
+    """How far confidences are true. Right is a pixel with the true label, or with depth within a factor of 1.25.
+
+    `_right`: their share. `_sure`: pixels whose confidence is at least a half, `_sure_right` the share of these that is right.
+    `_calibration`: what confidence and share of right pixels differ by, in 16 steps of confidence, weighted by pixels.
+    """
+    decoder, backbone = load_pair("mini")
+    counts = {"semantic": np.zeros((256, 2), int), "depth": np.zeros((256, 2), int)}
+    for sample, own in annotate(decoder, backbone, islice(read(TEST), pictures)):
+        true, found = sample.annotations, own.annotations
+        counts["semantic"] += levels(
+            found["semantic"].confidence, found["semantic"].ids == true["semantic"].ids, true["semantic"].ids != IGNORE
+        )
+        valid = true["depth"].valid & found["depth"].valid
+        off = np.abs(np.log(np.where(valid, found["depth"].depth, 1)) - np.log(np.where(valid, true["depth"].depth, 1)))
+        counts["depth"] += levels(found["depth"].confidence, off < np.log(1.25), valid)
+    return {f"{task}_{k}": v for task, own in counts.items() for k, v in reliability(own).items()}
+
+
+def levels(confidence: np.ndarray, right: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Of every level of confidence, 0 to 255: known pixels, and those of them that are right."""
+    level = np.rint(confidence[known].astype(np.float32) * 255).astype(int)
+    return np.stack([np.bincount(level, w, 256).astype(int) for w in (None, right[known])], 1)
+
+
+def reliability(counts: np.ndarray) -> dict[str, float]:
+    """See `confidence_figures`."""
+    pixels, right = counts.T
+    said = (pixels * np.arange(256) / 255).reshape(16, 16).sum(1)
+    sure = counts[128:].sum(0)
+    return {
+        "right": float(right.sum() / pixels.sum()),
+        "sure": float(sure[0] / pixels.sum()),
+        "sure_right": float(sure[1] / max(1, sure[0])),
+        "calibration": float(np.abs(said - right.reshape(16, 16).sum(1)).sum() / pixels.sum()),
     }
 
 
@@ -140,6 +178,7 @@ def main() -> None:
         ("help", lambda: {"help_seconds": help_seconds()}),
         ("kill and resume", lambda: {"identical_after_kill": identical_after_kill()}),
         ("decoder", lambda: decoder_figures(options.pictures)),
+        ("confidence", lambda: confidence_figures(options.pictures)),
         ("priors", lambda: prior_figures(options.pictures)),
         ("attention alone", lambda: attention_figures(options.pictures)),
     )

@@ -13,6 +13,7 @@ import fitting
 import numpy as np
 import pytest
 import report
+import spine
 import tasks
 import torch
 import zero_shot
@@ -345,3 +346,15 @@ def test_prompts_may_be_missing() -> None:
     sample = fitting.load_samples("mini:test", 1)[0]
     found = agreement([replace(sample, prompt=None), replace(sample, prompt=Prompt("x"))], load_oracle())
     assert found["prompted"] == 0 and found["hit"] == 0 and np.isnan(found["hit_where_seen"])
+
+
+def test_reliability_of_confidences() -> None:
+    """Sure pixels that are right as often as they say, and unsure ones that are right always."""
+    rng = np.random.default_rng(0)
+    confidence = np.where(np.arange(100_000) < 60_000, 0.8, 0.3)
+    right = np.where(confidence > 0.5, rng.random(100_000) < 0.8, True)
+    counts = spine.levels(confidence, right, np.arange(100_000) != 5)
+    found = spine.reliability(counts + spine.levels(confidence, right, np.zeros(100_000, bool)))
+    assert counts.sum(0)[0] == 99_999 and found["sure"] == pytest.approx(0.6, abs=1e-3)
+    assert found["sure_right"] == pytest.approx(0.8, abs=0.01) and found["right"] == pytest.approx(0.88, abs=0.01)
+    assert found["calibration"] == pytest.approx(0.4 * 0.7, abs=0.01)
