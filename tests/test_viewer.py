@@ -56,6 +56,9 @@ def test_overlays() -> None:
     assert np.array_equal(paint.paint_semantic(semantic, colours)[..., :3], colours[semantic.ids])
     sure = SemanticMap(semantic.ids, np.ones(semantic.size))
     assert paint.paint_confidence(sure)[..., 3].max() == 0
+    far = sample.annotations["depth"]
+    doubt = paint.paint_confidence(far)[..., 3]
+    assert np.array_equal(doubt > 127, far.valid & (far.confidence < 0.5)) and not doubt[~far.valid].any()
     depth = paint.paint_depth(sample.annotations["depth"])
     valid = sample.annotations["depth"].valid
     assert (depth[..., 3] == np.where(valid, 255, 0)).all()

@@ -41,8 +41,10 @@ def paint_semantic(record: SemanticMap, colours: UInt8[np.ndarray, "l 3"]) -> Ov
 
 
 def paint_confidence(record: SemanticMap | DepthMap) -> Overlay:
-    """Clear where the map is sure, red where it is not."""
+    """Clear where the map is sure or says nothing, red where it is unsure."""
     sure = np.ones(record.size) if record.confidence is None else record.confidence.astype(float)
+    if isinstance(record, DepthMap):
+        sure = np.where(record.valid, sure, 1)
     alpha = np.rint(255 * (1 - sure)).astype(np.uint8)
     return np.dstack([np.full(record.size, v, np.uint8) for v in (255, 0, 60)] + [alpha])
 
