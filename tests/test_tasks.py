@@ -10,9 +10,9 @@ from conftest import LABELS, make_sample
 from datasetdm.decoder.pixel import level_widths
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.features import FeatureSpec
-from datasetdm.tasks import TASKS, Head, Task, make_task, sample_pixels
+from datasetdm.tasks import TASKS, Head, Task, calibrated, make_task, sample_pixels
 from datasetdm.tasks.depth import DepthHead
-from datasetdm.tasks.instance import centres, gather
+from datasetdm.tasks.instance import InstanceHead, centres, gather, is_right
 from datasetdm.tasks.semantic import SemanticHead
 from datasetdm.types import IGNORE, DepthMap, Labels, Sample, Skeleton
 
@@ -229,6 +229,16 @@ def test_depth_without_a_valid_pixel() -> None:
         DepthHead(WIDTHS, 12).calibrate([square().with_annotations(depth=nothing)])
 
 
+def test_calibration_keeps_the_order_and_stays_finite() -> None:
+    logits = torch.linspace(-4, 4, 9)
+    assert calibrated(logits, torch.ones(9)) is None and calibrated(logits[:0], logits[:0]) is None
+    slope, shift = calibrated(logits, (logits > 0.5).float()).tolist()
+    assert 0 < slope < 20 and slope * 0.5 + shift == pytest.approx(0, abs=slope), (
+        "few and told apart: not infinitely sure"
+    )
+    assert calibrated(logits, (logits < 0).float())[0] > 0, "even where the surest are wrong"
+
+
 # ---------------------------------------------------------------------- instances
 def discs(places: list[tuple[int, int, int]], side: int = 48) -> torch.Tensor:
     """Disjoint discs (row, column, radius) as masks f[n h w]."""
@@ -242,6 +252,40 @@ def test_centres_and_the_ways_to_them() -> None:
     assert heat[10, 12] == 1 and heat[30, 33] == 1 and heat[10, 33] < 1e-3
     assert torch.allclose(offset[:, 27, 35] * 48, torch.tensor([3.0, -2.0]), atol=1e-4)
     assert area[30, 33] == masks[1].sum() and area[0, 0] == 0 and not offset[:, 0, 0].any()
+
+
+def test_an_object_is_right_by_label_and_overlap() -> None:
+    ids, labels = torch.zeros(8, 8), torch.full((8, 8), -1.0)
+    ids[:4, :4], labels[:4, :4] = 1, 2
+    ids[:, 7], labels[:, 7] = -1, -1
+    half = torch.zeros(8, 8, dtype=torch.bool)
+    half[:2, :4] = True
+    assert is_right(half, 2, ids, labels) and not is_right(half, 1, ids, labels)
+    half[0, 0] = False
+    assert not is_right(half, 2, ids, labels), "less than half of the union"
+    assert not is_right(ids < 0, 2, ids, labels), "where nobody labelled"
+
+
+def test_scores_say_how_often_objects_are_right() -> None:
+    """The same clear disc in eight held-out pictures, in two of them with another label: 0.75."""
+    task, head = make_task("instance"), InstanceHead(WIDTHS, 12)
+    mask = discs([(20, 20, 9)]).expand(8, -1, -1)
+    label = torch.zeros(8, 3, 48, 48)
+    label[:, 1] = 5
+    outputs = {"object": (mask * 8 - 4)[:, None], "centre": torch.full((8, 1, 48, 48), -9.0)}
+    outputs |= {"offset": torch.zeros(8, 2, 48, 48), "label": label}
+    truth = torch.where(torch.arange(8) < 6, 1.0, 2.0)[:, None, None]
+    targets = {"object": mask, "label": torch.where(mask > 0, truth, -1.0)}
+
+    def score() -> float:
+        record = task.record(head, {k: v[0] for k, v in outputs.items()}, LABELS, {})
+        assert record.label_ids.tolist() == [1]
+        return float(record.scores[0])
+
+    assert score() > 0.9
+    head.tune([{k: v[:5] for k, v in outputs.items()}, {k: v[5:] for k, v in outputs.items()}],
+              [{k: v[:5] for k, v in targets.items()}, {k: v[5:] for k, v in targets.items()}])  # fmt: skip
+    assert score() == pytest.approx(0.75, abs=0.08)
 
 
 def test_objects_are_gathered_again_from_their_own_maps() -> None:

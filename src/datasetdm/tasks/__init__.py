@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasetdm.decoder.pixel import Pyramid
 from datasetdm.errors import unknown_name
@@ -107,6 +108,32 @@ def sample_pixels(outputs: Outputs, targets: Outputs, count: int = 4096) -> tupl
     chosen = torch.randperm(pixels)[: min(count, pixels)]
     take = {k: v.flatten(2).index_select(2, chosen.to(v.device))[..., None] for k, v in outputs.items()}
     return take, {k: v.flatten(1).index_select(1, chosen.to(v.device))[..., None] for k, v in targets.items()}
+
+
+def calibrated(logits: Tensor, right: Tensor) -> Tensor | None:
+    """Slope and shift with which `sigmoid(slope * logit + shift)` is most likely the probability of being right, or None where
+    that cannot be known: Platt 1999, with his smoothing for few examples. The slope is positive: no order changes.
+
+    logits: f[n]. right: f[n], 0 or 1.
+    """
+    yes = float(right.sum())
+    no = len(right) - yes
+    if not yes or not no:
+        return None
+    target = torch.where(right > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
+    free = torch.zeros(2, device=logits.device, requires_grad=True)  # log slope, shift
+    solver = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value = F.binary_cross_entropy_with_logits(logits * free[0].exp() + free[1], target)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        solver.step(loss)
+    found = torch.stack([free[0].exp(), free[1]]).detach()
+    return found if torch.isfinite(found).all() else None
 
 
 def make_task(name: str) -> Task:

@@ -17,7 +17,7 @@ from datasetdm.decoder.scale import ScaleVotes
 from datasetdm.errors import DataError
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import DepthMeter
-from datasetdm.tasks import Head, Outputs, sample_pixels
+from datasetdm.tasks import Head, Outputs, calibrated, sample_pixels
 from datasetdm.types import Annotation, DepthMap, Labels, Sample
 
 NEAR = math.log(1.25)
@@ -75,24 +75,11 @@ class DepthHead(Head):
         self.metric.fill_(float(units == {"metre"}))
 
     def tune(self, outputs: Sequence[Outputs], targets: Sequence[Outputs]) -> None:
-        """Slope and shift that make held-out confidences most likely (Platt 1999): fitted pictures are known too well."""
+        """The confidence's slope and shift: fitted pictures are known too well."""
         pairs = [_rightness(o, t) for o, t in zip(outputs, targets, strict=True)]
         logits, right = (torch.cat(v) for v in zip(*pairs, strict=True))
-        if not 0 < right.mean() < 1:
-            return
-        scale = torch.tensor([1.0, 0.0], device=logits.device, requires_grad=True)
-        solver = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            solver.zero_grad()
-            value = F.binary_cross_entropy_with_logits(logits * scale[0] + scale[1], right)
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            solver.step(loss)
-        if torch.isfinite(scale).all():
-            self.trust.copy_(scale.detach())
+        if (trust := calibrated(logits, right)) is not None:
+            self.trust.copy_(trust)
 
 
 class Depth:

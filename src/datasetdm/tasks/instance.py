@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from datasetdm.decoder.pixel import Pyramid, merge
 from datasetdm.features import FeatureSpec
 from datasetdm.metrics import InstanceMeter
-from datasetdm.tasks import Head, Outputs
+from datasetdm.tasks import Head, Outputs, calibrated
 from datasetdm.types import Annotation, Instances, Labels, Sample
 
 UNKNOWN = -1.0
@@ -36,7 +36,12 @@ CLEAR = 0.4
 class InstanceHead(Head):
     """Outputs: `object` (logit), `centre` (logit), `offset` (to the centre, y and x, as a share of the canvas) and `label`
     (a logit a label). Where there is a semantic task, its logits are in `label`, and what it says of a pixel is in `object`:
-    some words mean things, others surroundings."""
+    some words mean things, others surroundings.
+
+    Buffer: slope and shift of the scores' logit.
+    """
+
+    trust: Tensor
 
     def __init__(self, widths: Mapping[int, int], text_width: int, words: int = 32):
         super().__init__()
@@ -44,6 +49,7 @@ class InstanceHead(Head):
         self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, words + 1))
         self.things = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, 1))
         nn.init.zeros_(self.things[1].weight)  # ty: ignore[invalid-argument-type]
+        self.register_buffer("trust", torch.tensor([1.0, 0.0]))
 
     def forward(
         self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
@@ -58,6 +64,18 @@ class InstanceHead(Head):
             is_thing = 4 * self.things(text.float()).float().squeeze(1)
             label, thing = label + known, thing + torch.einsum("blhw,l->bhw", known.softmax(1), is_thing)[:, None]
         return {"object": thing, "centre": out[:, 1:2] - 3, "offset": out[:, 2:4] * 0.1, "label": label}
+
+    def tune(self, outputs: Sequence[Outputs], targets: Sequence[Outputs]) -> None:
+        """Scores become the share of held-out objects found with such a score that are right."""
+        logits, right = [], []
+        for own, truth in zip(outputs, targets, strict=True):
+            for i, (ids, labels) in enumerate(zip(truth["object"], truth["label"], strict=True)):
+                masks, found, scores = read({k: v[i] for k, v in own.items()})
+                logits += torch.logit(scores, 1e-4).tolist()
+                right += [is_right(m, int(n), ids, labels) for m, n in zip(masks, found, strict=True)]
+        trust = calibrated(torch.tensor(logits), torch.tensor(right, dtype=torch.float32))
+        if trust is not None:
+            self.trust.copy_(trust)
 
 
 class Instance:
@@ -106,16 +124,33 @@ class Instance:
         return loss + 5 * (far * weight).sum() + 0.5 * (labels * weight).sum()
 
     def record(self, head: Head, outputs: Outputs, labels: Labels, before: Mapping[str, Annotation]) -> Instances:
-        masks, label_ids, scores = gather(
-            outputs["object"][0].float(),
-            outputs["centre"][0].float(),
-            outputs["offset"].float(),
-            outputs["label"].float(),
-        )
+        assert isinstance(head, InstanceHead)
+        masks, label_ids, scores = read(outputs)
+        scores = (torch.logit(scores, 1e-4) * head.trust[0] + head.trust[1]).sigmoid()
         return Instances(masks.cpu().numpy(), label_ids.cpu().numpy(), scores.cpu().numpy())
 
     def meter(self) -> InstanceMeter:
         return InstanceMeter()
+
+
+def read(
+    outputs: Outputs,
+) -> tuple[Bool[Tensor, "n h w"], Int64[Tensor, "n"], Float[Tensor, "n"]]:
+    """`gather` from the outputs of one picture, f[c h w] each."""
+    return gather(
+        outputs["object"][0].float(), outputs["centre"][0].float(), outputs["offset"].float(), outputs["label"].float()
+    )
+
+
+def is_right(mask: Bool[Tensor, "h w"], label: int, ids: Float[Tensor, "h w"], labels: Float[Tensor, "h w"]) -> bool:
+    """Whether a true object of this label has at least half of its union with the mask in common with it; `ids` and `labels` are
+    target maps, and pixels that nobody labelled do not count."""
+    mine = mask & (ids >= 0)
+    here = ids[mine & (labels == label) & (ids > 0)]
+    if not len(here):
+        return False
+    other = ids == here.mode().values
+    return bool((mine & other).sum() >= 0.5 * (mine | other).sum())
 
 
 def centres(
