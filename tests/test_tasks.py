@@ -10,7 +10,7 @@ from conftest import LABELS, make_sample
 from datasetdm.decoder.pixel import level_widths
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.features import FeatureSpec
-from datasetdm.tasks import TASKS, Head, Task, calibrated, make_task, sample_pixels
+from datasetdm.tasks import FLATTEST, TASKS, Head, Task, calibrated, make_task, sample_pixels
 from datasetdm.tasks.depth import DepthHead
 from datasetdm.tasks.instance import InstanceHead, centres, gather, is_right
 from datasetdm.tasks.semantic import SemanticHead
@@ -236,7 +236,10 @@ def test_calibration_keeps_the_order_and_stays_finite() -> None:
     assert 0 < slope < 20 and slope * 0.5 + shift == pytest.approx(0, abs=slope), (
         "few and told apart: not infinitely sure"
     )
-    assert calibrated(logits, (logits < 0).float())[0] > 0, "even where the surest are wrong"
+    slope, shift = calibrated(logits, (logits < 0).float()).tolist()
+    assert slope >= FLATTEST, "even where the surest are wrong"
+    assert len((logits * slope + shift).sigmoid().unique()) == 9
+    assert calibrated(logits.where(logits != 0, torch.nan), (logits > 0).float()) is None
 
 
 # ---------------------------------------------------------------------- instances
@@ -286,6 +289,10 @@ def test_scores_say_how_often_objects_are_right() -> None:
     head.tune([{k: v[:5] for k, v in outputs.items()}, {k: v[5:] for k, v in outputs.items()}],
               [{k: v[:5] for k, v in targets.items()}, {k: v[5:] for k, v in targets.items()}])  # fmt: skip
     assert score() == pytest.approx(0.75, abs=0.08)
+    before = head.trust.clone()
+    nobody = {k: torch.full_like(v, -1) for k, v in targets.items()}
+    head.tune([outputs, outputs], [targets, nobody])
+    assert torch.allclose(head.trust, before, atol=1e-3), "what nobody labelled is neither right nor wrong"
 
 
 def test_objects_are_gathered_again_from_their_own_maps() -> None:

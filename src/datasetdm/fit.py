@@ -33,6 +33,9 @@ from datasetdm.tasks import NEEDS, TASKS, Outputs, make_task
 from datasetdm.tensors import save_tensors
 from datasetdm.types import Labels, Sample
 
+RULES = 2
+"""Raised whenever the same settings begin to give other weights: an unfinished fit of older rules is not gone on with."""
+
 Build = Callable[[Backbone, Labels, Sequence[str], int], PDecoder]
 """A fresh decoder from (backbone, labels, tasks, width)."""
 
@@ -42,7 +45,8 @@ class FitConfig(BaseModel):
 
     tasks: what to learn; None for all that the data have labels of. variants: augmented copies of every image (the
     first is the image itself). held_out: share of the images that only tells the figures and sets the confidences.
-    batch counts pictures. width: channels of the decoder's coarse levels.
+    batch counts pictures. width: channels of the decoder's coarse levels. caption_dropout: share of the copies that
+    are read without their caption, for pictures that will have none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,7 +72,7 @@ class FitProgress:
     done: int
     total: int
     loss: float = float("nan")
-    held_out: Mapping[str, float | int] = field(default_factory=dict)
+    held_out: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit(data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini", **settings: Any) -> PDecoder:
@@ -146,6 +150,7 @@ def _learnable(samples: Sequence[Sample], asked: Sequence[str] | None) -> tuple[
 def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> dict[str, Any]:
     """All that the weights depend on, JSON-ready."""
     value = {
+        "rules": RULES,
         "config": config.model_dump(),
         "data": hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest(),
         "captions": hashlib.sha256("\n".join(caption(s) for s in samples).encode()).hexdigest(),
@@ -288,7 +293,7 @@ def _held_out_figures(decoder: PDecoder, held: Sequence[Sample], backbone: Backb
 
 
 def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: int) -> None:
-    """Let every head set what it sets on held-out predictions (temperatures)."""
+    """Let every head set what it sets on held-out predictions: temperatures, slopes and shifts of confidences."""
     canvas = (decoder.config.side, decoder.config.side)
     outputs: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
     targets: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}

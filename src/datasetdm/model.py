@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbone, pick_dtype
 from datasetdm.decoder.pixel import PixelDecoder, Standardise
-from datasetdm.decoder.transformer import upsample
+from datasetdm.decoder.transformer import HEARD, UNSEEN, upsample
 from datasetdm.errors import DecoderError
 from datasetdm.features import FITTED, NAMED, Features, FeatureSpec
 from datasetdm.files import write_json
@@ -152,8 +152,9 @@ class PDecoder(nn.Module):
         return decoder.to(device).eval()
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights and of the backbone they belong to: equal exactly when the annotations are."""
-        h = hashlib.sha256(f"{self.config.identity} {self.config.features} {self.config.tasks}".encode())
+        """SHA-256 of the weights, of the backbone they belong to and of how they are read: equal exactly when annotations are."""
+        read = f"{self.config.identity} {self.config.features} {self.config.tasks} {HEARD} {UNSEEN}"
+        h = hashlib.sha256(read.encode())
         for name, value in sorted(self.state_dict().items()):
             h.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
         return h.hexdigest()

@@ -68,11 +68,11 @@ def track(items: Iterable[T], text: str, total: int, unit: str = "picture") -> I
             progress.advance(task)
 
 
-def fit_with_bars(reader: Reader, out: Path, backbone: Backbone, config: FitConfig) -> Mapping[str, float | int]:
+def fit_with_bars(reader: Reader, out: Path, backbone: Backbone, config: FitConfig) -> Mapping[str, float]:
     """Fit; returns the held-out figures."""
     from datasetdm.fit import iter_fit
 
-    figures: Mapping[str, float | int] = {}
+    figures: Mapping[str, float] = {}
     units = {"features": "picture", "steps": "step"}
     with bars() as progress:
         tasks = {name: progress.add_task(f"fit: {name}", total=None, unit=unit) for name, unit in units.items()}

@@ -168,7 +168,8 @@ class DepthMap:
 
     depth: metres if `unit` is "metre"; "relative" is 0..1 of an unknown range. 0 where it is not valid.
     valid: False where there is no depth (sky, missing measurement).
-    confidence: probability that the depth is right within a factor of 1.25, 0 to 1, in steps of 1/255; 0 where not valid.
+    confidence: probability that the depth is right within a factor of 1.25 if there is any, 0 to 1, in steps of 1/255; 0 where
+        not valid.
     """
 
     depth: Float32[np.ndarray, "h w"]

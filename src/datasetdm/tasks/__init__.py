@@ -110,29 +110,35 @@ def sample_pixels(outputs: Outputs, targets: Outputs, count: int = 4096) -> tupl
     return take, {k: v.flatten(1).index_select(1, chosen.to(v.device))[..., None] for k, v in targets.items()}
 
 
+FLATTEST = 0.05
+"""The smallest slope of a calibration."""
+
+
 def calibrated(logits: Tensor, right: Tensor) -> Tensor | None:
     """Slope and shift with which `sigmoid(slope * logit + shift)` is most likely the probability of being right, or None where
-    that cannot be known: Platt 1999, with his smoothing for few examples. The slope is positive: no order changes.
+    that cannot be known: Platt 1999, with his smoothing for few examples. The slope is at least `FLATTEST`: no order changes.
 
     logits: f[n]. right: f[n], 0 or 1.
     """
     yes = float(right.sum())
     no = len(right) - yes
-    if not yes or not no:
+    if not yes or not no or not torch.isfinite(logits).all():
         return None
     target = torch.where(right > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
-    free = torch.zeros(2, device=logits.device, requires_grad=True)  # log slope, shift
+    free = torch.zeros(
+        2, device=logits.device, requires_grad=True
+    )  # log of what the slope has above the flattest, shift
     solver = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = F.binary_cross_entropy_with_logits(logits * free[0].exp() + free[1], target)
+        value = F.binary_cross_entropy_with_logits(logits * (FLATTEST + free[0].exp()) + free[1], target)
         value.backward()
         return value
 
     with torch.enable_grad():
         solver.step(loss)
-    found = torch.stack([free[0].exp(), free[1]]).detach()
+    found = torch.stack([FLATTEST + free[0].exp(), free[1]]).detach()
     return found if torch.isfinite(found).all() else None
 
 

@@ -70,9 +70,10 @@ class InstanceHead(Head):
         logits, right = [], []
         for own, truth in zip(outputs, targets, strict=True):
             for i, (ids, labels) in enumerate(zip(truth["object"], truth["label"], strict=True)):
-                masks, found, scores = read({k: v[i] for k, v in own.items()})
-                logits += torch.logit(scores, 1e-4).tolist()
-                right += [is_right(m, int(n), ids, labels) for m, n in zip(masks, found, strict=True)]
+                for mask, label, score in zip(*read({k: v[i] for k, v in own.items()}), strict=True):
+                    if 2 * int((mask & (ids >= 0)).sum()) >= int(mask.sum()):  # somebody labelled there
+                        logits.append(float(torch.logit(score, 1e-4)))
+                        right.append(is_right(mask, int(label), ids, labels))
         trust = calibrated(torch.tensor(logits), torch.tensor(right, dtype=torch.float32))
         if trust is not None:
             self.trust.copy_(trust)
