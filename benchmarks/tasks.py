@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     quick, seeds = options.quick, [0] if options.quick else [0, 1, 2]
-    pictures, prompts, pairs = (200, 64, 2) if quick else (800, 400, 5)
+    pictures, prompts, pairs = (200, 64, 2) if quick else (800, 400, 11)
     work = Work(options.work or options.json.with_suffix(".work"), {"quick": quick, "pictures": pictures})
     bench = Bench(
         work,
