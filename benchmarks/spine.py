@@ -33,6 +33,7 @@ from datasetdm.model import load_pair
 from datasetdm.readers import read
 from datasetdm.readers.mini import THINGS
 from datasetdm.store import Store
+from datasetdm.tasks.depth import NEAR
 from datasetdm.types import IGNORE, DepthMap, SemanticMap
 
 
@@ -71,7 +72,7 @@ def confidence_figures(pictures: int) -> dict[str, float]:
         )
         valid = true["depth"].valid & found["depth"].valid
         off = np.abs(np.log(np.where(valid, found["depth"].depth, 1)) - np.log(np.where(valid, true["depth"].depth, 1)))
-        counts["depth"] += levels(found["depth"].confidence, off < np.log(1.25), valid)
+        counts["depth"] += levels(found["depth"].confidence, off < NEAR, valid)
     return {f"{task}_{k}": v for task, own in counts.items() for k, v in reliability(own).items()}
 
 

@@ -187,7 +187,8 @@ class DepthMap:
         cleaned = np.where(valid, depth, np.float32(0))
         object.__setattr__(self, "depth", _array(cleaned, np.float32, valid.shape, "DepthMap.depth"))
         sure = _confidence(self.confidence, valid.shape, "DepthMap.confidence")
-        object.__setattr__(self, "confidence", None if sure is None else _confidence(sure * valid, valid.shape, ""))
+        if sure is not None:
+            object.__setattr__(self, "confidence", _array(sure * valid, np.float16, valid.shape, "DepthMap.confidence"))
 
     @property
     def step(self) -> float:
