@@ -15,7 +15,7 @@ test: $(VENV)/installed-dev
 	$(RUN)pytest
 
 bench: $(VENV)/installed-dev
-	$(RUN)python benchmarks/spine.py --json benchmarks/results/spine.json
+	$(RUN)python -m benchmarks.spine --json benchmarks/results/spine.json
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """What the P-Decoder's parts and settings are worth.
 
-    python benchmarks/ablations.py --json PATH [--only NAME ...] [--seeds 1] [--work DIR]
+    python -m benchmarks.ablations --json PATH [--only NAME ...] [--seeds 1] [--work DIR]
 
 Each row is a fit with one setting changed, measured on the 200 val renders (test renders choose nothing). The table goes to
 `docs/ablations.md`. What was measured lies in the work folder (PATH.work): rows of other runs with the same settings stay in
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fitting
 import torch
-from baselines.base import deafen
-from common import RENDERS, ROOT, VAL, Work, stamp
-from report import deviation, finite, mean
 
+from benchmarks import fitting
+from benchmarks.baselines.base import deafen
+from benchmarks.common import RENDERS, ROOT, VAL, Work, stamp
+from benchmarks.report import deviation, finite, mean
 from datasetdm.backbones import Backbone, FeatureConfig, load_backbone
-from datasetdm.features import Features, FeatureSpec
-from datasetdm.files import write_json, write_text
-from datasetdm.fit import FitConfig
-from datasetdm.model import PDecoder
-from datasetdm.types import Sample
+from datasetdm.backbones.features import Features, FeatureSpec
+from datasetdm.decoder.model import PDecoder
+from datasetdm.io.files import write_json, write_text
+from datasetdm.pipelines.fit import FitConfig
+from datasetdm.records import Sample
 
 DATA = f"mini:{RENDERS / 'train'}"
 """The first 100 are `mini:train`."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasetdm.files import write_json
+from datasetdm.io.files import write_json
 
 ROOT = Path(__file__).parent.parent
 RENDERS = ROOT / "data" / "miniworld"

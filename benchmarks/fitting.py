@@ -1,4 +1,4 @@
-"""Timed fits of ours and of baselines, by the one training loop of `datasetdm.fit`, and their figures."""
+"""Timed fits of ours and of baselines, by the one training loop of `datasetdm.pipelines.fit`, and their figures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from datasetdm.backbones import Backbone, load_backbone
-from datasetdm.evaluate import evaluate
-from datasetdm.files import write_json
-from datasetdm.fit import Build, FitConfig, iter_fit
+from datasetdm.decoder.model import CONFIG, PDecoder
+from datasetdm.decoder.tasks import TASKS, make_task
+from datasetdm.io.files import write_json
 from datasetdm.metrics import SemanticMeter
-from datasetdm.model import CONFIG, PDecoder
+from datasetdm.pipelines.evaluate import evaluate
+from datasetdm.pipelines.fit import Build, FitConfig, iter_fit
 from datasetdm.readers import read
-from datasetdm.tasks import TASKS, make_task
-from datasetdm.types import Labels, Sample
+from datasetdm.records import Labels, Sample
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Round trips between formats, and how fast they are read, written and looked at.
 
-    python benchmarks/formats.py --json PATH [--pictures 8] [--samples 400]
+    python -m benchmarks.formats --json PATH [--pictures 8] [--samples 400]
 
 `round_trips`: what each reader gives (row) is exported in each format (column), read again and compared. A cell is "equal" if
 all that the format can hold came back, "cannot hold" if that is nothing but the picture or the exporter refuses, "differs"
@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, stamp
 
+from benchmarks.common import ROOT, stamp
 from datasetdm.errors import DataError
 from datasetdm.exporters import EXPORTERS, iter_export
-from datasetdm.files import write_json
+from datasetdm.io.files import write_json
 from datasetdm.readers import READERS, read
+from datasetdm.records import BACKGROUND, IGNORE, Labels, Sample
+from datasetdm.records.edits import keep_objects
 from datasetdm.store import Store, write_store
-from datasetdm.types import BACKGROUND, IGNORE, DepthMap, Instances, Keypoints, Labels, Sample
 
 MINI = f"mini:{ROOT / 'data' / 'miniworld' / 'test'}"
 
@@ -67,7 +68,7 @@ WAYS = {
 def names_of(sample: Sample) -> np.ndarray:
     """The label's name at every pixel; empty where it is ignored."""
     table = np.array([*sample.labels.names, ""], object)
-    ids = sample.annotations["semantic"].ids  # ty: ignore[possibly-missing-attribute]
+    ids = sample.semantic.ids  # ty: ignore[possibly-missing-attribute]
     return table[np.where(ids == IGNORE, len(table) - 1, ids)]
 
 
@@ -85,11 +86,11 @@ def regions(a: Sample, b: Sample) -> bool:
 
 def segments(a: Sample, b: Sample) -> bool:
     """Instances and stuff: panoptic maps have no background and no thing outside its instances."""
-    held = names_of(a).copy() if "semantic" in a.annotations else np.full(a.size, "", object)
-    objects = a.annotations.get("instance")
-    if isinstance(objects, Instances):
+    held = names_of(a).copy() if a.semantic is not None else np.full(a.size, "", object)
+    objects = a.instances
+    if objects is not None:
         counted = {a.labels.names[i] for i in objects.label_ids.tolist()} - set(a.labels.stuff)
-        outside = np.isin(held, list(counted)) & ~objects.masks.any(0)
+        outside = np.isin(held, list(counted)) & ~objects.masks.union()
         held[outside] = ""
         for mask, label in sorted(zip(objects.masks, objects.label_ids, strict=True), key=lambda r: -r[0].sum()):
             held[mask] = a.labels.names[label]
@@ -104,21 +105,27 @@ def objects(a: Sample, b: Sample) -> bool:
 
 
 def _objects(sample: Sample) -> set[tuple[str, bytes]]:
-    record = sample.annotations["instance"]
-    assert isinstance(record, Instances)
+    record = sample.instances
+    assert record is not None
     pairs = zip(record.label_ids.tolist(), record.masks, strict=True)
     return {(sample.labels.names[i], m.tobytes()) for i, m in pairs if sample.labels.names[i] != BACKGROUND}
 
 
 def boxes(a: Sample, b: Sample) -> bool:
     """The same boxes with the same labels, in any order."""
-    return sorted(_rows(a)) == sorted(_rows(b))
+    return _same_boxes(_rows(a), _rows(b))
+
+
+def _same_boxes(before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]) -> bool:
+    """The same labels, and boxes to a hundredth of a pixel: formats write fractions with few digits."""
+    same = [r[0] for r in before] == [r[0] for r in after]
+    return same and np.allclose([r[1] for r in before], [r[1] for r in after], rtol=0, atol=0.01)
 
 
 def points(a: Sample, b: Sample) -> bool:
     """The same visible points, to a hundredth of a pixel, at the objects with the same boxes."""
-    before, after = sorted(_rows(a, True)), sorted(_rows(b, True))
-    return [r[:2] for r in before] == [r[:2] for r in after] and all(
+    before, after = _rows(a, True), _rows(b, True)
+    return _same_boxes(before, after) and all(
         {*p} == {*q} and all(np.allclose(p[k], q[k], atol=0.01) for k in p)
         for (*_, p), (*_, q) in zip(map(_with_dict, before), map(_with_dict, after), strict=True)
     )
@@ -129,17 +136,18 @@ def _with_dict(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _rows(sample: Sample, with_points: bool = False) -> list[tuple[Any, ...]]:
-    """(label, box) of every object, and its visible points."""
-    record, keypoints = sample.annotations["instance"], sample.annotations.get("keypoints")
-    assert isinstance(record, Instances)
+    """(label, box) of every object, and its visible points, in an order that fractions of a pixel do not change."""
+    record, keypoints = sample.instances, sample.keypoints
+    assert record is not None
     rows: list[tuple[Any, ...]] = []
     for n, (label, box) in enumerate(zip(record.label_ids.tolist(), record.boxes.tolist(), strict=True)):
         row: tuple[Any, ...] = (sample.labels.names[label], tuple(box))
-        if with_points and isinstance(keypoints, Keypoints):
+        if with_points and keypoints is not None:
             seen = zip(keypoints.names[n], keypoints.xy[n].tolist(), keypoints.visibility[n].tolist(), strict=False)
             row += (tuple(sorted((k, (*xy, v)) for k, xy, v in seen if v)),)
         rows.append(row)
-    return [r for r in rows if r[0] != BACKGROUND]
+    named = (r for r in rows if r[0] != BACKGROUND)
+    return sorted(named, key=lambda r: (r[0], [round(v, 1) for v in r[1]], r[2:]))
 
 
 def caption(a: Sample, b: Sample) -> bool:
@@ -151,8 +159,8 @@ def depth(step: float) -> Callable[[Sample, Sample], bool]:
     """The same depth to half a step, known at the same pixels as far as 16 bits reach."""
 
     def same(a: Sample, b: Sample) -> bool:
-        before, after = a.annotations["depth"], b.annotations["depth"]
-        assert isinstance(before, DepthMap) and isinstance(after, DepthMap)
+        before, after = a.depth, b.depth
+        assert before is not None and after is not None
         reached = before.valid & (before.depth <= 65535 * step)
         close = np.abs(before.depth - after.depth) <= step * 0.51
         tiny = (before.depth < step) & (after.depth <= step * 1.001)
@@ -163,29 +171,27 @@ def depth(step: float) -> Callable[[Sample, Sample], bool]:
 
 def comparable(samples: list[Sample], way: Way, format: str) -> dict[str, Callable[[Sample, Sample], bool]]:
     """What these samples have and the format holds."""
-    tasks = {t for s in samples for t in s.annotations}
+    known = {name for s in samples for name, record in s.annotations.fields().items() if record is not None}
     holds = set(way.holds.split())
-    record = [o for s in samples if isinstance(o := s.annotations.get("instance"), Instances)]
-    boxed, overlap = any(o.boxed for o in record), any((o.masks.sum(0) > 1).any() for o in record)
+    record = [o for s in samples if (o := s.instances) is not None]
+    boxed, overlap = any(o.boxed for o in record), any(o.masks.areas.sum() > o.masks.union().sum() for o in record)
     found: dict[str, Callable[[Sample, Sample], bool]] = {}
     if "caption" in holds and all(s.prompt for s in samples):
         found["caption"] = caption
-    if "semantic" in holds and "semantic" in tasks:
+    if "semantic" in holds and "semantic" in known:
         found["semantic"] = semantic
-    if "regions" in holds and "semantic" in tasks and "instance" not in tasks:
+    if "regions" in holds and "semantic" in known and "instances" not in known:
         found["regions"] = regions
-    if "segments" in holds and tasks & {"semantic", "instance"} and not overlap:
+    if "segments" in holds and known & {"semantic", "instances"} and not overlap:
         found["segments"] = segments
-    if "instance" in tasks:
+    if "instances" in known:
         if "objects" in holds and not boxed and not (overlap and format == "voc"):
             found["objects"] = objects
         if "boxes" in holds and (boxed or "objects" not in holds):
             found["boxes"] = boxes
-        if "points" in holds and "keypoints" in tasks:
+        if "points" in holds and "keypoints" in known:
             found["points"] = points
-    if "depth" in holds and any(
-        isinstance(d := s.annotations.get("depth"), DepthMap) and d.unit == "metre" for s in samples
-    ):
+    if "depth" in holds and any((d := s.depth) is not None and d.unit == "metre" for s in samples):
         found["depth"] = depth(way.step)
     return found
 
@@ -225,15 +231,10 @@ def _same(check: Callable[[Sample, Sample], bool], a: Sample, b: Sample | None) 
 
 def _only_with_points(sample: Sample) -> Sample:
     """YOLO's pose format has the objects of labels with points only."""
-    record, keypoints = sample.annotations.get("instance"), sample.annotations.get("keypoints")
-    if not isinstance(record, Instances) or not isinstance(keypoints, Keypoints):
+    if sample.instances is None or sample.keypoints is None:
         return sample
-    keep = np.array([sample.labels.names[i] in sample.labels.skeletons for i in record.label_ids.tolist()], bool)
-    names = tuple(n for n, k in zip(keypoints.names, keep, strict=True) if k)
-    return sample.with_annotations(
-        instance=Instances(record.masks[keep], record.label_ids[keep], record.scores[keep], record.boxed),
-        keypoints=Keypoints(keypoints.xy[keep], keypoints.visibility[keep], names),
-    )
+    ids = sample.instances.label_ids.tolist()
+    return keep_objects(sample, np.array([sample.labels.skeleton_of(i) is not None for i in ids], bool))
 
 
 def sources(pictures: int, folder: Path) -> dict[str, tuple[list[Sample], Labels]]:
@@ -258,7 +259,7 @@ def _person_only(sample: Sample) -> Sample:
     """The same with one skeleton, which is as many as YOLO's pose format holds."""
     bones = dict(list(sample.labels.skeletons.items())[:1])
     labels = Labels(sample.labels.names, sample.labels.synonyms, sample.labels.stuff, bones)
-    return Sample(sample.key, sample.image, labels, sample.prompt, sample.annotations)
+    return Sample(sample.key, sample.image, labels, sample.prompt, **sample.annotations.fields())
 
 
 def round_trips(pictures: int) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-import common  # noqa: F401  (finds the package miniworld)
 import numpy as np
 import torch
 from miniworld.score.oracle import Oracle, load_oracle, look
 from torch.nn import functional as F
 
+from benchmarks import common  # noqa: F401  (finds the package miniworld)
 from datasetdm.backbones import Backbone
-from datasetdm.evaluate import annotate
-from datasetdm.generate import DatasetGenerator
+from datasetdm.decoder.model import PDecoder
 from datasetdm.metrics import SemanticMeter
-from datasetdm.model import PDecoder
-from datasetdm.prompts.composer import Grammar
-from datasetdm.readers.mini import CLASSES
-from datasetdm.types import Sample, SemanticMap
+from datasetdm.pipelines.evaluate import annotate
+from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.prompts.grammar import Grammar
+from datasetdm.readers.formats.mini import CLASSES
+from datasetdm.records import Sample, SemanticMap
 
 AGREED = 0.5
 """From this IoU on two masks are the same."""
@@ -41,10 +41,10 @@ def agreement(samples: Iterable[Sample], oracle: Oracle, batch: int = 64) -> dic
     iterator = iter(samples)
     while chunk := list(islice(iterator, batch)):
         for sample, other in zip(chunk, oracle_maps(oracle, [s.image for s in chunk]), strict=True):
-            own = sample.annotations["semantic"]
-            assert isinstance(own, SemanticMap)
+            own = sample.semantic
+            assert own is not None
             meter.update(own, other, len(sample.labels))
-            overlaps += [_overlap(own.ids, other.ids, sample.labels.names.index(n)) for n in _asked(sample)]
+            overlaps += [_overlap(own.ids, other.ids, sample.labels.index[n]) for n in _asked(sample)]
     hits = np.array(overlaps, float)
     seen = hits[np.isfinite(hits)]
     return {
@@ -67,7 +67,7 @@ def generated_figures(
     rendered = agreement((s for _, s in annotate(decoder, backbone, test)), oracle)
     judge = SemanticMeter()
     for sample, said in zip(test, oracle_maps(oracle, [s.image for s in test]), strict=True):
-        judge.update(said, sample.annotations["semantic"], len(sample.labels))
+        judge.update(said, sample.semantic, len(sample.labels))
     return {
         "generated_miou_gap": rendered["miou"] - drawn["miou"],
         "prompted_label_hit": drawn["hit"],

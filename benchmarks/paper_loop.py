@@ -15,9 +15,9 @@ from diffusers.models.attention_processor import Attention
 
 from datasetdm.backbones import load_backbone
 from datasetdm.backbones.hub import BUILTIN
-from datasetdm.decoder.transformer import upsample
-from datasetdm.generate import DatasetGenerator
-from datasetdm.model import PDecoder
+from datasetdm.decoder.blocks.transformer import upsample
+from datasetdm.decoder.model import PDecoder
+from datasetdm.pipelines.generate import DatasetGenerator
 
 STEPS = 50
 

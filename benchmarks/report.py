@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fitting import main_figure
+from benchmarks.fitting import main_figure
 
 TASK_KEYS = ("semantic", "instance", "depth", "keypoints")
 COLUMNS = ("ours", "pixels", "pixels_pretrained", "attention", "mlp", "paper")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from datasetdm.generate import DatasetGenerator
-from datasetdm.model import PDecoder
-from datasetdm.prompts.composer import Grammar
+from datasetdm.decoder.model import PDecoder
+from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.prompts.grammar import Grammar
 
 SEED = 0
 

@@ -1,6 +1,6 @@
 """Figures of the shipped decoder and of the demo's way.
 
-    python benchmarks/spine.py --json PATH [--pictures 800] [--pairs 5]
+    python -m benchmarks.spine --json PATH [--pictures 800] [--pairs 5]
 
 Test pictures are `data/miniworld/test` (800 renders that no fit ever saw); baselines may use the same 100 labelled
 pictures as the decoder, `mini:train`. All shares are between 0 and 1.
@@ -21,20 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines.attention import choose_way
-from baselines.attention import measure as measure_attention
-from common import TEST, stamp
-from speed import SEED, speed
 
-from datasetdm.evaluate import annotate, evaluate
-from datasetdm.files import write_json
+from benchmarks.baselines.attention import choose_way
+from benchmarks.baselines.attention import measure as measure_attention
+from benchmarks.common import TEST, stamp
+from benchmarks.speed import SEED, speed
+from datasetdm.decoder.model import load_pair
+from datasetdm.decoder.tasks.depth import NEAR
+from datasetdm.io.files import write_json
 from datasetdm.metrics import DepthMeter, SemanticMeter
-from datasetdm.model import load_pair
+from datasetdm.pipelines.evaluate import annotate, evaluate
 from datasetdm.readers import read
-from datasetdm.readers.mini import THINGS
+from datasetdm.readers.formats.mini import THINGS
+from datasetdm.records import IGNORE, DepthMap, SemanticMap
 from datasetdm.store import Store
-from datasetdm.tasks.depth import NEAR
-from datasetdm.types import IGNORE, DepthMap, SemanticMap
 
 
 # ---------------------------------------------------------------------- how good
@@ -66,13 +66,11 @@ def confidence_figures(pictures: int) -> dict[str, float]:
     decoder, backbone = load_pair("mini")
     counts = {"semantic": np.zeros((256, 2), int), "depth": np.zeros((256, 2), int)}
     for sample, own in annotate(decoder, backbone, islice(read(TEST), pictures)):
-        true, found = sample.annotations, own.annotations
-        counts["semantic"] += levels(
-            found["semantic"].confidence, found["semantic"].ids == true["semantic"].ids, true["semantic"].ids != IGNORE
-        )
-        valid = true["depth"].valid & found["depth"].valid
-        off = np.abs(np.log(np.where(valid, found["depth"].depth, 1)) - np.log(np.where(valid, true["depth"].depth, 1)))
-        counts["depth"] += levels(found["depth"].confidence, off < NEAR, valid)
+        true, found = sample.semantic.ids, own.semantic
+        counts["semantic"] += levels(found.confidence, found.ids == true, true != IGNORE)
+        valid = sample.depth.valid & own.depth.valid
+        off = np.abs(np.log(np.where(valid, own.depth.depth, 1)) - np.log(np.where(valid, sample.depth.depth, 1)))
+        counts["depth"] += levels(own.depth.confidence, off < NEAR, valid)
     return {f"{task}_{k}": v for task, own in counts.items() for k, v in reliability(own).items()}
 
 
@@ -99,17 +97,17 @@ def prior_figures(pictures: int) -> dict[str, float]:
     """The most frequent label and the mean log depth at every pixel of the 100 labelled pictures."""
     train = list(read("mini:train"))
     labels = len(train[0].labels)
-    ids = np.stack([s.annotations["semantic"].ids for s in train])
+    ids = np.stack([s.semantic.ids for s in train])
     votes = np.stack([(ids == i).sum(0) for i in range(labels)])
-    depth = [s.annotations["depth"] for s in train]
+    depth = [s.depth for s in train]
     logs = np.stack([np.where(d.valid, np.log(np.maximum(d.depth, 1e-3)), np.nan) for d in depth])
     everywhere = np.nanmean(logs)
     mean = np.exp(np.where(np.isnan(logs).all(0), everywhere, np.nanmean(logs, 0)))
     guess = SemanticMap(votes.argmax(0).astype(np.uint16)), DepthMap(mean, np.ones(mean.shape, bool))
     semantic, depths = SemanticMeter(), DepthMeter()
     for sample in islice(read(TEST), pictures):
-        semantic.update(guess[0], sample.annotations["semantic"], labels)
-        depths.update(guess[1], sample.annotations["depth"])
+        semantic.update(guess[0], sample.semantic, labels)
+        depths.update(guess[1], sample.depth)
     figures = depths.compute()
     return {
         "prior_miou": semantic.compute()["miou"],
@@ -142,7 +140,7 @@ def help_seconds() -> float:
 
 def identical_after_kill() -> bool:
     """`datasetdm generate` run twice, one of them killed when its first batches are stored and then run again."""
-    code = "import datasetdm.generate as g, datasetdm.cli as c; g.FLUSH_SECONDS = 0; c.main()"
+    code = "import datasetdm.pipelines.generate as g, datasetdm.cli as c; g.FLUSH_SECONDS = 0; c.main()"
     options = ["--count", "12", "--batch", "4", "--steps", "10", "--out"]
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"

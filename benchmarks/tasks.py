@@ -1,6 +1,6 @@
 """Figures of every task, beside those of other ways to learn from the same 100 labelled pictures.
 
-    python benchmarks/tasks.py --json PATH [--quick] [--captioned DIR] [--methods NAME ...] [--baseline-seeds N]
+    python -m benchmarks.tasks --json PATH [--quick] [--captioned DIR] [--methods NAME ...] [--baseline-seeds N]
 
 Fits ours on `mini:train` and the baselines on the same pictures with the same augmentation, for at least as long as ours took
 and at the best of three learning rates (chosen on pictures held out of the 100, with the first seed), and measures all on the
@@ -22,23 +22,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import fitting
-import zero_shot
-from baselines import attention, words
-from baselines.base import Baseline, deafen
-from baselines.mlp import PixelMLP
-from baselines.paper import PaperDecoder
-from baselines.pixels import PixelBackbone, PixelNet, ToldPixelNet, with_encoder
-from common import TEST, Work, stamp
-from generated import generated_figures
-from report import summary
-from speed import speed
-
+from benchmarks import fitting, zero_shot
+from benchmarks.baselines import attention, words
+from benchmarks.baselines.base import Baseline, deafen
+from benchmarks.baselines.mlp import PixelMLP
+from benchmarks.baselines.paper import PaperDecoder
+from benchmarks.baselines.pixels import PixelBackbone, PixelNet, ToldPixelNet, with_encoder
+from benchmarks.common import TEST, Work, stamp
+from benchmarks.generated import generated_figures
+from benchmarks.report import summary
+from benchmarks.speed import speed
 from datasetdm.backbones import Backbone, load_backbone
-from datasetdm.files import write_json
-from datasetdm.fit import Build, FitConfig
-from datasetdm.model import PDecoder
-from datasetdm.types import Sample
+from datasetdm.decoder.model import PDecoder
+from datasetdm.io.files import write_json
+from datasetdm.pipelines.fit import Build, FitConfig
+from datasetdm.records import Sample
 
 TRAIN = "mini:train"
 METHODS: dict[str, type[Baseline]] = {

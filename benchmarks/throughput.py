@@ -1,6 +1,6 @@
 """Annotated pictures a second, against plain pictures, the paper's loop and the arithmetic floor.
 
-    python benchmarks/throughput.py --device cpu|cuda --json PATH [--table docs/throughput.md] [--pairs 3] [--batch 8]
+    python -m benchmarks.throughput --device cpu|cuda --json PATH [--table docs/throughput.md] [--pairs 3] [--batch 8]
 
 On a CPU the model is the embedded one (128x128), on CUDA one of Stable Diffusion 1.5's size with random weights (512x512;
 speed does not depend on weights); 25 guided steps. Runs alternate, so that a busy machine slows all of them alike, and
@@ -27,17 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import stamp
-from paper_loop import PaperLoop
-from sd15 import random_sd15
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common import stamp
+from benchmarks.paper_loop import PaperLoop
+from benchmarks.sd15 import random_sd15
 from datasetdm.backbones import load_backbone, pick_dtype
 from datasetdm.backbones.hub import BUILTIN, load_pipeline
-from datasetdm.files import write_json, write_text
-from datasetdm.generate import DatasetGenerator
-from datasetdm.model import PDecoder
-from datasetdm.prompts.composer import Grammar
+from datasetdm.decoder.model import PDecoder
+from datasetdm.io.files import write_json, write_text
+from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.prompts.grammar import Grammar
 
 SEED, STEPS = 0, 25
 
@@ -223,7 +223,7 @@ def story(device: str, f: Mapping[str, Any] | None) -> str:
     """How one device's figures came about."""
     if not f:
         return (
-            f"no such device was at hand; `python benchmarks/throughput.py --device {device} --json PATH` measures it."
+            f"no such device was at hand; `python -m benchmarks.throughput --device {device} --json PATH` measures it."
         )
     ratios = [", ".join(map(str, f[k])) for k in ("all_ours_to_plain", "all_ours_to_paper_loop")]
     return (

@@ -1,4 +1,4 @@
-"""How fast the viewer is on a store of 100,000 samples: `python benchmarks/viewer_speed.py`.
+"""How fast the viewer is on a store of 100,000 samples: `python -m benchmarks.viewer_speed`.
 
 The first page counts from the start of a fresh server process until its page, its data and its first pictures have come;
 a filter from the request to the last of its two answers, rows and histograms. The server runs as its users run it, and the
@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasetdm.files import write_json
+from datasetdm.io.files import write_json
+from datasetdm.records import DepthMap, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
 from datasetdm.store import META, SCHEMA, VERSION, shard_path, to_row
-from datasetdm.types import DepthMap, Instances, Labels, Prompt, Sample, SemanticMap
 
 LABELS = Labels(tuple(f"label {i}" for i in range(30)))
 SHARD = 256
@@ -66,13 +66,18 @@ def make_store(folder: Path, count: int, side: int = 16, seed: int = 0) -> None:
 def _sample(i: int, side: int, rng: np.random.Generator) -> Sample:
     ids = np.full((side, side), i % len(LABELS), np.uint16)
     ids[side // 2 :] = (i + 1) % len(LABELS)
-    records = {
-        "semantic": SemanticMap(ids, rng.random((side, side))),
-        "depth": DepthMap(rng.uniform(1, 9, (side, side)), np.ones((side, side), bool)),
-        "instance": Instances((ids == i % len(LABELS))[None], np.array([i % len(LABELS)])),
-    }
-    picture = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return Sample(f"{i:08d}", picture, LABELS, Prompt("a photo", (), i), records, {"index": i})
+    semantic = SemanticMap(ids, rng.random((side, side)))
+    depth = DepthMap(rng.uniform(1, 9, (side, side)), np.ones((side, side), bool))
+    return Sample(
+        f"{i:08d}",
+        rng.integers(0, 256, (side, side, 3), dtype=np.uint8),
+        LABELS,
+        Prompt("a photo", (), i),
+        semantic=semantic,
+        depth=depth,
+        instances=Instances.from_masks((ids == i % len(LABELS))[None], np.array([i % len(LABELS)])),
+        provenance=Provenance(index=i),
+    )
 
 
 def viewer_speed(count: int = 100_000, repeats: int = 3) -> dict[str, float]:

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from baselines import attention
-from fitting import Given, fit, kept_meter, share
 
+from benchmarks.baselines import attention
+from benchmarks.fitting import Given, fit, kept_meter, share
 from datasetdm.backbones import Backbone
-from datasetdm.evaluate import evaluate
-from datasetdm.fit import FitConfig
-from datasetdm.model import PDecoder
-from datasetdm.types import IGNORE, Labels, Sample, SemanticMap
+from datasetdm.decoder.model import PDecoder
+from datasetdm.pipelines.evaluate import evaluate
+from datasetdm.pipelines.fit import FitConfig
+from datasetdm.records import IGNORE, Labels, Sample
+from datasetdm.records.edits import ignore_pixels, relabel
 
 FOLDS = 3
 
@@ -28,13 +29,14 @@ def seen_only(samples: Sequence[Sample], unseen: Sequence[str]) -> Given:
     """The samples' semantic maps with a vocabulary that lacks the unseen labels, whose pixels are ignored."""
     labels = samples[0].labels
     names = [n for n in labels.names if n not in unseen]
-    table = np.full(IGNORE + 1, IGNORE, np.uint16)
-    table[[labels.names.index(n) for n in names]] = range(len(names))
     stuff = tuple(n for n in labels.stuff if n not in unseen)
-    known = Labels(tuple(names), tuple(labels.synonyms[labels.names.index(n)] for n in names), stuff)
-    maps = (SemanticMap(table[s.annotations["semantic"].ids]) for s in samples)
-    rows = [replace(s, labels=known, annotations={"semantic": m}) for s, m in zip(samples, maps, strict=True)]
-    return Given(rows, known)
+    known = Labels(tuple(names), tuple(labels.synonyms[labels.index[n]] for n in names), stuff)
+    new_ids = [known.index.get(n, IGNORE) for n in labels.names]
+    return Given([relabel(_semantic_only(s), known, new_ids) for s in samples], known)
+
+
+def _semantic_only(sample: Sample) -> Sample:
+    return replace(sample, instances=None, depth=None, keypoints=None)
 
 
 def harmonic(iou: np.ndarray, labels: Labels, unseen: Sequence[str]) -> dict[str, float]:
@@ -66,11 +68,10 @@ def attention_alone(
     """The attention map alone, used in the way that does best on the seen labels of the 100 pictures."""
     labels = train[0].labels
     unseen = unseen_things(labels, seed)
-    new = [labels.names.index(n) for n in unseen]
+    new = [labels.index[n] for n in unseen]
 
     def hidden(s: Sample) -> Sample:
-        ids = np.where(np.isin(s.annotations["semantic"].ids, new), IGNORE, s.annotations["semantic"].ids)
-        return replace(s, annotations={"semantic": SemanticMap(ids)})
+        return ignore_pixels(_semantic_only(s), np.isin(s.semantic.ids, new))
 
     way = attention.choose_way(backbone, [hidden(s) for s in train], labels.names)
     meter = attention.measure(backbone, test, labels.names, way)

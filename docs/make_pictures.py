@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datasetdm.records import Sample
 from datasetdm.store import Store
-from datasetdm.types import DepthMap, Instances, Sample, SemanticMap
 from datasetdm.viewer import paint
 
 HERE = Path(__file__).parent
@@ -19,8 +19,8 @@ EDGE = 4
 
 def row(sample: Sample, colours: np.ndarray) -> np.ndarray:
     """Picture, semantic map over it, objects over it, depth: u8[h 4w 3]."""
-    semantic, depth, objects = (sample.annotations[name] for name in ("semantic", "depth", "instance"))
-    assert isinstance(semantic, SemanticMap) and isinstance(depth, DepthMap) and isinstance(objects, Instances)
+    semantic, depth, objects = sample.semantic, sample.depth, sample.instances
+    assert semantic is not None and depth is not None and objects is not None
     labels = paint.paint_semantic(semantic, colours)[..., :3]
     mixed = (0.35 * sample.image + 0.65 * labels).astype(np.uint8)
     far = paint.paint_depth(depth)

@@ -7,7 +7,7 @@ import datasetdm as ddm
 prompts = ["a photo of a red bus on a city street", "a photo of two white boats on the water"]
 
 for sample in ddm.generate(prompts, count=4, seed=1):
-    ids, depth = sample.annotations["semantic"].ids, sample.annotations["depth"]
+    ids, depth = sample.semantic.ids, sample.depth
     found = [sample.labels.names[i] for i in np.unique(ids)]
     nearest = depth.depth[depth.valid].min()
     print(f"{sample.prompt.text}: {', '.join(found)}; nearest thing at {nearest:.1f} m")

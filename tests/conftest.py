@@ -15,51 +15,23 @@ with warnings.catch_warnings():
     import kornia.augmentation  # noqa: F401
     import transformers  # noqa: F401
 
-MODULES = (
-    "backbones codecs decoder evaluate exporters features fit generate images metrics model prompts readers store tasks"
-)
+MODULES = "backbones decoder exporters io metrics pipelines prompts readers store training"
 install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "beartype.beartype")
 
 from pathlib import Path
 
 import hypothesis
-import numpy as np
 import pytest
 import torch
 
 from datasetdm.backbones import Backbone, load_backbone
-from datasetdm.types import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
+from datasetdm.records import Sample
+from factory import make_sample
 from pipelines import PIPELINES, save
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")  # other runs go on searching
-
-LABELS = Labels(("sky", "dog", "grass"), ((), ("puppy",), ()))
-
-
-def make_sample(key: str = "a", size: tuple[int, int] = (24, 32), seed: int = 0, labels: Labels = LABELS) -> Sample:
-    """A picture of sky over grass with a dog, and everything known about it."""
-    rng = np.random.default_rng(seed)
-    h, w = size
-    ids = np.zeros(size, np.uint16)
-    ids[h // 2 :] = 2
-    top, left = rng.integers(1, h // 2), rng.integers(1, w // 2)
-    dog = np.zeros(size, bool)
-    dog[top : top + h // 3, left : left + w // 3] = True
-    ids[dog] = 1
-    colours = np.array([[120, 170, 250], [120, 80, 40], [60, 150, 60]])
-    image = np.clip(colours[ids] + rng.normal(0, 8, (h, w, 3)), 0, 255).astype(np.uint8)
-    depth = np.where(ids == 0, 0, 2 + 8 * (h - np.arange(h)[:, None]) / h).astype(np.float32)
-    bones = labels.skeletons.get(labels.names[1])
-    points = bones.points[:2] if bones else ("nose", "tail")
-    records = {
-        "semantic": SemanticMap(ids, rng.random(size)),
-        "depth": DepthMap(depth, ids != 0, confidence=rng.random(size)).quantised(),
-        "instance": Instances(dog[None], np.array([1]), np.array([0.75])),
-        "keypoints": Keypoints(np.array([[[left, top], [0, 0]]]), np.array([[2, 0]]), (points,)),
-    }
-    return Sample(key, image, labels, Prompt("a photo of a dog", ("dog",), 7), records, {"source": "test"})
 
 
 @pytest.fixture(scope="session")

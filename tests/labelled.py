@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from conftest import LABELS, make_sample
-from datasetdm.readers.cityscapes import CLASSES as CITY
+from datasetdm.readers.formats.cityscapes import CLASSES as CITY
 from datasetdm.store import write_store
+from factory import LABELS, make_sample
 
 
 def save(path: Path, array: np.ndarray, palette: np.ndarray | None = None) -> Path:

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datasetdm.backbones import Backbone
-from datasetdm.evaluate import read_features
 from datasetdm.metrics import SemanticMeter
-from datasetdm.types import Labels, Sample, SemanticMap
+from datasetdm.pipelines.evaluate import read_features
+from datasetdm.records import Labels, Sample, SemanticMap
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,5 @@ def _meter(batches: Iterable[tuple[Tensor, list[Sample]]], way: Way, names: Sequ
                 absent = torch.tensor([n not in sample.prompt.labels for n in names])
                 score = score.masked_fill(absent[:, None, None], float("-inf"))
             ids = score.argmax(0).numpy().astype(np.uint16)
-            meter.update(SemanticMap(ids), sample.annotations["semantic"], len(names))
+            meter.update(SemanticMap(ids), sample.semantic, len(names))
     return meter

@@ -1,5 +1,5 @@
-"""What baselines share: they are P-Decoders with another trunk and other heads, so that `datasetdm.fit` fits them and
-`datasetdm.evaluate` measures them exactly as ours."""
+"""What baselines share: they are P-Decoders with another trunk and other heads, so that `datasetdm.pipelines.fit` fits them and
+`datasetdm.pipelines.evaluate` measures them exactly as ours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasetdm.decoder.pixel import Pyramid, merge
-from datasetdm.features import NAMED
-from datasetdm.model import DecoderConfig, PDecoder
-from datasetdm.tasks import Head, Outputs, Task, make_task
-from datasetdm.tasks.depth import DepthHead
-from datasetdm.tasks.semantic import SemanticHead
+from datasetdm.backbones.features import NAMED
+from datasetdm.decoder.blocks.pixel import Pyramid, merge
+from datasetdm.decoder.model import DecoderConfig, PDecoder
+from datasetdm.decoder.tasks import Head, Outputs, Task, make_task
+from datasetdm.decoder.tasks.depth import DepthHead
+from datasetdm.decoder.tasks.semantic import SemanticHead
 
 DOUBT = 0.2
 """Share of a caption's labels that is left out while a network learns that is told them."""

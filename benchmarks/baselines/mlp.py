@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Baseline, PlainDepthHead
-from datasetdm.decoder.pixel import Pyramid, Standardise, level_widths, merge, module_key
-from datasetdm.tasks import Head
+from benchmarks.baselines.base import Baseline, PlainDepthHead
+from datasetdm.decoder.blocks.pixel import Pyramid, Standardise, level_widths, merge, module_key
+from datasetdm.decoder.tasks import Head
 
 HIDDEN = (256, 128)
 

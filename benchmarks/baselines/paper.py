@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.base import BareSemanticHead, Baseline, PlainDepthHead
-from baselines.matching import matched_loss
-from datasetdm.decoder.pixel import Pyramid, Standardise, level_widths, module_key, positions
-from datasetdm.tasks import Head, Outputs, Task, make_task, sample_pixels
-from datasetdm.tasks.depth import Depth
-from datasetdm.tasks.instance import Instance
-from datasetdm.tasks.semantic import Semantic
-from datasetdm.types import IGNORE, Instances, Sample
+from benchmarks.baselines.base import BareSemanticHead, Baseline, PlainDepthHead
+from benchmarks.baselines.matching import matched_loss
+from datasetdm.decoder.blocks.pixel import Pyramid, Standardise, level_widths, module_key, positions
+from datasetdm.decoder.tasks import Head, Outputs, Task, make_task, sample_pixels
+from datasetdm.decoder.tasks.depth import Depth
+from datasetdm.decoder.tasks.instance import Instance
+from datasetdm.decoder.tasks.semantic import Semantic
+from datasetdm.records import IGNORE, Instances, Sample
 
 WIDTH, LAYERS, HEADS, QUERIES, FEEDFORWARD, LEVELS = 256, 10, 8, 100, 1024, 3
 KEPT = 30
@@ -190,7 +190,7 @@ class PaperInstance(Instance):
         scores = outputs["score"][:, 0, 0] * (p * masks).sum((1, 2)) / area.clamp_min(1)
         some = area > 0
         labels = outputs["label"][:, 0, 0].round().long()
-        return Instances(masks[some].cpu().numpy(), labels[some].cpu().numpy(), scores[some].cpu().numpy())
+        return Instances.from_masks(masks[some].cpu().numpy(), labels[some].cpu().numpy(), scores[some].cpu().numpy())
 
 
 class PaperDepthHead(PlainDepthHead):
@@ -198,7 +198,7 @@ class PaperDepthHead(PlainDepthHead):
 
     def calibrate(self, samples: Sequence[Sample]) -> None:
         super().calibrate(samples)
-        records = (s.annotations["depth"] for s in samples if "depth" in s.annotations)
+        records = (s.depth for s in samples if s.depth is not None)
         self.mean.fill_(math.log(max(float(r.depth.max(initial=1e-3)) for r in records)))
         self.std.fill_(1)
 

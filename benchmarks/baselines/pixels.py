@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import common  # noqa: F401  (finds the package miniworld)
 import torch
 from miniworld.score.oracle import Block
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from baselines.base import Baseline
+from benchmarks import common  # noqa: F401  (finds the package miniworld)
+from benchmarks.baselines.base import Baseline
 from datasetdm.backbones import Backbone, FeatureConfig
-from datasetdm.decoder.pixel import PixelDecoder, Pyramid, Standardise
-from datasetdm.features import Features, FeatureSpec
-from datasetdm.model import PDecoder
-from datasetdm.types import Labels, Prompt
+from datasetdm.backbones.features import Features, FeatureSpec
+from datasetdm.decoder.blocks.pixel import PixelDecoder, Pyramid, Standardise
+from datasetdm.decoder.model import PDecoder
+from datasetdm.records import Labels, Prompt
 
 PIXELS = FeatureSpec("pixels", 3, 1, "vae")
 WIDTHS = (16, 32, 64, 128, 192, 256)

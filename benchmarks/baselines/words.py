@@ -13,16 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  (finds the package miniworld)
 import torch
 from miniworld.pretrain.data import read
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.pixels import Encoder
-from datasetdm.decoder.pixel import Standardise
-from datasetdm.model import autocast
-from datasetdm.tensors import save_tensors
+from benchmarks import common  # noqa: F401  (finds the package miniworld)
+from benchmarks.baselines.pixels import Encoder
+from datasetdm.decoder.blocks.pixel import Standardise
+from datasetdm.decoder.model import autocast
+from datasetdm.decoder.tensor_files import save_tensors
 
 STOP = {"a", "an", "the", "of", "on", "in", "at", "and", "with", "to", "its", "is", "by"}
 BATCH, RATE, WARM, HELD_OUT = 64, 2e-3, 50, 512

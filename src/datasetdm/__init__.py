@@ -4,7 +4,7 @@
 
     decoder = ddm.fit("coco:annotations.json", "my-decoder", tasks=("semantic",))
     for sample in ddm.generate(["a photo of a dog"], decoder=decoder, count=8):
-        print(sample.prompt.text, sample.annotations["semantic"].ids.shape)
+        print(sample.prompt.text, sample.semantic.ids.shape)
 
 Importing this package imports neither torch nor anything else heavy: names are looked up when they are used.
 """
@@ -16,27 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.decoder.model import PDecoder
     from datasetdm.errors import DatasetDMError
-    from datasetdm.evaluate import annotate, evaluate
     from datasetdm.exporters import export
-    from datasetdm.fit import FitConfig, fit, iter_fit
-    from datasetdm.generate import DatasetGenerator, GenerateConfig, generate
-    from datasetdm.model import PDecoder
+    from datasetdm.pipelines.evaluate import annotate, evaluate
+    from datasetdm.pipelines.fit import FitConfig, fit, iter_fit
+    from datasetdm.pipelines.generate import DatasetGenerator, GenerateConfig, generate
     from datasetdm.readers import read
+    from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
     from datasetdm.store import Store, write_store
-    from datasetdm.types import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
 
 _HOMES = {
     "backbones": ("FeatureConfig", "load_backbone"),
     "errors": ("DatasetDMError",),
-    "evaluate": ("annotate", "evaluate"),
+    "pipelines.evaluate": ("annotate", "evaluate"),
     "exporters": ("export",),
-    "fit": ("FitConfig", "fit", "iter_fit"),
-    "generate": ("GenerateConfig", "DatasetGenerator", "generate"),
-    "model": ("PDecoder",),
+    "pipelines.fit": ("FitConfig", "fit", "iter_fit"),
+    "pipelines.generate": ("GenerateConfig", "DatasetGenerator", "generate"),
+    "decoder.model": ("PDecoder",),
     "readers": ("read",),
     "store": ("Store", "write_store"),
-    "types": ("DepthMap", "Instances", "Keypoints", "Labels", "Prompt", "Sample", "SemanticMap"),
+    "records": ("DepthMap", "Instances", "Keypoints", "Labels", "Prompt", "Sample", "SemanticMap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datasetdm.backbones.features import Features, FeatureSpec
 from datasetdm.backbones.hub import BUILTIN, read_model_index, resolve, split_loras, with_loras
 from datasetdm.backbones.memory import RunOptions
 from datasetdm.errors import BackboneError, ConfigError
-from datasetdm.features import Features, FeatureSpec
-from datasetdm.types import Prompt
+from datasetdm.records import Prompt
 
 __all__ = [
     "BUILTIN", "FAMILIES", "Backbone", "FeatureConfig", "RunOptions", "load_backbone", "pick_device", "pick_dtype",
@@ -26,11 +26,11 @@ __all__ = [
 ]  # fmt: skip
 
 FAMILIES = {
-    "StableDiffusionPipeline": "datasetdm.backbones.unet:UNetBackbone",
-    "StableDiffusionXLPipeline": "datasetdm.backbones.unet:SDXLBackbone",
-    "StableDiffusion3Pipeline": "datasetdm.backbones.dit:SD3Backbone",
-    "FluxPipeline": "datasetdm.backbones.dit:FluxBackbone",
-    "PixArtSigmaPipeline": "datasetdm.backbones.dit:PixArtBackbone",
+    "StableDiffusionPipeline": "datasetdm.backbones.families.unet:UNetBackbone",
+    "StableDiffusionXLPipeline": "datasetdm.backbones.families.unet:SDXLBackbone",
+    "StableDiffusion3Pipeline": "datasetdm.backbones.families.dit:SD3Backbone",
+    "FluxPipeline": "datasetdm.backbones.families.dit:FluxBackbone",
+    "PixArtSigmaPipeline": "datasetdm.backbones.families.dit:PixArtBackbone",
 }
 """Pipeline class named in a folder's `model_index.json` -> the backbone that runs it."""
 

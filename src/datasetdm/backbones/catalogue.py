@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from datasetdm.backbones import FAMILIES
 
 if TYPE_CHECKING:
-    from datasetdm.backbones.base import PipelineBackbone
+    from datasetdm.backbones.pipeline import PipelineBackbone
 
 RANDOM = "random weights tested here, real weights not tested"
 EMBEDDED = "tested here with its own weights"

@@ -10,7 +10,7 @@ from torch import Tensor
 from datasetdm.backbones.quiet import quiet
 
 if TYPE_CHECKING:
-    from datasetdm.backbones.base import Condition, PipelineBackbone
+    from datasetdm.backbones.pipeline import Condition, PipelineBackbone
 
 
 def fixed_noise(latents: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def inspect(data: str, *, images: Images = None, on_error: OnError = "stop") -> 
         FORMAT:PATH, for instance `coco:annotations.json`. Formats: cityscapes, coco, coco-panoptic, deepfashion, hf,
         images, kitti, lvis, masks, mini, nyu, store, vkitti, voc, yolo.
     """
-    from datasetdm.progress import show_skipped, show_summary, track
+    from datasetdm.cli.progress import show_skipped, show_summary, track
     from datasetdm.readers import read
     from datasetdm.readers.overview import summarise
 
@@ -73,9 +73,9 @@ def export(
     push
         With --format hf: also upload to the Hugging Face hub as OWNER/NAME, private.
     """
-    from datasetdm.exporters.hf import push_to_hub
+    from datasetdm.cli.progress import export_with_bars
+    from datasetdm.exporters.formats.hf import push_to_hub
     from datasetdm.exporters.options import Options, parse_remap, parse_splits
-    from datasetdm.progress import export_with_bars
     from datasetdm.readers import read
     from datasetdm.store import Store
 
@@ -121,7 +121,7 @@ def view(
 
         serve(opened, port, open_browser)
         return
-    from datasetdm.progress import gallery_with_bars
+    from datasetdm.cli.progress import gallery_with_bars
 
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder", expected="a file, for instance page.html")

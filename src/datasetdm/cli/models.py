@@ -37,7 +37,7 @@ def demo(
     out
         Folder for `store/`, `coco/` and `gallery.html`; default `demo`, with --fit `demo-fit`.
     """
-    from datasetdm.demo import run
+    from datasetdm.cli.demo import run
 
     positive(count=count)
     if seed < 0:
@@ -100,11 +100,11 @@ def fit(
         Share of the copies that are read without their caption (0), for a decoder of pictures that have none.
     """
     from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
-    from datasetdm.fit import FitConfig
-    from datasetdm.progress import console, fit_with_bars, show_skipped
+    from datasetdm.cli.progress import console, fit_with_bars, show_skipped
+    from datasetdm.io.settings import validated
+    from datasetdm.pipelines.fit import FitConfig
     from datasetdm.readers import read
     from datasetdm.readers.overview import part
-    from datasetdm.settings import validated
 
     given = dict(steps=steps, variants=variants, caption_dropout=caption_dropout)
     chosen = {k: v for k, v in given.items() if v is not None}
@@ -167,8 +167,8 @@ def generate(
         Compile the denoiser first (torch.compile): minutes at the start, faster pictures from then on.
     """
     from datasetdm.backbones import RunOptions
-    from datasetdm.generate import DatasetGenerator, default_batch
-    from datasetdm.progress import console, generate_with_bars
+    from datasetdm.cli.progress import console, generate_with_bars
+    from datasetdm.pipelines.generate import DatasetGenerator, default_batch
     from datasetdm.prompts import check_labels, read_prompts
 
     positive(count=count)
@@ -215,10 +215,10 @@ def evaluate(
     json_path
         Also write the figures there.
     """
-    from datasetdm.evaluate import evaluate as measure
-    from datasetdm.files import write_json
-    from datasetdm.model import load_pair
-    from datasetdm.progress import show_skipped, track
+    from datasetdm.cli.progress import show_skipped, track
+    from datasetdm.decoder.model import load_pair
+    from datasetdm.io.files import write_json
+    from datasetdm.pipelines.evaluate import evaluate as measure
     from datasetdm.readers import read
 
     model, frozen = load_pair(decoder, backbone, device)
@@ -254,9 +254,9 @@ def annotate(
     """
     from itertools import islice
 
-    from datasetdm.evaluate import annotate as annotated
-    from datasetdm.model import load_pair
-    from datasetdm.progress import show_skipped, track
+    from datasetdm.cli.progress import show_skipped, track
+    from datasetdm.decoder.model import load_pair
+    from datasetdm.pipelines.evaluate import annotate as annotated
     from datasetdm.readers import read
     from datasetdm.store import Writer
 
@@ -276,6 +276,6 @@ def annotate(
 def backbones() -> None:
     """List text-to-image models: what they want by default, their licences, and how far they are tested."""
     from datasetdm.backbones.catalogue import CATALOGUE
-    from datasetdm.progress import show_backbones
+    from datasetdm.cli.progress import show_backbones
 
     show_backbones(CATALOGUE)

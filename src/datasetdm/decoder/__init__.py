@@ -1,1 +1,1 @@
-"""The building blocks of the P-Decoder: a pixel decoder over all strides and a transformer over label queries."""
+"""The P-Decoder: a frozen backbone's features in, annotations of every task out."""

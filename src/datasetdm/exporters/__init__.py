@@ -12,28 +12,28 @@ from pathlib import Path
 from datasetdm.errors import OutputError, unknown_name
 from datasetdm.exporters.options import Options, prepare
 from datasetdm.exporters.prefetch import ahead
-from datasetdm.exporters.reviews import reviewed
 from datasetdm.exporters.target import Target
-from datasetdm.files import writing
+from datasetdm.io.files import writing
+from datasetdm.records import Labels, Sample
 from datasetdm.store import Store
-from datasetdm.types import Labels, Sample
+from datasetdm.store.reviews import reviewed
 
 EXPORTERS = {
-    "coco": "datasetdm.exporters.coco:export",
-    "coco-panoptic": "datasetdm.exporters.panoptic:export",
-    "cvat": "datasetdm.exporters.cvat:export",
-    "depth-exr": "datasetdm.exporters.depth:export_exr",
-    "depth-kitti": "datasetdm.exporters.depth:export_kitti",
-    "depth-npy": "datasetdm.exporters.depth:export_npy",
-    "fiftyone": "datasetdm.exporters.fiftyone:export",
-    "hf": "datasetdm.exporters.hf:export",
-    "label-studio": "datasetdm.exporters.labelstudio:export",
-    "masks": "datasetdm.exporters.masks:export",
-    "voc": "datasetdm.exporters.voc:export",
-    "webdataset": "datasetdm.exporters.webdataset:export",
-    "yolo-detect": "datasetdm.exporters.yolo:export_detect",
-    "yolo-pose": "datasetdm.exporters.yolo:export_pose",
-    "yolo-seg": "datasetdm.exporters.yolo:export_seg",
+    "coco": "datasetdm.exporters.formats.coco:export",
+    "coco-panoptic": "datasetdm.exporters.formats.panoptic:export",
+    "cvat": "datasetdm.exporters.formats.cvat:export",
+    "depth-exr": "datasetdm.exporters.formats.depth:export_exr",
+    "depth-kitti": "datasetdm.exporters.formats.depth:export_kitti",
+    "depth-npy": "datasetdm.exporters.formats.depth:export_npy",
+    "fiftyone": "datasetdm.exporters.formats.fiftyone:export",
+    "hf": "datasetdm.exporters.formats.hf:export",
+    "label-studio": "datasetdm.exporters.formats.labelstudio:export",
+    "masks": "datasetdm.exporters.formats.masks:export",
+    "voc": "datasetdm.exporters.formats.voc:export",
+    "webdataset": "datasetdm.exporters.formats.webdataset:export",
+    "yolo-detect": "datasetdm.exporters.formats.yolo:export_detect",
+    "yolo-pose": "datasetdm.exporters.formats.yolo:export_pose",
+    "yolo-seg": "datasetdm.exporters.formats.yolo:export_seg",
 }
 """Format name -> a function (samples, target) that yields once a sample written, in constant memory."""
 

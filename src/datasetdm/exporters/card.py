@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import yaml
 
-from datasetdm.types import IGNORE, Labels, Sample, SemanticMap
+from datasetdm.records import Labels, Sample
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
-TASKS = {"semantic": "image-segmentation", "instance": "object-detection", "depth": "depth-estimation",
+TASKS = {"semantic": "image-segmentation", "instances": "object-detection", "depth": "depth-estimation",
          "keypoints": "keypoint-detection"}  # fmt: skip
 MOST = 8
 """Values of a piece of provenance that are listed; more are only counted as many."""
@@ -30,14 +29,11 @@ class Card:
 
     def count(self, sample: Sample, objects: Sequence[int]) -> None:
         """Add a sample with the label ids of its objects."""
-        self.tasks.update(sample.annotations.keys())
+        annotations = sample.annotations
+        self.tasks.update(name for name, record in annotations.fields().items() if record is not None)
         self.objects.update(objects)
-        semantic = sample.annotations.get("semantic")
-        seen = set(objects)
-        if isinstance(semantic, SemanticMap):
-            seen |= set(np.unique(semantic.ids[semantic.ids != IGNORE]).tolist())
-        self.pictures.update(seen)
-        for name, value in sample.provenance.items():
+        self.pictures.update(annotations.labels_in())
+        for name, value in sample.provenance.to_json().items():
             values = self.origins.setdefault(name, Counter())
             if isinstance(value, str) and (value in values or len(values) <= MOST):
                 values[value] += 1

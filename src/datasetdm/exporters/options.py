@@ -12,18 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from datasetdm.errors import ConfigError, DataError, unknown_name
-from datasetdm.types import (
-    BACKGROUND,
-    IGNORE,
-    Annotation,
-    DepthMap,
-    Instances,
-    Keypoints,
-    Labels,
-    Sample,
-    SemanticMap,
-    Skeleton,
-)
+from datasetdm.records import BACKGROUND, IGNORE, Labels, Sample, Skeleton
+from datasetdm.records.edits import drop_depth, ignore_pixels, keep_objects, relabel
 
 
 @dataclass(frozen=True)
@@ -140,62 +130,37 @@ def _shared_skeleton(name: str, bones: Sequence[Skeleton | None]) -> Skeleton | 
 
 
 def _renamed(sample: Sample, labels: Labels, remap: Mapping[str, str | None], ids: Sequence[int]) -> Sample:
-    records: dict[str, Annotation] = dict(sample.annotations)
-    semantic, objects = records.get("semantic"), records.get("instance")
-    if isinstance(semantic, SemanticMap):
-        table = np.full(IGNORE + 1, IGNORE, np.uint16)
-        table[: len(ids)] = ids
-        records["semantic"] = SemanticMap(table[semantic.ids], semantic.confidence)
-    if isinstance(objects, Instances):
-        names = [sample.labels.names[i] for i in objects.label_ids.tolist()]
-        keep = np.array([remap.get(n, n) is not None for n in names], bool)
-        renamed = np.array(ids, np.int64)[objects.label_ids]
-        records |= _kept(records, replace(objects, label_ids=renamed), keep)
+    if sample.instances is not None:
+        names = [sample.labels.names[i] for i in sample.instances.label_ids.tolist()]
+        sample = keep_objects(sample, np.array([remap.get(n, n) is not None for n in names], bool))
     prompt = sample.prompt
     if prompt:
-        told = {remap.get(n, n) for n in prompt.labels}
-        prompt = replace(prompt, labels=tuple(n for n in labels.names if n in told))
-    return replace(sample, labels=labels, prompt=prompt, annotations=records)
+        asked = {remap.get(n, n) for n in prompt.labels}
+        prompt = replace(prompt, labels=tuple(n for n in labels.names if n in asked))
+    return replace(relabel(sample, labels, ids), prompt=prompt)
 
 
 # ---------------------------------------------------------------------- certain enough
 def _certain(sample: Sample, least: float) -> Sample:
-    records: dict[str, Annotation] = dict(sample.annotations)
-    semantic, objects = records.get("semantic"), records.get("instance")
-    ids = semantic.ids if isinstance(semantic, SemanticMap) else np.full(sample.size, IGNORE, np.uint16)
+    semantic, objects = sample.semantic, sample.instances
     doubtful = np.zeros(sample.size, bool)
-    if isinstance(semantic, SemanticMap) and semantic.confidence is not None:
-        for region in (ids == i for i in np.unique(ids)):
+    if semantic is not None and semantic.confidence is not None:
+        for region in (semantic.ids == i for i in np.unique(semantic.ids)):
             doubtful |= region & (semantic.confidence[region].mean(dtype=np.float64) < least)
-    if isinstance(objects, Instances):
+    if objects is not None:
         keep = objects.scores >= np.float32(least)
-        others = ~objects.masks[keep].any(0)
-        for mask, label in zip(objects.masks[~keep], objects.label_ids[~keep], strict=True):
-            doubtful |= mask & others & (ids == label)
-        records |= _kept(records, objects, keep)
-    if isinstance(semantic, SemanticMap):
-        records["semantic"] = replace(semantic, ids=np.where(doubtful, IGNORE, ids))
-    return replace(sample, annotations=records)
+        if semantic is not None:
+            others = ~objects.masks[keep].union()
+            for mask, label in zip(objects.masks[~keep], objects.label_ids[~keep], strict=True):
+                doubtful |= mask & others & (semantic.ids == label)
+        sample = keep_objects(sample, keep)
+    return ignore_pixels(sample, doubtful)
 
 
 def _sure(sample: Sample, least: float) -> Sample:
-    records: dict[str, Annotation] = dict(sample.annotations)
-    semantic, depth = records.get("semantic"), records.get("depth")
-    if isinstance(semantic, SemanticMap) and semantic.confidence is not None:
-        records["semantic"] = replace(semantic, ids=np.where(semantic.confidence < least, IGNORE, semantic.ids))
-    if isinstance(depth, DepthMap) and depth.confidence is not None:
-        records["depth"] = replace(depth, valid=depth.valid & (depth.confidence >= least))
-    return replace(sample, annotations=records)
-
-
-def _kept(records: Mapping[str, Annotation], objects: Instances, keep: np.ndarray) -> dict[str, Annotation]:
-    """The chosen objects and their points."""
-    chosen = np.flatnonzero(keep)
-    left: dict[str, Annotation] = {
-        "instance": Instances(objects.masks[keep], objects.label_ids[keep], objects.scores[keep], objects.boxed)
-    }
-    points = records.get("keypoints")
-    if isinstance(points, Keypoints):
-        names = tuple(points.names[i] for i in chosen.tolist())
-        left["keypoints"] = Keypoints(points.xy[keep], points.visibility[keep], names)
-    return left
+    semantic, depth = sample.semantic, sample.depth
+    if semantic is not None and semantic.confidence is not None:
+        sample = ignore_pixels(sample, semantic.confidence < least)
+    if depth is not None and depth.confidence is not None:
+        sample = drop_depth(sample, depth.confidence < least)
+    return sample

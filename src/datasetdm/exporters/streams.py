@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from datasetdm.files import writing
+from datasetdm.io.files import writing
 
 
 class JsonLists:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasetdm.codecs import copyable_suffix, encode_png
-from datasetdm.files import claim_name, write_bytes, writing
-from datasetdm.types import Labels, Sample
+from datasetdm.io.codecs import copyable_suffix, encode_png
+from datasetdm.io.files import claim_name, write_bytes, writing
+from datasetdm.records import Labels, Sample
 
 
 @dataclass(frozen=True)

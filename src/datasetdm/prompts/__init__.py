@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasetdm.errors import ConfigError
-from datasetdm.types import BACKGROUND, Labels
+from datasetdm.records import BACKGROUND, Labels
 
 
 def read_prompts(given: Sequence[str]) -> list[str]:

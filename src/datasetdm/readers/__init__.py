@@ -9,24 +9,24 @@ from typing import Protocol, runtime_checkable
 
 from datasetdm.errors import ConfigError, unknown_name
 from datasetdm.readers.source import Checked, OnError
-from datasetdm.types import Labels, Sample
+from datasetdm.records import Labels, Sample
 
 READERS = {
-    "cityscapes": "datasetdm.readers.cityscapes:CityscapesSource",
-    "coco": "datasetdm.readers.coco:CocoSource",
-    "coco-panoptic": "datasetdm.readers.coco_panoptic:PanopticSource",
-    "deepfashion": "datasetdm.readers.deepfashion:DeepFashionSource",
-    "hf": "datasetdm.readers.hf:HfSource",
-    "images": "datasetdm.readers.images:ImagesSource",
-    "kitti": "datasetdm.readers.kitti:KittiSource",
-    "lvis": "datasetdm.readers.lvis:LvisSource",
-    "masks": "datasetdm.readers.masks:MasksSource",
-    "mini": "datasetdm.readers.mini:MiniSource",
-    "nyu": "datasetdm.readers.nyu:open_nyu",
-    "store": "datasetdm.readers.store:StoreSource",
-    "vkitti": "datasetdm.readers.vkitti:VkittiSource",
-    "voc": "datasetdm.readers.voc:VocSource",
-    "yolo": "datasetdm.readers.yolo:YoloSource",
+    "cityscapes": "datasetdm.readers.formats.cityscapes:CityscapesSource",
+    "coco": "datasetdm.readers.formats.coco:CocoSource",
+    "coco-panoptic": "datasetdm.readers.formats.coco_panoptic:PanopticSource",
+    "deepfashion": "datasetdm.readers.formats.deepfashion:DeepFashionSource",
+    "hf": "datasetdm.readers.formats.hf:HfSource",
+    "images": "datasetdm.readers.formats.images:ImagesSource",
+    "kitti": "datasetdm.readers.formats.kitti:KittiSource",
+    "lvis": "datasetdm.readers.formats.lvis:LvisSource",
+    "masks": "datasetdm.readers.formats.masks:MasksSource",
+    "mini": "datasetdm.readers.formats.mini:MiniSource",
+    "nyu": "datasetdm.readers.formats.nyu:open_nyu",
+    "store": "datasetdm.readers.formats.store:StoreSource",
+    "vkitti": "datasetdm.readers.formats.vkitti:VkittiSource",
+    "voc": "datasetdm.readers.formats.voc:VocSource",
+    "yolo": "datasetdm.readers.formats.yolo:YoloSource",
 }
 """Format name -> its `Source`, called with (path, images)."""
 

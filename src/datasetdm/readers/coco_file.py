@@ -26,7 +26,7 @@ from datasetdm.readers.coco_shapes import (
     outlines_good,
 )
 from datasetdm.readers.places import inside, json_of
-from datasetdm.types import Skeleton
+from datasetdm.records import Skeleton
 
 CHUNK = 1_000_000
 """Numbers of polygons that are checked at once."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from datasetdm.codecs import decode_polygons, rle_counts
 from datasetdm.errors import DataError
+from datasetdm.io.codecs import decode_polygons, rle_counts
 
 Size = tuple[int, int]
 """(height, width) in pixels."""

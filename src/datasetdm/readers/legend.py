@@ -9,7 +9,7 @@ from typing import Any
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Colour, Palette
 from datasetdm.readers.places import json_of, text_of
-from datasetdm.types import IGNORE, Labels
+from datasetdm.records import IGNORE, Labels
 
 FILES = ("classes.json", "id2label.json", "dataset_meta.json", "labelmap.txt", "objectInfo150.txt")
 

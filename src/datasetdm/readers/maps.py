@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image, UnidentifiedImageError
 
-from datasetdm.codecs import MAX_PIXELS
 from datasetdm.errors import DataError
+from datasetdm.io.codecs import MAX_PIXELS
 from datasetdm.readers.source import other_size
-from datasetdm.types import DepthMap
+from datasetdm.records import DepthMap
 
 Colour = tuple[int, int, int]
 

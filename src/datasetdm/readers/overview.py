@@ -11,7 +11,7 @@ import numpy as np
 from datasetdm.errors import DataError
 from datasetdm.readers.regions import labels_in
 from datasetdm.readers.source import Checked
-from datasetdm.types import Instances, Labels, Sample
+from datasetdm.records import Labels, Sample
 
 
 @dataclass
@@ -33,12 +33,12 @@ def summarise(samples: Iterable[Sample], labels: Labels) -> Summary:
     summary = Summary(labels)
     for sample in samples:
         summary.samples += 1
-        summary.captions += bool(sample.prompt and sample.prompt.text)
-        summary.tasks.update(sample.annotations.keys())
+        summary.captions += bool(sample.caption)
+        summary.tasks.update(n for n, r in sample.annotations.fields().items() if r is not None)
         summary.pictures.update(labels_in(sample.annotations, sample.labels))
         summary.sizes[sample.size] += 1
-        objects = sample.annotations.get("instance")
-        if isinstance(objects, Instances):
+        objects = sample.instances
+        if objects is not None:
             summary.objects.update(sample.labels.names[i] for i in objects.label_ids.tolist())
     return summary
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 
-from datasetdm.types import BACKGROUND, IGNORE, Annotation, Instances, Labels, SemanticMap
+from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
 
 Region = tuple[Bool[np.ndarray, "h w"], int]
 """A mask and its label id; `IGNORE` for pixels (crowds) that nobody knows."""
@@ -15,25 +15,43 @@ Region = tuple[Bool[np.ndarray, "h w"], int]
 
 def from_regions(
     regions: Sequence[Region], labels: Labels, size: tuple[int, int], elsewhere: int | None = None
-) -> dict[str, Annotation]:
+) -> Annotations:
     """A semantic map, painted from the largest region to the smallest so that what lies on top stays visible, and the
     objects. Where no region lies, the label is `background`, or `elsewhere`."""
-    ids = np.full(size, labels.names.index(BACKGROUND) if elsewhere is None else elsewhere, np.uint16)
+    ids = np.full(size, labels.index[BACKGROUND] if elsewhere is None else elsewhere, np.uint16)
     for mask, label in sorted(regions, key=lambda r: -int(r[0].sum())):
         ids[mask] = label
     objects = [(m, i) for m, i in regions if i != IGNORE and m.any()]
-    return {"semantic": SemanticMap(ids), "instance": instances([m for m, _ in objects], [i for _, i in objects], size)}
-
-
-def instances(
-    masks: Sequence[np.ndarray], label_ids: Sequence[int], size: tuple[int, int], boxed: bool = False
-) -> Instances:
-    """Any number of masks bool[h w] as a record."""
-    stacked = np.stack(masks) if len(masks) else np.zeros((0, *size), bool)
-    return Instances(stacked, np.array(label_ids, np.int64), boxed=boxed)
+    return Annotations(SemanticMap(ids), instances([m for m, _ in objects], [i for _, i in objects], size))
 
 
 Number = float | int
+Edges = tuple[Number, Number, Number, Number]
+"""Left, top, right and bottom of a box, in pixels from the image's top left corner."""
+
+
+def instances(
+    masks: Sequence[np.ndarray],
+    label_ids: Sequence[int],
+    size: tuple[int, int],
+    boxed: bool = False,
+    boxes: Sequence[Edges] | None = None,
+) -> Instances:
+    """Any number of objects as a record.
+
+    Args:
+        masks: bool[h w] each.
+        size: (height, width) of the image.
+        boxed: the source knows boxes only.
+        boxes: the boxes of the source, with its fractions of a pixel; clipped to the image. The masks' unless given.
+    """
+    stacked = np.stack(masks) if len(masks) else np.zeros((0, *size), bool)
+    clipped = None
+    if boxes is not None:
+        h, w = size
+        edges = np.clip(np.array(boxes, np.float64).reshape(-1, 4), 0, (w, h, w, h))  # [n 4]
+        clipped = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1).round(9)  # (x + w) - x is w again
+    return Instances.from_masks(stacked, np.array(label_ids, np.int64), boxes=clipped, boxed=boxed)
 
 
 def box_mask(
@@ -45,15 +63,9 @@ def box_mask(
     return mask
 
 
-def labels_in(records: Mapping[str, Annotation], labels: Labels) -> set[str]:
+def labels_in(annotations: Annotations, labels: Labels) -> set[str]:
     """The labels that have a pixel or an object."""
-    semantic, objects = records.get("semantic"), records.get("instance")
-    ids: set[int] = set()
-    if isinstance(semantic, SemanticMap):
-        ids |= set(np.flatnonzero(np.bincount(semantic.ids.ravel(), minlength=IGNORE + 1)[:IGNORE]).tolist())
-    if isinstance(objects, Instances):
-        ids |= set(objects.label_ids.tolist())
-    return {labels.names[i] for i in ids}
+    return {labels.names[i] for i in annotations.labels_in()}
 
 
 def with_background(names: Sequence[str]) -> tuple[str, ...]:

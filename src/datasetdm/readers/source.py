@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from datasetdm.codecs import image_size, read_image
 from datasetdm.errors import DataError, StoreError
+from datasetdm.io.codecs import image_size, read_image
 from datasetdm.prompts import describe
 from datasetdm.readers.regions import labels_in
-from datasetdm.types import BACKGROUND, Annotation, Labels, Prompt, Sample
+from datasetdm.records import BACKGROUND, Annotations, Labels, Prompt, Provenance, Sample
 
 OnError = Literal["stop", "skip"]
 
@@ -130,7 +130,7 @@ class FilesSource(Source):
     items: Sequence[Item]
 
     @abstractmethod
-    def records(self, item: Item, size: tuple[int, int]) -> dict[str, Annotation]:
+    def records(self, item: Item, size: tuple[int, int]) -> Annotations:
         """The annotations of a picture of this size (height, width)."""
 
     def __len__(self) -> int:
@@ -152,10 +152,17 @@ class FilesSource(Source):
         records = self.records(item, image.shape[:2])
         found = labels_in(records, self.labels)
         present = tuple(n for n in self.labels.names if n in found and n != BACKGROUND)
-        known = "semantic" in records or "instance" in records
-        text = item.caption or (describe(present) if known else "")
-        prompt = Prompt(text, present) if text else None
-        return Sample(item.key, image, self.labels, prompt, records, {"file": str(item.picture)}, item.picture)
+        known = records.semantic is not None or records.instances is not None
+        prompt = caption_prompt(item.caption, present) if item.caption or known else None
+        return Sample(
+            item.key, image, self.labels, prompt,
+            **records.fields(), provenance=Provenance(str(item.picture)), encoded=item.picture,
+        )  # fmt: skip
+
+
+def caption_prompt(caption: str | None, present: Sequence[str]) -> Prompt:
+    """The data's own caption as a prompt; without one, a caption composed of the labels in the image."""
+    return Prompt(caption or describe(present), tuple(present), origin="caption" if caption else "labels")
 
 
 def other_size(path: object, found: tuple[int, int], wanted: tuple[int, int]) -> DataError:

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from datasetdm.errors import DataError
-from datasetdm.exporters.reviews import Review, append_review, read_reviews
+from datasetdm.records import Sample
 from datasetdm.store import Store, summary
-from datasetdm.types import Sample
+from datasetdm.store.reviews import Review, append_review, read_reviews
 from datasetdm.viewer import detail, paint
 from datasetdm.viewer.index import Index, Query
 from datasetdm.viewer.rows import Rows

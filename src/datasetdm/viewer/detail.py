@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasetdm.codecs import encode_png
 from datasetdm.errors import DataError
 from datasetdm.exporters.outline import loops
-from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Sample, SemanticMap
+from datasetdm.io.codecs import encode_png
+from datasetdm.records import IGNORE, Keypoints, Sample
 from datasetdm.viewer import paint
 
 DRAWN = {"semantic": "semantic", "doubt": "semantic", "depth": "depth", "depth-doubt": "depth"}
@@ -32,11 +32,11 @@ def describe(raw: Sample, fixed: Sample) -> dict[str, Any]:
         "prompt": prompt.text if prompt else "",
         "asked": list(prompt.labels) if prompt else [],
         "seed": str(prompt.seed) if prompt else "",
-        "provenance": {str(k): str(v) for k, v in raw.provenance.items()},
+        "provenance": {str(k): str(v) for k, v in raw.provenance.to_json().items()},
     }
     facts |= shapes(fixed) | _regions(raw) | _depth(raw)
-    objects = raw.annotations.get("instance")
-    if isinstance(objects, Instances):
+    objects = raw.instances
+    if objects is not None:
         for entry, label in zip(facts["objects"], objects.label_ids.tolist(), strict=True):
             entry["was"] = raw.labels.names[label]
     return facts
@@ -51,15 +51,15 @@ def shapes(sample: Sample) -> dict[str, Any]:
         "points": [],
         "bones": [],
     }
-    objects, points = sample.annotations.get("instance"), sample.annotations.get("keypoints")
-    if isinstance(objects, Instances):
+    objects, points = sample.instances, sample.keypoints
+    if objects is not None:
         names = [sample.labels.names[i] for i in objects.label_ids.tolist()]
         rows = zip(names, objects.scores.tolist(), objects.masks, objects.boxes.tolist(), strict=True)
         facts["objects"] = [
             {"label": name, "score": round(score, 3), "box": box, "outline": _path(mask)}
             for name, score, mask, box in rows
         ]
-    if isinstance(points, Keypoints):
+    if points is not None:
         for n, names in enumerate(points.names):
             facts["points"] += _points(points, n, names)
             facts["bones"] += _bones(sample, points, n)
@@ -86,8 +86,8 @@ def _bones(sample: Sample, record: Keypoints, n: int) -> list[dict[str, Any]]:
 
 def _regions(raw: Sample) -> dict[str, Any]:
     """The labels that the store's map has, largest first, and the share of each."""
-    record = raw.annotations.get("semantic")
-    if not isinstance(record, SemanticMap):
+    record = raw.semantic
+    if record is None:
         return {"regions": []}
     ids, counts = np.unique(record.ids[record.ids != IGNORE], return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -97,8 +97,8 @@ def _regions(raw: Sample) -> dict[str, Any]:
 
 def _depth(sample: Sample) -> dict[str, Any]:
     """The scale of the colours: `ticks` from near to far, evenly spaced on the bar."""
-    record = sample.annotations.get("depth")
-    if not isinstance(record, DepthMap):
+    record = sample.depth
+    if record is None:
         return {"depth": None}
     near, far = paint.depth_range(record)
     ticks = np.exp(np.linspace(np.log(near + paint.NEAREST), np.log(far + paint.NEAREST), TICKS)) - paint.NEAREST
@@ -107,16 +107,15 @@ def _depth(sample: Sample) -> dict[str, Any]:
 
 def layer(sample: Sample, name: str, side: int) -> bytes:
     """A layer of `DRAWN` as PNG, at most `side` pixels wide and high (0: as it is); clear where there is nothing."""
-    record = sample.annotations.get(DRAWN[name])
-    match name, record:
-        case "semantic", SemanticMap():
-            picture = paint.paint_semantic(record, paint.label_colours(sample.labels))
-        case ("doubt", SemanticMap()) | ("depth-doubt", DepthMap()):
-            picture = paint.paint_confidence(record)
-        case "depth", DepthMap():
-            picture = paint.paint_depth(record)
-        case _:
-            picture = np.zeros((1, 1, 4), np.uint8)
+    record = getattr(sample, DRAWN[name])
+    if record is None:
+        picture = np.zeros((1, 1, 4), np.uint8)
+    elif name == "semantic":
+        picture = paint.paint_semantic(record, paint.label_colours(sample.labels))
+    elif name == "depth":
+        picture = paint.paint_depth(record)
+    else:
+        picture = paint.paint_confidence(record)
     return encode_png(np.asarray(_reduced(Image.fromarray(picture), side, Image.Resampling.NEAREST)))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from datasetdm.codecs import encode_png
-from datasetdm.files import write_text
-from datasetdm.types import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
+from datasetdm.io.codecs import encode_png
+from datasetdm.io.files import write_text
+from datasetdm.records import IGNORE, Labels, Sample, SemanticMap
 from datasetdm.viewer import paint
 
 LAYERS = {
@@ -47,29 +47,26 @@ def _card(sample: Sample, colours: np.ndarray) -> dict[str, Any]:
     shares: list[tuple[int, str, str]] = []
     facts: list[str] = []
     points: list[dict[str, Any]] = []
-    for record in sample.annotations.values():
-        match record:
-            case SemanticMap():
-                layers["semantic"] = _uri(paint.paint_semantic(record, colours))
-                shares = _shares(record, sample.labels, colours)
-                if record.confidence is not None:
-                    layers["confidence"] = _uri(paint.paint_confidence(record))
-                    facts.append(f"confidence {record.confidence.astype(float).mean():.2f}")
-            case DepthMap():
-                layers["depth"] = _uri(paint.paint_depth(record))
-                if record.confidence is not None:
-                    layers["depth-doubt"] = _uri(paint.paint_confidence(record))
-                near, far = paint.depth_range(record)
-                facts.append(f"depth {near:.1f} to {far:.1f} {'m' if record.unit == 'metre' else '(relative)'}")
-            case Instances():
-                layers["instance"] = _uri(paint.paint_instances(record))
-                facts.append("1 object" if len(record) == 1 else f"{len(record)} objects")
-            case Keypoints():
-                seen = np.argwhere(record.visibility > 0)
-                points = [
-                    dict(x=record.xy[i, k, 0], y=record.xy[i, k, 1], hidden=record.visibility[i, k] == 1)
-                    for i, k in seen
-                ]
+    semantic, objects, depth, keypoints = sample.semantic, sample.instances, sample.depth, sample.keypoints
+    if semantic is not None:
+        layers["semantic"] = _uri(paint.paint_semantic(semantic, colours))
+        shares = _shares(semantic, sample.labels, colours)
+        if semantic.confidence is not None:
+            layers["confidence"] = _uri(paint.paint_confidence(semantic))
+            facts.append(f"confidence {semantic.confidence.astype(float).mean():.2f}")
+    if depth is not None:
+        layers["depth"] = _uri(paint.paint_depth(depth))
+        if depth.confidence is not None:
+            layers["depth-doubt"] = _uri(paint.paint_confidence(depth))
+        near, far = paint.depth_range(depth)
+        facts.append(f"depth {near:.1f} to {far:.1f} {'m' if depth.unit == 'metre' else '(relative)'}")
+    if objects is not None:
+        layers["instance"] = _uri(paint.paint_instances(objects))
+        facts.append("1 object" if len(objects) == 1 else f"{len(objects)} objects")
+    if keypoints is not None:
+        xy, visibility = keypoints.xy, keypoints.visibility
+        seen = np.argwhere(visibility > 0).tolist()
+        points = [dict(x=xy[i, k, 0], y=xy[i, k, 1], hidden=visibility[i, k] == 1) for i, k in seen]
     prompt = sample.prompt
     return dict(
         key=sample.key,

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int64
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasetdm.exporters.reviews import Review
+from datasetdm.store.reviews import Review
 
 SCORE_BINS = 20
 UNSAID = "no reason given"

@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 from jaxtyping import UInt8
 
-from datasetdm.types import BACKGROUND, IGNORE, DepthMap, Instances, Labels, SemanticMap
+from datasetdm.records import BACKGROUND, IGNORE, DepthMap, Instances, Labels, SemanticMap
 
 Overlay = UInt8[np.ndarray, "h w 4"]
 

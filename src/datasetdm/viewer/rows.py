@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasetdm.errors import StoreError
+from datasetdm.records import Sample
 from datasetdm.store import Store, from_row, shard_path
-from datasetdm.types import Sample
 
 LISTED = ("key", "prompt", "found", "objects", "score", "provenance")
 """Columns that a list of samples shows."""

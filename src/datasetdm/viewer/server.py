@@ -32,7 +32,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasetdm.errors import ConfigError, DatasetDMError
-from datasetdm.settings import validated
+from datasetdm.io.settings import validated
 from datasetdm.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser

@@ -1,0 +1,240 @@
+"""The P-Decoder: a frozen backbone's features in, annotations of every task out; saved as safetensors with a config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbone, pick_dtype
+from datasetdm.backbones.canvas import Placement
+from datasetdm.backbones.features import FITTED, NAMED, Features, FeatureSpec
+from datasetdm.decoder.blocks.pixel import PixelDecoder, Standardise
+from datasetdm.decoder.blocks.transformer import HEARD, UNSEEN, upsample
+from datasetdm.decoder.tasks import TASKS, Head, make_task
+from datasetdm.decoder.tensor_files import save_tensors
+from datasetdm.errors import DecoderError
+from datasetdm.io.files import write_json
+from datasetdm.records import Annotations, Instances, Labels
+
+BUILTIN = {"mini": Path(__file__).parent.parent / "assets" / "decoder"}
+"""Decoders that come with the package."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """All that is needed to build a P-Decoder and to know which backbone it reads.
+
+    backbone: what it was loaded by; identity: what it is (hash of its weights). side: image side of the features.
+    fitted: how the weights came about (data, steps, held-out figures).
+    """
+
+    tasks: tuple[str, ...]
+    labels: Labels
+    backbone: str
+    identity: str
+    features: FeatureConfig
+    specs: tuple[FeatureSpec, ...]
+    text_width: int
+    side: int
+    width: int = 128
+    fitted: Mapping[str, object] | None = None
+
+
+class PDecoder(nn.Module):
+    """Pixel decoder plus one head a task."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.tasks = {name: make_task(name) for name in config.tasks}
+        self.pixels = PixelDecoder(config.specs, config.side, config.width)
+        heads = {n: t.head(config.specs, self.pixels.widths, config.text_width) for n, t in self.tasks.items()}
+        self.heads: Mapping[str, Head] = nn.ModuleDict(heads)  # ty: ignore[invalid-assignment]
+
+    @classmethod
+    def for_backbone(cls, backbone: Backbone, labels: Labels, tasks: Sequence[str], width: int = 128) -> PDecoder:
+        """A fresh decoder whose sizes follow from the backbone's specs."""
+        return cls(
+            DecoderConfig(
+                tuple(tasks), labels, backbone.name, backbone.identity, backbone.config, backbone.specs,
+                backbone.text_width, backbone.size[0], width,
+            )
+        )  # fmt: skip
+
+    def normalisers(self) -> Iterator[tuple[str, Standardise]]:
+        """(feature name, module) of every standardisation, to be measured on the fitting set."""
+        names = {s.name.replace(".", "_"): s.name for s in self.config.specs}
+        for path, module in self.named_modules():
+            if isinstance(module, Standardise):
+                yield names[path.rsplit(".", 1)[-1]], module
+
+    def forward(self, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Raw outputs of every task, at the finest stride."""
+        pyramid = self.pixels(maps)
+        outputs: dict[str, dict[str, Tensor]] = {}
+        for name in (n for n in TASKS if n in self.tasks):
+            outputs[name] = self.heads[name](pyramid, maps, text, outputs)
+        return outputs
+
+    @torch.no_grad()
+    def annotate(
+        self,
+        features: Features,
+        places: Sequence[Placement],
+        labels: Labels | None = None,
+        objects: Sequence[Instances] | None = None,
+    ) -> list[Annotations]:
+        """Annotations of every picture of a batch, each at its own size. Keypoints need objects, found or given.
+
+        labels: those of the features; None is the decoder's own. objects: place the keypoints on these, not on those that
+        the decoder finds.
+        """
+        device = next(self.parameters()).device
+        if missing := sorted({n for n, _ in self.normalisers()} - features.maps.keys()):
+            raise DecoderError(
+                f"the backbone gives no {', '.join(missing)}",
+                expected="the maps that this decoder was fitted on",
+                remedy="load the backbone with the same options (tiles leave the VAE's maps out), or fit the decoder again",
+            )
+        maps = {n: x.to(device) for n, x in features.maps.items()}
+        asked = (labels or self.config.labels).names
+        known = torch.tensor([float(n in self.config.labels.names) for n in asked], device=device)
+        maps[FITTED] = known.expand(len(places), -1)
+        with autocast(device):
+            outputs = self(maps, features.text.to(device))
+        result: list[Annotations] = []
+        for i, place in enumerate(places):
+            found = Annotations(instances=None if objects is None else objects[i])
+            for name in (n for n in TASKS if n in self.tasks and (n != "instance" or objects is None)):
+                task = self.tasks[name]
+                full = {
+                    k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()
+                }
+                record = task.record(self.heads[name], full, labels or self.config.labels, found)
+                found = replace(found, **{task.field: record})
+            result.append(found)
+        return result
+
+    # ------------------------------------------------------------------ files
+    def save(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors`, the configuration last, so that a folder with one is whole."""
+        folder = Path(folder)
+        save_tensors(folder / WEIGHTS, self.state_dict())
+        write_json(folder / CONFIG, asdict(self.config) | {"labels": self.config.labels.to_json()})
+
+    @classmethod
+    def load(cls, name: Path | str = "mini", device: str | torch.device = "cpu") -> PDecoder:
+        """A saved decoder, by built-in name or folder, in evaluation mode.
+
+        Raises:
+            DecoderError: no such folder, or files that do not fit together.
+        """
+        folder = BUILTIN.get(str(name), Path(name))
+        config = read_config(folder)
+        decoder = cls(config)
+        try:
+            decoder.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as e:
+            raise DecoderError(
+                f"the decoder's weights cannot be read: {' '.join(str(e).split())[:200]}",
+                where=folder / WEIGHTS,
+                expected="the file that `datasetdm fit` wrote beside config.json",
+                remedy="fit the decoder again",
+            ) from e
+        return decoder.to(device).eval()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, of the backbone they belong to and of how they are read: equal exactly when annotations are."""
+        read = f"{self.config.identity} {self.config.features} {self.config.tasks} {HEARD} {UNSEEN}"
+        h = hashlib.sha256(read.encode())
+        for name, value in sorted(self.state_dict().items()):
+            h.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
+        return h.hexdigest()
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Refuse a backbone other than the one this decoder was fitted on."""
+        if backbone.identity != self.config.identity:
+            raise DecoderError(
+                f"this decoder was fitted on another backbone ({self.config.backbone!r})",
+                where=f"backbone {backbone.name!r}, weights {backbone.identity[:12]}",
+                expected=f"weights {self.config.identity[:12]}",
+                remedy=f"use --backbone {self.config.backbone} (a LoRA follows a +), or fit a decoder on {backbone.name}",
+            )
+        if backbone.config != self.config.features:
+            raise DecoderError(
+                "this decoder was fitted on features taken in another way",
+                where=backbone.config,
+                expected=str(self.config.features),
+                remedy="load the backbone with config=decoder.config.features",
+            )
+
+
+def load_pair(
+    decoder: str | Path | PDecoder = "mini",
+    backbone: str | Backbone | None = None,
+    device: str = "auto",
+    options: RunOptions | None = None,
+) -> tuple[PDecoder, Backbone]:
+    """A decoder, and the backbone that it was fitted on (or another, which is refused), on one device."""
+    model = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
+    name = model.config.backbone if backbone is None else backbone
+    if isinstance(name, str):
+        frozen = load_backbone(name, config=model.config.features, device=device, options=options)
+    else:
+        frozen = name
+    model.check_backbone(frozen)
+    return model.to(frozen.device).eval(), frozen
+
+
+def read_config(folder: Path) -> DecoderConfig:
+    """The configuration of a saved decoder."""
+    path = folder / CONFIG
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        features = raw.pop("features")
+        timesteps = features.pop("timesteps")
+        return DecoderConfig(
+            tasks=tuple(raw.pop("tasks")),
+            labels=Labels.from_json(raw.pop("labels")),
+            features=FeatureConfig(None if timesteps is None else tuple(timesteps), **features),
+            specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
+            **raw,
+        )
+    except FileNotFoundError as e:
+        raise DecoderError(
+            "there is no decoder here",
+            where=folder,
+            expected="a folder that `datasetdm fit` wrote, with a config.json",
+            remedy="fit one with `datasetdm fit`, or use --decoder mini",
+        ) from e
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
+
+
+def read_latents(backbone: Backbone, latents: Tensor, captions: Sequence[str], labels: Labels) -> Features:
+    """Features of a batch as a decoder wants them: the backbone's, and which labels the captions name."""
+    return tell_names(backbone.features(latents, captions, labels.names), captions, labels)
+
+
+def tell_names(features: Features, captions: Sequence[str], labels: Labels) -> Features:
+    """The features with which labels each picture's caption names, by name or synonym."""
+    rows = []
+    for text in captions:
+        said = labels.named_in(text)
+        rows.append([0.0 if not text else 1.0 if name in said else -1.0 for name in labels.names])
+    return replace(features, maps={**features.maps, NAMED: torch.tensor(rows, device=features.text.device)})
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 for the decoder where the hardware multiplies it natively."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16)

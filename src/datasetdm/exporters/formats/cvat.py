@@ -1,0 +1,130 @@
+"""CVAT for images 1.1: `annotations.xml` and `images/NAME.png`; zip the folder and upload it to a project or a task.
+
+An object of one part without holes is a `polygon` along the edges of its pixels, another one a `mask` (CVAT's row-wise run
+lengths inside the box), objects known as boxes only are `box`; an object's points are a `skeleton` in the same group. With
+splits the pictures have a `subset`, which CVAT's projects know. Scores, semantic maps beside objects, and depth have no place.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+import numpy as np
+from jaxtyping import Bool
+
+from datasetdm.errors import DataError
+from datasetdm.exporters.objects import objects_of, points_of
+from datasetdm.exporters.outline import loops
+from datasetdm.exporters.target import Target, xml_text
+from datasetdm.io.files import writing
+from datasetdm.records import BACKGROUND, Instances, Labels, Sample
+
+
+def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
+    """Write pictures and their elements as they come; the head, which counts them, is put before them at the end."""
+    labels, path = _labels(target.labels), target.folder / "annotations.xml"
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=target.folder) as body:
+        count = 0
+        for sample in samples:
+            part = target.part(sample)
+            name = target.picture(sample, "images", part)
+            node = _image(sample, count, f"{part}/{name}" if part else name, part)
+            with writing(path):
+                body.write(ElementTree.tostring(node, encoding="unicode") + "\n")
+            count += 1
+            yield
+        with writing(path), path.open("w", encoding="utf-8") as out:
+            _assemble(out, labels, count, body)
+
+
+def _assemble(out: IO[str], labels: Element, count: int, body: IO[str]) -> None:
+    meta = Element("meta")
+    task = SubElement(meta, "task")
+    for name, text in (("name", "datasetdm"), ("size", str(count)), ("mode", "annotation"), ("overlap", "0")):
+        SubElement(task, name).text = text
+    task.append(labels)
+    ElementTree.indent(meta)
+    out.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+    out.write(ElementTree.tostring(meta, encoding="unicode") + "\n")
+    body.seek(0)
+    shutil.copyfileobj(body, out)
+    out.write("</annotations>\n")
+
+
+def _labels(labels: Labels) -> Element:
+    texts = [*labels.names, *(p for s in labels.skeletons.values() for p in s.points)]
+    if bad := [t for t in texts if t != xml_text(t)]:
+        raise DataError(f"the label {bad[0]!r} has a control character", expected="text that XML can hold")
+    root = Element("labels")
+
+    def add(name: str, kind: str, parent: str = "") -> None:
+        node = SubElement(root, "label")
+        for tag, text in (("name", name), ("type", kind), *((("parent", parent),) if parent else ())):
+            SubElement(node, tag).text = text
+        SubElement(node, "attributes")
+
+    for name in labels.names:
+        if name != BACKGROUND:
+            add(name, "any")
+    for name, skeleton in labels.skeletons.items():
+        add(skeleton_label(name), "skeleton")
+        for point in skeleton.points:
+            add(point, "points", skeleton_label(name))
+    return root
+
+
+def skeleton_label(name: str) -> str:
+    """CVAT has labels of shapes and labels of skeletons; the points of a label have their own."""
+    return f"{name} points"
+
+
+def _image(sample: Sample, number: int, name: str, part: str) -> Element:
+    h, w = sample.size
+    node = Element("image", id=str(number), name=name, width=str(w), height=str(h))
+    if part:
+        node.set("subset", part)
+    objects = objects_of(sample)
+    for n, label in enumerate(objects.label_ids.tolist()):
+        text = sample.labels.names[label]
+        if text == BACKGROUND:
+            continue
+        common = {"label": text, "occluded": "0", "source": "auto", "z_order": "0", "group_id": str(n + 1)}
+        _shape(node, objects, n, common)
+        if (points := points_of(sample, n)) is not None:
+            skeleton = SubElement(node, "skeleton", common | {"label": skeleton_label(text)})
+            for point, (x, y, seen) in zip(sample.labels.skeletons[text].points, points.tolist(), strict=True):
+                state = {"outside": str(int(seen == 0)), "occluded": str(int(seen == 1))}
+                place = {"points": f"{x:.2f},{y:.2f}"}
+                SubElement(skeleton, "points", {"label": point, "source": "auto"} | state | place)
+    return node
+
+
+def _shape(node: Element, objects: Instances, n: int, common: dict[str, str]) -> None:
+    if objects.boxed:
+        x, y, w, h = objects.boxes[n].tolist()
+        edges = {"xtl": f"{x:.2f}", "ytl": f"{y:.2f}", "xbr": f"{x + w:.2f}", "ybr": f"{y + h:.2f}"}
+        SubElement(node, "box", common | edges)
+        return
+    mask = objects.masks[n]
+    outlines = loops(mask)
+    if len(outlines) == 1:
+        points = ";".join(f"{px:.2f},{py:.2f}" for px, py in outlines[0])
+        SubElement(node, "polygon", common | {"points": points})
+        return
+    x, y, w, h = objects.masks[[n]].boxes[0].tolist()
+    runs = ", ".join(map(str, row_runs(mask[y : y + h, x : x + w])))
+    box = {"left": str(x), "top": str(y), "width": str(w), "height": str(h)}
+    SubElement(node, "mask", common | {"rle": runs} | box)
+
+
+def row_runs(mask: Bool[np.ndarray, "h w"]) -> list[int]:
+    """The lengths of runs, off and on in turn, row by row."""
+    flat = np.concatenate([[False], mask.ravel()])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    return runs

@@ -1,0 +1,1 @@
+"""Files, codecs, settings and registries: what every folder needs, and NumPy at most."""

@@ -1,0 +1,43 @@
+"""Depth: AbsRel, delta1, RMSE, with and without the image's median scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasetdm.records import DepthMap
+
+
+class DepthMeter:
+    """Errors of depth over the truth's valid pixels, averaged in each picture, then over pictures (Eigen et al. 2014).
+
+    absrel: |predicted - true| / true. delta1: share with max(predicted / true, true / predicted) < 1.25.
+    rmse in the truth's unit. `_scaled`: after the picture's median ratio has been divided out, which leaves its shape.
+    Pixels that the prediction calls invalid are compared with its depth of 0.
+    """
+
+    better = ("delta1", True)
+    figures = ("absrel", "delta1", "rmse", "absrel_scaled", "delta1_scaled")
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, ...]] = []
+
+    def update(self, predicted: DepthMap, true: DepthMap, labels: int = 0) -> None:
+        """Add one picture."""
+        ok = true.valid & (true.depth > 0)
+        if not ok.any():
+            return
+        p, t = predicted.depth[ok].astype(np.float64), true.depth[ok].astype(np.float64)
+        some = p > 0
+        scale = np.median(t[some] / p[some]) if some.any() else 1.0
+        rmse = float(np.sqrt(np.mean((p - t) ** 2)))
+        self.rows.append((*_absrel_delta1(p, t), rmse, *_absrel_delta1(p * scale, t)))
+
+    def compute(self) -> dict[str, float]:
+        """All figures."""
+        mean = np.mean(self.rows, 0) if self.rows else [float("nan")] * len(self.figures)
+        return {n: float(v) for n, v in zip(self.figures, mean, strict=True)}
+
+
+def _absrel_delta1(p: np.ndarray, t: np.ndarray) -> tuple[float, float]:
+    ratio = np.maximum(np.maximum(p, 1e-6) / t, t / np.maximum(p, 1e-6))
+    return float(np.mean(np.abs(p - t) / t)), float(np.mean(ratio < 1.25))

@@ -1,0 +1,38 @@
+"""Semantic segmentation: mean intersection over union."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasetdm.records import IGNORE, SemanticMap
+
+
+class SemanticMeter:
+    """Mean intersection over union of the labels that occur in the truth; ignored pixels of the truth do not count."""
+
+    better = ("miou", True)
+
+    def __init__(self) -> None:
+        self.confusion = np.zeros((0, 0), np.int64)
+
+    def update(self, predicted: SemanticMap, true: SemanticMap, labels: int) -> None:
+        """Add one picture. A pixel predicted as ignored counts as wrong."""
+        if not self.confusion.size:
+            self.confusion = np.zeros((labels, labels + 1), np.int64)
+        known = true.ids != IGNORE
+        t, p = true.ids[known].astype(np.int64), np.minimum(predicted.ids[known].astype(np.int64), labels)
+        self.confusion += np.bincount(t * (labels + 1) + p, minlength=self.confusion.size).reshape(self.confusion.shape)
+
+    def iou(self) -> np.ndarray:
+        """IoU a label; NaN where the truth has none of it."""
+        square = self.confusion[:, :-1]
+        hit, truth = np.diag(square).astype(float), self.confusion.sum(1)
+        union = truth + square.sum(0) - hit
+        return np.where(truth > 0, hit / np.maximum(union, 1), np.nan)
+
+    def compute(self) -> dict[str, float]:
+        """miou and pixel accuracy, 0 to 1."""
+        total = self.confusion.sum()
+        if not total:
+            return {"miou": float("nan"), "accuracy": float("nan")}
+        return {"miou": float(np.nanmean(self.iou())), "accuracy": float(np.trace(self.confusion) / total)}

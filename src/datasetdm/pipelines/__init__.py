@@ -1,0 +1,1 @@
+"""What a user starts: fit, generate, annotate, evaluate."""

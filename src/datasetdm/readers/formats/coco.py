@@ -1,0 +1,184 @@
+"""COCO annotations: instances, keypoints and semantic regions, as polygons or run lengths.
+
+Crowd regions are ignored pixels of the semantic map and no objects; objects too small to cover a pixel are left out.
+Captions come from the pictures' own entries, or from `captions*.json` beside `instances*.json`, `*keypoints*.json` or
+`panoptic*.json`, the first of each picture. Everything that can be wrong is checked when the file is opened.
+
+Where an object of a picture has a `bbox` and no segmentation, the picture's objects are boxes, filled (`Instances.boxed`),
+and nothing is known of its pixels; so it is in all pictures of a file without segmentations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasetdm.errors import DataError
+from datasetdm.io.codecs import decode_polygons, decode_rle, image_size, read_image
+from datasetdm.readers.coco_file import CocoFile
+from datasetdm.readers.places import json_of
+from datasetdm.readers.regions import Edges, box_mask, from_regions, instances, with_background
+from datasetdm.readers.source import Source, caption_prompt, other_size
+from datasetdm.records import IGNORE, Annotations, Keypoints, Labels, MaskStack, Provenance, Sample
+
+
+class CocoSource(Source):
+    """`coco:FILE.json`; pictures lie in `images`, beside the file, or where COCO's own folders have them."""
+
+    def __init__(self, path: str, images: Path | None = None):
+        self.path = Path(path)
+        self.file = self._open(self.path)
+        self.strays = self.file.strays
+        self.labels = self._labels()
+        index = self.labels.index
+        self._label_of = {c["id"]: index[w] for c in self.file.categories if (w := self._word(c)) in index}
+        found = [bool(a.get("segmentation")) for own in self.file.annotations for a in own]
+        self._boxes = bool(found) and not any(found)
+        self._captions = captions_beside(self.path)
+        self._folder = find_images(self.path, self.file.names, images)
+
+    def __len__(self) -> int:
+        return len(self.file.images)
+
+    def check(self, index: int) -> None:
+        """Its entries were good, and the picture is there in the size that they say."""
+        if fault := self.file.faults.get(index):
+            raise fault
+        check_picture(self._folder, self.file.images[index], self.path)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.check(index)
+        image = self.file.images[index]
+        where = f"{self.path}, image {image['id']} ({image['file_name']})"
+        file = self._folder / image["file_name"]
+        pixels = read_image(file, where)
+        if pixels.shape[:2] != (size := (image["height"], image["width"])):
+            raise other_size(where, size, pixels.shape[:2])
+        annotations = self.file.annotations[index]
+        named = {self._label_of.get(a["category_id"], IGNORE) for a in annotations if not a.get("iscrowd")}
+        present = tuple(self.labels.names[i] for i in sorted(named - {IGNORE}))
+        caption = image.get("caption") or self._captions.get(image["id"])
+        key = key_of(image["file_name"], self.file)
+        records = self._records(annotations, pixels.shape[:2])
+        return Sample(
+            key, pixels, self.labels, caption_prompt(caption, present),
+            **records.fields(), provenance=Provenance(details=self._details(image)), encoded=file,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ what LVIS has otherwise
+    def _open(self, path: Path) -> CocoFile:
+        return CocoFile(path)
+
+    def _word(self, category: dict[str, Any]) -> str:
+        """A category as a label."""
+        return category["name"]
+
+    def _labels(self) -> Labels:
+        skeletons = {self._word(c): self.file.skeletons[c["id"]] for c in self.file.categories if c.get("keypoints")}
+        return Labels(with_background([self._word(c) for c in self.file.categories]), skeletons=skeletons)
+
+    def _records(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
+        if self._boxes or any(not a.get("segmentation") for a in annotations):
+            return self._boxed(annotations, size)
+        regions = [(a, mask_of(a, size)) for a in annotations]
+        known = [(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
+        records = from_regions(known, self.labels, size)
+        if not self.labels.skeletons:
+            return records
+        objects = [a for a, m in regions if not a.get("iscrowd") and m.any()]
+        return replace(records, keypoints=self._keypoints(objects))
+
+    def _boxed(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
+        """Of a picture with an object that has a box only: every object's box, filled, and no semantic map."""
+        own = [a for a in annotations if not a.get("iscrowd")]
+        boxes = [_box_of(a, size) for a in own]
+        masks = [box_mask(*b, size) for b in boxes]
+        if flat := next((a for a, m in zip(own, masks, strict=True) if not m.any()), None):
+            where = f"{self.path}, annotation {flat.get('id')}"
+            raise DataError("a box covers no pixel", where=where, expected="an area, or no annotation")
+        objects = instances(masks, [self._label_of[a["category_id"]] for a in own], size, boxed=True, boxes=boxes)
+        return Annotations(instances=objects, keypoints=self._keypoints(own) if self.labels.skeletons else None)
+
+    def _details(self, image: dict[str, Any]) -> dict[str, Any]:
+        return {"coco_image_id": image["id"]}
+
+    def _keypoints(self, objects: Sequence[dict[str, Any]]) -> Keypoints:
+        """One row an object; objects without points, or of categories that have none, have no names."""
+        skeletons = [self.file.skeletons.get(a["category_id"]) if "keypoints" in a else None for a in objects]
+        width = max((len(s.points) for s in skeletons if s), default=0)
+        values = np.zeros((len(objects), width, 3), np.float32)
+        for row, skeleton, a in zip(values, skeletons, objects, strict=True):
+            if skeleton:
+                row[: len(skeleton.points)] = np.array(a["keypoints"], np.float32).reshape(-1, 3)
+        values[values[..., 2] == 0] = 0
+        names = tuple(s.points if s else () for s in skeletons)
+        return Keypoints(values[..., :2], values[..., 2].astype(np.uint8), names)
+
+
+def key_of(name: str, file: CocoFile) -> str:
+    """A picture's file name without its suffix, where that is enough to tell all apart."""
+    return str(Path(name).with_suffix("")) if file.stems_differ else name
+
+
+def mask_of(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The pixels of an annotation's polygons or run lengths."""
+    shape = annotation["segmentation"]
+    return decode_rle(shape) if isinstance(shape, dict) else decode_polygons(shape, size)
+
+
+def _box_of(annotation: dict[str, Any], size: tuple[int, int]) -> Edges:
+    """An annotation's box; that of its mask, where it has one."""
+    if annotation.get("segmentation"):
+        x, y, w, h = MaskStack.from_dense([mask_of(annotation, size)]).boxes[0].tolist()
+    else:
+        x, y, w, h = annotation["bbox"]
+    return x, y, x + w, y + h
+
+
+def find_images(file: Path, names: Sequence[str], images: Path | None) -> Path:
+    """The folder that holds the first of the pictures that is anywhere; `images`, where given."""
+    beside, above = file.parent, file.parent.parent
+    split = file.stem.rpartition("_")[2]
+    tried = (
+        [images] if images else [beside, beside / "images", above / "images", above / split, above / "images" / split]
+    )
+    for folder in tried:
+        if not names or any((folder / name).is_file() for name in names[:100]):
+            return folder
+    raise DataError(
+        f"the picture {names[0]} is missing",
+        where=", ".join(map(str, tried)),
+        expected="the pictures in one of these folders",
+        remedy="name their folder with --images DIR",
+    )
+
+
+def check_picture(folder: Path, image: dict[str, Any], file: Path) -> None:
+    """The picture of an `images` entry is there in the size that the entry says."""
+    where = f"{file}, image {image['id']}"
+    size = image_size(folder / image["file_name"], f"{folder / image['file_name']} ({where})")
+    if size != (image["height"], image["width"]):
+        raise DataError(
+            f"{image['file_name']} has {size[1]}x{size[0]} pixels",
+            where=where,
+            expected=f"{image['width']}x{image['height']}, as the annotations say",
+            remedy="use the pictures that were annotated; an EXIF rotation must be applied in both or neither",
+        )
+
+
+def captions_beside(path: Path) -> dict[Any, str]:
+    """Picture id -> its first caption, from the captions file that belongs to an instances or keypoints file."""
+    name = re.sub(r"^(instances|person_keypoints|keypoints|panoptic)", "captions", path.name)
+    if name == path.name or not (path.parent / name).is_file():
+        return {}
+    captions: dict[Any, str] = {}
+    for row in json_of(path.parent / name, "a COCO captions file", ("annotations",))["annotations"]:
+        if not isinstance(row, dict) or not isinstance(row.get("caption"), str) or "image_id" not in row:
+            raise DataError("a caption has no image_id or text", where=path.parent / name, expected="image_id, caption")
+        captions.setdefault(row["image_id"], row["caption"].strip())
+    return captions

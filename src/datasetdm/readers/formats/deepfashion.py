@@ -1,0 +1,101 @@
+"""DeepFashion-MultiModal: `deepfashion:ROOT`, the whole-body pictures with human parsing of 24 classes and 21 keypoints.
+
+`images/NAME.jpg` has its parsing in `segm/NAME_segm.png` (an index a pixel), its points in `keypoints/keypoints_loc.txt`
+(name, then x y of each; -1 -1 if absent) and `keypoints/keypoints_vis.txt` (0 seen, 1 hidden, 2 absent), and its caption in
+`captions.json`. Pictures without parsing show parts of a body only and are left out. The points have numbers, no names.
+Where there are keypoint files, the vocabulary ends with `person`: a picture with points has one such object, all its parsed
+pixels, to which they belong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from datasetdm.errors import DataError
+from datasetdm.readers.maps import Palette
+from datasetdm.readers.places import folder_of, json_of, pictures_in, text_of
+from datasetdm.readers.regions import instances
+from datasetdm.readers.source import FilesSource, Item
+from datasetdm.records import BACKGROUND, Annotations, Keypoints, Labels, SemanticMap, Skeleton
+
+CLASSES = (
+    BACKGROUND, "top", "outer", "skirt", "dress", "pants", "leggings", "headwear", "eyeglass", "neckwear", "belt",
+    "footwear", "bag", "hair", "face", "skin", "ring", "wrist wearing", "socks", "gloves", "necklace", "rompers",
+    "earrings", "tie",
+)  # fmt: skip
+PERSON = "person"
+POINTS = tuple(f"point {i}" for i in range(1, 22))
+
+
+class DeepFashionSource(FilesSource):
+    """See the module."""
+
+    _palette = Palette({i: i for i in range(len(CLASSES))})
+
+    def __init__(self, path: str, images: Path | None = None):
+        root = Path(path)
+        pictures, parsing = images or folder_of(root, "images", "image"), folder_of(root, "segm", "parsing")
+        captions = _captions(root / "captions.json")
+        named = {p.stem: p for p in pictures_in(pictures)}
+        maps = {p.stem.removesuffix("_segm"): p for p in sorted(parsing.glob("*_segm.png"))}
+        both = sorted(set(named) & set(maps))
+        if not both:
+            raise DataError("no picture has a parsing", where=parsing, expected="NAME_segm.png for images/NAME.jpg")
+        self.items = [Item(n, named[n], {"semantic": maps[n]}, captions.get(named[n].name)) for n in both]
+        self.strays = [
+            DataError("the parsing has no picture", where=maps[n], expected=f"a picture in {pictures}")
+            for n in sorted(set(maps) - set(named))
+        ]
+        self._places, self._seen = (_lines(root / "keypoints" / f"keypoints_{k}.txt") for k in ("loc", "vis"))
+        pointed = bool(self._places or self._seen)
+        self.labels = Labels((*CLASSES, PERSON), skeletons={PERSON: Skeleton(POINTS)}) if pointed else Labels(CLASSES)
+
+    def check(self, index: int) -> None:
+        """Files are there, and the points can be read."""
+        super().check(index)
+        self._points(self.items[index])
+
+    def records(self, item: Item, size: tuple[int, int]) -> Annotations:
+        """The semantic map, and the person with its points where they are known."""
+        path = item.maps["semantic"]
+        semantic, points = SemanticMap(self._palette.ids(path, path, size)), self._points(item)
+        body = semantic.ids != CLASSES.index(BACKGROUND)
+        if points is None or not body.any():
+            return Annotations(semantic)
+        return Annotations(semantic, instances([body], [self.labels.index[PERSON]], size), keypoints=points)
+
+    def _points(self, item: Item) -> Keypoints | None:
+        name = item.picture.name
+        if name not in self._places and name not in self._seen:
+            return None
+        where = f"the keypoints of {name}"
+        try:
+            xy = np.array(self._places.get(name, ()), np.float64).reshape(len(POINTS), 2)
+            told = np.array(self._seen.get(name, ()), np.float64).reshape(len(POINTS))
+        except ValueError as e:
+            raise DataError("the points are no numbers, or not 21", where=where, expected="42 and 21 numbers") from e
+        if not np.isfinite(xy).all() or not np.isin(told, (0, 1, 2)).all():
+            raise DataError("a point is not finite or its visibility unknown", where=where, expected="0, 1 or 2")
+        visible = np.where((told == 2) | (xy < 0).any(-1), 0, 2 - told).astype(np.uint8)
+        return Keypoints(np.where(visible[:, None] > 0, xy, 0)[None].astype(np.float32), visible[None], (POINTS,))
+
+
+def _captions(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    content = json_of(path, "file names with captions")
+    if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
+        raise DataError("the file holds no captions", where=path, expected='{"NAME.jpg": "caption"}')
+    return content
+
+
+def _lines(path: Path) -> dict[str, list[str]]:
+    if not path.is_file():
+        return {}
+    rows = [line.split() for line in text_of(path).splitlines() if line.strip()]
+    found = {row[0]: row[1:] for row in rows}
+    if len(found) < len(rows):
+        raise DataError("a picture occurs twice", where=path, expected="a line a picture")
+    return found

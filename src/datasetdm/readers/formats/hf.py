@@ -1,0 +1,196 @@
+"""Hugging Face datasets: `hf:PATH` of a local folder, or `hf:OWNER/NAME` from the hub; `@SPLIT` for a split other than train.
+
+A local folder is what `save_to_disk` wrote, or holds Parquet, JSON or picture files that `load_dataset` knows. Needs the extra
+`hf`. Columns are found by name:
+
+image       `image`, `img` or `picture`, or the only column of pictures
+mask        `mask`, `annotation`, `semantic`, `segmentation`, `label` or `labels`, a column of pictures: classes by value or
+            colour, whose names a file beside the data tells (`classes.json` and others, see `legend`)
+objects     `objects` with `bbox` ([x, y, width, height] in pixels) and `category` or `label` (a ClassLabel): filled boxes, or
+            masks where all have a `segmentation` (COCO's compressed run lengths)
+caption     `caption`, `text` or `prompt`
+key         `key`; without it the row's number
+depth       `depth` of our own export (`key`, `semantic`, `depth` and `objects` together): 16 bits, 1/256 m, 0 unknown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasetdm.errors import ConfigError, DataError
+from datasetdm.io.codecs import decode_rle, read_image
+from datasetdm.readers.coco_shapes import check_box, check_rle
+from datasetdm.readers.legend import FILES, read_legend
+from datasetdm.readers.maps import Palette, read_depth
+from datasetdm.readers.places import with_option
+from datasetdm.readers.regions import Edges, box_mask, instances, labels_in, with_background
+from datasetdm.readers.source import Source, caption_prompt
+from datasetdm.records import BACKGROUND, Annotations, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
+
+IMAGES = ("image", "img", "picture")
+MASKS = ("mask", "annotation", "semantic", "segmentation", "label", "labels")
+CAPTIONS = ("caption", "text", "prompt")
+
+
+class HfSource(Source):
+    """See the module."""
+
+    def __init__(self, path: str, images: Path | None = None):
+        place, split = with_option(path)
+        self.name, self._root = str(place), place if place.exists() else None
+        data, pictures = _load(self.name, split or "train", self._root)
+        self._image = next((c for c in IMAGES if c in pictures), pictures[0] if len(pictures) == 1 else None)
+        if self._image is None:
+            raise DataError(
+                f"no column holds the pictures: {', '.join(data.column_names)}", where=self.name, expected="image"
+            )
+        self._mask = next((c for c in MASKS if c in pictures and c != self._image), None)
+        self._caption = next((c for c in CAPTIONS if c in data.column_names), None)
+        self._data, self._palette = data, Palette()
+        self._category, names = _categories(data.features)
+        self._depth = "depth" in pictures and {*data.column_names} >= {"key", "semantic", "depth", "objects"}
+        if self._mask:
+            self.labels, self._palette = read_legend(self._root or _legend_folder(self.name))
+        else:
+            self.labels = Labels(with_background(names)) if names else Labels(("picture",))
+        if strange := [n for n in names if n not in self.labels.names]:
+            raise DataError(f"objects' class {strange[0]!r} has no value in masks", where=self.name, expected="a name")
+        self._label_of = [self.labels.index[n] for n in names]
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Sample:
+        row, where = self._data[index], f"{self.name}, row {index}"
+        image = read_image(self._file(row[self._image], where), where)
+        records = self._records(row, where, image.shape[:2])
+        found = labels_in(records, self.labels)
+        present = tuple(n for n in self.labels.names if n in found and n != BACKGROUND)
+        prompt = None
+        if self._caption:
+            text = row[self._caption]
+            prompt = Prompt(text, present, origin="caption") if isinstance(text, str) and text else None
+        elif records != Annotations():
+            prompt = caption_prompt(None, present)
+        key = row["key"] if isinstance(row.get("key"), str) else f"{index:06d}"
+        provenance = Provenance(details={"dataset": self.name, "row": index})
+        return Sample(key, image, self.labels, prompt, **records.fields(), provenance=provenance)
+
+    def _records(self, row: Mapping[str, Any], where: str, size: tuple[int, int]) -> Annotations:
+        semantic = objects = depth = None
+        if self._mask and row[self._mask] is not None:
+            semantic = SemanticMap(self._palette.ids(self._file(row[self._mask], where), where, size))
+        if self._depth and row["depth"] is not None:
+            depth = read_depth(self._file(row["depth"], where), where, size, 1 / 256)
+        if self._category and row["objects"] is not None:
+            objects = self._objects(_rows(row["objects"], where), where, size)
+        return Annotations(semantic, objects, depth)
+
+    def _file(self, value: Any, where: str) -> Path | bytes:
+        """A picture as it is stored: bytes, or a file that lies in the data's own folder."""
+        if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+            return value["bytes"]
+        if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+            raise DataError("the row has no picture", where=where, expected="bytes or a path")
+        path = Path(value["path"])
+        if self._root and not path.resolve().is_relative_to(self._root.resolve()):
+            raise DataError(f"the path {value['path']!r} leaves its folder", where=where, expected=f"in {self._root}")
+        return path
+
+    def _objects(self, rows: Sequence[Mapping[str, Any]], where: str, size: tuple[int, int]) -> Instances:
+        outlined = bool(rows) and all(isinstance(r.get("segmentation"), str) and r["segmentation"] for r in rows)
+        masks, boxes, label_ids = [], [], []
+        for row in rows:
+            category = row.get(str(self._category))
+            if not isinstance(category, int) or not 0 <= category < len(self._label_of):
+                raise DataError(f"category {category}", where=where, expected=f"0..{len(self._label_of) - 1}")
+            label_ids.append(self._label_of[category])
+            try:
+                if outlined:
+                    masks.append(_outline(row["segmentation"], size))
+                else:
+                    boxes.append(_box(row.get("bbox"), size))
+                    masks.append(box_mask(*boxes[-1], size))
+            except DataError as e:
+                e.where = where
+                raise
+        return instances(masks, label_ids, size, boxed=not outlined and bool(rows), boxes=boxes or None)
+
+
+def _outline(counts: str, size: tuple[int, int]) -> np.ndarray:
+    rle = {"size": [*size], "counts": counts}
+    check_rle(rle, size)
+    return decode_rle(rle)
+
+
+def _box(box: Any, size: tuple[int, int]) -> Edges:
+    check_box(box, size)
+    edges = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+    if not box_mask(*edges, size).any():
+        raise DataError(f"bbox {box} covers no pixel", expected="a larger one, or none")
+    return edges
+
+
+def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
+    """The split, its pictures undecoded, and the columns that hold pictures."""
+    try:
+        import datasets
+    except ImportError as e:
+        remedy = "pip install 'datasetdm[hf]'"
+        raise ConfigError("reading Hugging Face datasets needs datasets", expected="the extra hf", remedy=remedy) from e
+    try:
+        if root and any((root / f).is_file() for f in ("state.json", "dataset_dict.json")):
+            data = datasets.load_from_disk(name)
+            data = data[split] if isinstance(data, datasets.DatasetDict) else data
+        else:
+            data = datasets.load_dataset(name, split=split)
+    except KeyError as e:
+        raise DataError(f"there is no split {split!r}", where=name, expected="hf:PATH@SPLIT") from e
+    except Exception as e:  # the library raises its own kinds, and those of every library below it
+        what = f"the dataset cannot be read: {(str(e) or repr(e)).splitlines()[0]}"
+        raise DataError(what, where=name, expected="a local folder or a hub id, and a split") from e
+    pictures = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
+    for column in pictures:
+        data = data.cast_column(column, datasets.Image(decode=False))
+    return data, pictures
+
+
+def _legend_folder(name: str) -> Path:
+    """Where the legend of a hub dataset was downloaded to."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for file in FILES:
+        try:
+            return Path(hf_hub_download(name, file, repo_type="dataset")).parent
+        except (HfHubHTTPError, LocalEntryNotFoundError):
+            continue
+    raise DataError("nothing says what the masks' values mean", where=name, expected=f"one of: {', '.join(FILES)}")
+
+
+def _categories(features: Any) -> tuple[str | None, list[str]]:
+    """The field of `objects` that holds the classes, and their names."""
+    objects = features.get("objects")
+    objects = getattr(objects, "feature", objects)  # List(...) of one struct an object
+    objects = objects[0] if isinstance(objects, list) else objects
+    for field in ("category", "label"):
+        if isinstance(objects, dict) and field in objects and "bbox" in objects:
+            names = getattr(getattr(objects[field], "feature", objects[field]), "names", None)
+            if names:
+                return field, list(names)
+    return None, []
+
+
+def _rows(objects: Any, where: str) -> list[dict[str, Any]]:
+    """One row an object, of a list of them or of lists of their fields."""
+    if not isinstance(objects, dict):
+        return list(objects)
+    lists = {k: v for k, v in objects.items() if isinstance(v, list)}
+    if len({*map(len, lists.values())}) > 1:
+        what = "objects' fields differ in length: " + ", ".join(f"{len(v)} {k}" for k, v in lists.items())
+        raise DataError(what, where=where, expected="one of each an object")
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]

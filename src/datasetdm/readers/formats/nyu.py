@@ -1,0 +1,143 @@
+"""NYU Depth v2: pictures with depth in metres.
+
+`nyu:FOLDER` reads pairs of a picture and a 16-bit PNG in millimetres (0: unknown), by the names under which they are passed
+on: `rgb_N.jpg` with `sync_depth_N.png`, `N_colors.png` with `N_depth.png`, or `rgb/N` (`images/N`) with `depth/N.png`; or
+files `*.h5` with `rgb` u8[3 h w] and `depth` f[h w] in metres. `nyu:nyu_depth_v2_labeled.mat` is the labelled set: depth
+and 894 classes, 0 unlabelled. The last two need the extra `nyu` (h5py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasetdm.errors import ConfigError, DataError
+from datasetdm.readers.maps import MILLIMETRE, read_depth
+from datasetdm.readers.places import pairs
+from datasetdm.readers.source import FilesSource, Item, Source, caption_prompt
+from datasetdm.records import IGNORE, Annotations, DepthMap, Labels, Provenance, Sample, SemanticMap
+
+NO_LABELS = Labels(("picture",))
+RULES = {
+    "depth": (
+        (r"(.*/|)rgb_(\d+)\.(?:jpg|png)", r"\1sync_depth_\2.png"),
+        (r"(.*)_colors\.png", r"\1_depth.png"),
+        (r"(.*/|)(?:rgb|images)/(.+)\.(?:jpg|png)", r"\1depth/\2.png"),
+    )
+}
+
+
+def open_nyu(path: str, images: Path | None = None) -> Source:
+    """The source of a folder or of a .mat file."""
+    place = Path(path)
+    if place.suffix == ".mat":
+        return MatSource(place)
+    return H5Source(place) if next(place.rglob("*.h5"), None) else NyuSource(place)
+
+
+class NyuSource(FilesSource):
+    """Pairs of files. Its only label is `picture`, which no sample carries."""
+
+    labels = NO_LABELS
+
+    def __init__(self, root: Path):
+        self.items = pairs(
+            root, RULES, "rgb_N.jpg with sync_depth_N.png, N_colors.png with N_depth.png, rgb/ with depth/"
+        )
+
+    def records(self, item: Item, size: tuple[int, int]) -> Annotations:
+        """Depth."""
+        return Annotations(depth=read_depth(item.maps["depth"], item.maps["depth"], size, MILLIMETRE))
+
+
+class H5Source(Source):
+    """One HDF5 file a sample."""
+
+    labels = NO_LABELS
+
+    def __init__(self, root: Path):
+        self.root, self._files = root, sorted(root.rglob("*.h5"))
+        _h5py()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def check(self, index: int) -> None:
+        """The file has both arrays, in one size."""
+        path = self._files[index]
+        with _opened(path) as f:
+            rgb, depth = _dataset(f, "rgb", path, 3), _dataset(f, "depth", path, 2)
+            if rgb.dtype != np.uint8 or rgb.shape != (3, *depth.shape):
+                what = f"rgb is {rgb.dtype} {rgb.shape}, depth {depth.shape}"
+                raise DataError(what, where=path, expected="rgb u8[3 h w] and depth [h w]")
+
+    def __getitem__(self, index: int) -> Sample:
+        self.check(index)
+        path = self._files[index]
+        with _opened(path) as f:
+            image, metres = np.asarray(f["rgb"]), np.asarray(f["depth"], np.float32)
+        key = path.relative_to(self.root).with_suffix("").as_posix()
+        pixels, depth = image.transpose(1, 2, 0), _metres(metres, path)
+        return Sample(key, pixels, self.labels, depth=depth, provenance=Provenance(str(path)))
+
+
+class MatSource(Source):
+    """The labelled set, whose arrays have their axes reversed: `images` [n 3 w h], `depths` and `labels` [n w h]."""
+
+    def __init__(self, path: Path):
+        self.path, self._file = path, _opened(path)
+        self._images = _dataset(self._file, "images", path, 4)
+        self._depths, self._ids = (_dataset(self._file, k, path, 3) for k in ("depths", "labels"))
+        n, _, w, h = self._images.shape
+        if self._depths.shape != (n, w, h) or self._ids.shape != (n, w, h):
+            raise DataError("images, depths and labels differ in size", where=path, expected="one of each a sample")
+        refs = np.asarray(_dataset(self._file, "names", path, 2)).ravel()
+        self.labels = Labels(tuple("".join(map(chr, np.asarray(self._file[r]).ravel())) for r in refs))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        where = f"{self.path}, sample {index}"
+        ids = np.asarray(self._ids[index]).T.astype(np.int64)
+        if ids.max(initial=0) > len(self.labels) or ids.min(initial=0) < 0:
+            raise DataError(f"label {ids.max()} has no name", where=where, expected=f"0..{len(self.labels)}")
+        semantic = SemanticMap(np.where(ids == 0, IGNORE, ids - 1).astype(np.uint16))
+        depth = _metres(np.asarray(self._depths[index], np.float32).T, where)
+        present = tuple(self.labels.names[i - 1] for i in np.unique(ids).tolist() if i)
+        image = np.asarray(self._images[index]).transpose(2, 1, 0)
+        return Sample(
+            f"{index:04d}", image, self.labels, caption_prompt(None, present),
+            semantic=semantic, depth=depth, provenance=Provenance(index=index),
+        )  # fmt: skip
+
+
+def _metres(depth: np.ndarray, where: object) -> DepthMap:
+    if not np.isfinite(depth).all() or (depth < 0).any():
+        raise DataError("depth is negative or not finite", where=where, expected="metres, 0 where it is unknown")
+    return DepthMap(depth, depth > 0)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as e:
+        remedy = "pip install 'datasetdm[nyu]'"
+        raise ConfigError("reading HDF5 needs h5py", expected="the extra nyu", remedy=remedy) from e
+    return h5py
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return _h5py().File(path, "r")
+    except OSError as e:
+        raise DataError(f"the file cannot be read: {e}", where=path, expected="HDF5") from e
+
+
+def _dataset(file: Any, name: str, path: Path, axes: int) -> Any:
+    value = file.get(name)
+    if value is None or getattr(value, "ndim", None) != axes:
+        raise DataError(f"the file has no array {name} of {axes} axes", where=path, expected="NYU's arrays")
+    return value

@@ -1,0 +1,23 @@
+"""Our own stores as labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasetdm.readers.source import Source
+from datasetdm.records import Sample
+from datasetdm.store import Store
+
+
+class StoreSource(Source):
+    """`store:DIR`. Samples come with everything that the store knows."""
+
+    def __init__(self, path: str, images: Path | None = None):
+        self.store = Store(path)
+        self.labels = self.store.labels
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.store[index]

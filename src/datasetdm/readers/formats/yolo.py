@@ -1,0 +1,195 @@
+"""YOLO's folders, as Ultralytics documents them: `yolo:data.yaml`, or `yolo:data.yaml@val` for another split.
+
+Every picture `.../images/NAME.jpg` has `.../labels/NAME.txt`, one object a line, numbers as shares of width and height:
+`class x y w h` (a box by its centre), `class x1 y1 x2 y2 ...` (an outline), or, where data.yaml has `kpt_shape: [K, D]`, a
+box and K points of D = 2 or 3 numbers. A picture without a label file shows no object. A box becomes an object whose mask is
+the box filled (`Instances.boxed`) and no semantic map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from datasetdm.errors import DataError
+from datasetdm.io.codecs import decode_polygons, image_size, read_image
+from datasetdm.readers.places import inside, pictures_in, text_of, with_option
+from datasetdm.readers.regions import Edges, box_mask, from_regions, instances, with_background
+from datasetdm.readers.source import Source, caption_prompt
+from datasetdm.records import Annotations, Keypoints, Labels, Provenance, Sample, Skeleton
+
+Row = tuple[int, list[float]]
+"""Class and the numbers behind it."""
+
+
+class YoloSource(Source):
+    """See the module."""
+
+    def __init__(self, path: str, images: Path | None = None):
+        self.path, split = with_option(path)
+        self.split = split or "train"
+        content = _load(self.path)
+        names = _names(content, self.path)
+        self.points = _points(content, self.path)
+        skeletons = {n: Skeleton(self.points) for n in names} if self.points else {}
+        self.labels = Labels(with_background(names), skeletons=skeletons)
+        self._label_of = [self.labels.index[n] for n in names]
+        self._numbers = _point_numbers(content)
+        self._files = pictures_in(images) if images else self._find(content)
+        self._stems_differ = len({f.stem for f in self._files}) == len(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def check(self, index: int) -> None:
+        """The picture can be opened, and every line of its label file read."""
+        image_size(self._files[index], self._files[index])
+        self._read(self._files[index])
+
+    def __getitem__(self, index: int) -> Sample:
+        file = self._files[index]
+        rows, image = self._read(file), read_image(file, file)
+        records = self._records(rows, image.shape[:2], _labels_of(file))
+        found = tuple(dict.fromkeys(self.labels.names[self._label_of[c]] for c, _ in rows))
+        key = file.stem if self._stems_differ else file.as_posix()
+        return Sample(
+            key, image, self.labels, caption_prompt(None, found),
+            **records.fields(), provenance=Provenance(str(file)), encoded=file,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ records
+    def _records(self, rows: Sequence[Row], size: tuple[int, int], where: Path) -> Annotations:
+        if rows and len(rows[0][1]) % 2 == 0 and len(rows[0][1]) >= 6 and not self.points:
+            shapes = [[v * size[1 - i % 2] for i, v in enumerate(numbers)] for _, numbers in rows]
+            masks = [decode_polygons([s], size) for s in shapes]
+            _check_masks(masks, where)
+            return from_regions(
+                [(m, self._label_of[c]) for m, (c, _) in zip(masks, rows, strict=True)], self.labels, size
+            )
+        boxes = [_edges(numbers[:4], size) for _, numbers in rows]
+        masks = [box_mask(*b, size) for b in boxes]
+        _check_masks(masks, where)
+        ids = [self._label_of[c] for c, _ in rows]
+        objects = instances(masks, ids, size, boxed=True, boxes=boxes)
+        return Annotations(instances=objects, keypoints=self._keypoints(rows, size) if self.points else None)
+
+    def _keypoints(self, rows: Sequence[Row], size: tuple[int, int]) -> Keypoints:
+        k, d = len(self.points), self._numbers
+        values = np.array([numbers[4:] for _, numbers in rows], np.float32).reshape(len(rows), k, d)
+        xy = values[..., :2] * np.array(size[::-1], np.float32)
+        seen = np.rint(values[..., 2]) if d == 3 else np.where((values > 0).any(-1), 2, 0)
+        return Keypoints(np.where(seen[..., None] > 0, xy, 0), seen.astype(np.uint8), (self.points,) * len(rows))
+
+    # ------------------------------------------------------------------ files
+    def _find(self, content: dict[str, Any]) -> list[Path]:
+        """The pictures of the split: a folder, several, or text files that list pictures."""
+        named = content.get(self.split)
+        if not named:
+            known = ", ".join(k for k in ("train", "val", "test") if content.get(k))
+            raise DataError(f"there is no split {self.split!r}", where=self.path, expected=known or "train: FOLDER")
+        root = self.path.parent / str(content.get("path") or "")
+        files: list[Path] = []
+        for entry in named if isinstance(named, list) else [named]:
+            place = inside(root, str(entry), self.path)
+            if place.suffix == ".txt":
+                lines = text_of(place).splitlines()
+                files += [inside(root, line.strip(), place) for line in lines if line.strip()]
+            else:
+                files += pictures_in(place)
+        if not files:
+            raise DataError("the split has no pictures", where=f"{self.path}, {self.split}", expected="picture files")
+        return files
+
+    def _read(self, file: Path) -> list[Row]:
+        path = _labels_of(file)
+        if not path.is_file():
+            return []
+        rows = [self._line(t, f"{path}, line {n}") for n, t in enumerate(text_of(path).splitlines(), 1) if t.strip()]
+        kinds = {len(numbers) == 4 for _, numbers in rows}
+        if len(kinds) > 1 and not self.points:
+            raise DataError("boxes and outlines are mixed", where=path, expected="one kind a file")
+        return rows
+
+    def _line(self, text: str, where: str) -> Row:
+        try:
+            numbers = [float(v) for v in text.split()]
+        except ValueError as e:
+            raise DataError(f"{text[:60]!r} is no line of numbers", where=where, expected="class x y w h ...") from e
+        label, rest = numbers[0], numbers[1:]
+        if label != int(label) or not 0 <= label < len(self._label_of):
+            raise DataError(f"class {numbers[0]:g}", where=where, expected=f"0..{len(self._label_of) - 1}")
+        wanted = 4 + len(self.points) * self._numbers
+        outline = not self.points and len(rest) >= 6 and len(rest) % 2 == 0
+        if len(rest) != wanted and not outline:
+            expected = f"{wanted} numbers" + ("" if self.points else ", or x, y of at least 3 points")
+            raise DataError(f"{len(rest)} numbers behind the class", where=where, expected=expected)
+        shares = rest[:4] + [v for i, v in enumerate(rest[4:]) if outline or i % self._numbers < 2]
+        if not all(-1e-3 <= v <= 1.001 for v in shares):  # nor NaN
+            raise DataError(
+                "a number is no share of the picture", where=where, expected="0..1", remedy="divide by width and height"
+            )
+        return int(label), rest
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text_of(path))
+    except yaml.YAMLError as e:
+        raise DataError(f"the file is no YAML: {str(e).splitlines()[0]}", where=path, expected="data.yaml") from e
+    if not isinstance(content, dict):
+        raise DataError("the file holds no settings", where=path, expected="train: FOLDER and names: [...]")
+    return content
+
+
+def _names(content: dict[str, Any], path: Path) -> list[str]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise DataError("the classes are not numbered 0, 1, 2, ...", where=f"{path}, names")
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(n, (str, int)) for n in names):
+        raise DataError("there are no class names", where=f"{path}, names", expected="a list, or number: name")
+    return [str(n) for n in names]
+
+
+def _points(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return ()
+    if not (isinstance(shape, list) and len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3)):
+        raise DataError(f"kpt_shape is {shape}", where=path, expected="[points, 2 or 3]")
+    named = content.get("kpt_names")
+    named = next(iter(named.values()), None) if isinstance(named, dict) else named
+    if named is not None and len(named) != shape[0]:
+        raise DataError(f"{len(named)} kpt_names for {shape[0]} points", where=path, expected="one a point")
+    return tuple(map(str, named)) if named else tuple(f"point{i}" for i in range(shape[0]))
+
+
+def _point_numbers(content: dict[str, Any]) -> int:
+    return content["kpt_shape"][1] if content.get("kpt_shape") else 0
+
+
+def _labels_of(image: Path) -> Path:
+    """`images` gives way to `labels` in the last place where it stands alone."""
+    parts = list(image.with_suffix(".txt").parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] == "images":
+            parts[i] = "labels"
+            break
+    return Path(*parts)
+
+
+def _edges(box: Sequence[float], size: tuple[int, int]) -> Edges:
+    """A box given by its centre and sides as shares of the picture."""
+    (x, y, w, h), (high, wide) = box, size
+    return (x - w / 2) * wide, (y - h / 2) * high, (x + w / 2) * wide, (y + h / 2) * high
+
+
+def _check_masks(masks: Sequence[np.ndarray], where: Path) -> None:
+    for n, mask in enumerate(masks, 1):
+        if not mask.any():
+            raise DataError("an object covers no pixel", where=f"{where}, object {n}", expected="a larger one, or none")

@@ -1,0 +1,51 @@
+"""What the records check when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from datasetdm.errors import DataError
+
+
+def require(ok: bool, what: str, expected: str, where: str) -> None:
+    """Raise `DataError` unless `ok`."""
+    if not ok:
+        raise DataError(what, where=where, expected=expected)
+
+
+def checked_array(value: Any, dtype: type, shape: Sequence[int | None], name: str) -> np.ndarray:
+    """`value` as a read-only array of `dtype`, its shape held against `shape` (None: any size)."""
+    array = np.asarray(value)
+    fits = array.ndim == len(shape) and all(w is None or w == h for w, h in zip(shape, array.shape, strict=True))
+    wanted = "x".join("any" if s is None else str(s) for s in shape)
+    require(fits, f"{name} has shape {array.shape}", f"shape {wanted}", name)
+    array = np.ascontiguousarray(array, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
+def checked_confidence(value: Any, shape: Sequence[int], name: str) -> np.ndarray | None:
+    """Probabilities in steps of 1/255, so that a store holds them exactly."""
+    if value is None:
+        return None
+    c = checked_array(value, np.float32, shape, name)
+    require(bool(((c >= 0) & (c <= 1)).all()), "confidence outside 0..1", "0..1", name)
+    return checked_array(np.rint(c * 255) / 255, np.float16, shape, name)
+
+
+def require_text(texts: Iterable[str], where: str) -> None:
+    """Refuse texts that UTF-8 cannot hold (lone surrogates, as in undecodable file names): no format could write them."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as e:
+            shown = text.encode("utf-8", "backslashreplace").decode()[:80]
+            raise DataError(
+                f"the text {shown!r} cannot be written as UTF-8",
+                where=where,
+                expected="text without lone surrogates",
+                remedy="rename the file, or correct the text, in the source of the data",
+            ) from e

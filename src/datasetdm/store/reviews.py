@@ -1,0 +1,171 @@
+"""What people said of a store's samples, and the stream that exporters see: rejected samples left out, fixed labels applied.
+
+`STORE/reviews.jsonl` is only ever appended to, one JSON object a line; of several lines with one key the last counts:
+
+    {"key": "00000007", "verdict": "reject", "reason": "picture", "labels": {"cow": "sheep"}, "objects": {"0": "dog"}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from datasetdm.errors import DataError, StoreError, unknown_name
+from datasetdm.io.files import writing
+from datasetdm.records import Sample
+from datasetdm.records.edits import relabel
+from datasetdm.store import Store
+
+REVIEWS = "reviews.jsonl"
+Verdict = Literal["", "accept", "reject"]
+
+
+@dataclass(frozen=True)
+class Review:
+    """What somebody said of the sample `key`.
+
+    verdict: empty if there is none. reason: of a rejection.
+    labels: label -> the one that it should have been, for all pixels and objects of this sample.
+    objects: number of an instance, from 0 -> its label; goes before `labels`, and takes the instance's pixels along.
+    """
+
+    key: str
+    verdict: Verdict = ""
+    reason: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    objects: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def fixes(self) -> bool:
+        """Whether it changes labels."""
+        return bool(self.labels or self.objects)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Review:
+        """One line of the file.
+
+        Raises:
+            DataError: a value that is no review.
+        """
+        try:
+            verdict, reason = value.get("verdict", ""), value.get("reason", "")
+            labels = dict(value.get("labels", {}))
+            objects = {int(k): v for k, v in value.get("objects", {}).items()}
+            texts = [value["key"], reason, *labels, *labels.values(), *objects.values()]
+            if verdict not in ("", "accept", "reject") or not all(isinstance(t, str) for t in texts):
+                raise TypeError("a verdict is accept, reject or empty; keys, reasons and labels are texts")
+            return cls(value["key"], verdict, reason, labels, objects)
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            expected = '{"key": ..., "verdict": "accept" | "reject" | "", ...}'
+            raise DataError(f"this is no review: {e!r}", expected=expected) from e
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample with its labels fixed.
+
+        Raises:
+            ConfigError: a label that the vocabulary lacks. DataError: an instance that the sample lacks.
+        """
+        if not self.fixes:
+            return sample
+        labels = sample.labels
+        for name in (*self.labels, *self.labels.values(), *self.objects.values()):
+            if name not in labels.index:
+                raise unknown_name("label", name, labels.names)
+        count = 0 if sample.instances is None else len(sample.instances)
+        if strangers := [n for n in self.objects if not 0 <= n < count]:
+            where = f"review of {sample.key!r}"
+            raise DataError(f"object {strangers[0]} is not there", where=where, expected=f"one of {count}, from 0")
+        new_ids = [labels.index[self.labels.get(name, name)] for name in labels.names]
+        return self._apply_objects(sample, relabel(sample, labels, new_ids))
+
+    def _apply_objects(self, sample: Sample, fixed: Sample) -> Sample:
+        """`fixed` with the labels of single objects; `sample` says which pixels were theirs."""
+        objects, semantic = sample.instances, fixed.semantic
+        if objects is None or fixed.instances is None:
+            return fixed
+        label_ids = fixed.instances.label_ids.copy()
+        for n, name in self.objects.items():
+            label_ids[n] = new = sample.labels.index[name]
+            if semantic is not None and sample.semantic is not None:
+                own = objects.masks[n] & (sample.semantic.ids == objects.label_ids[n])
+                semantic = replace(semantic, ids=np.where(own, np.uint16(new), semantic.ids))
+        return replace(fixed, instances=replace(fixed.instances, label_ids=label_ids), semantic=semantic)
+
+
+def reviewed(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Samples as exporters see them: of a store, or of its reader, those that were not rejected, with their fixes."""
+    said = reviews_of(samples)
+    for sample in samples:
+        review = said.get(sample.key)
+        if review is None:
+            yield sample
+        elif review.verdict != "reject":
+            yield review.apply(sample)
+
+
+def reviews_of(samples: object) -> dict[str, Review]:
+    """The reviews of a store or of its reader (whose source names the store); samples from elsewhere have none."""
+    source = getattr(samples, "source", samples)
+    store = getattr(source, "store", source)
+    return read_reviews(store.folder) if isinstance(store, Store) else {}
+
+
+def read_reviews(folder: Path) -> dict[str, Review]:
+    """Key -> what was said last.
+
+    Raises:
+        StoreError: a line that is no review; the rest of a line that was being written when the machine stopped is none.
+    """
+    path = folder / REVIEWS
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return {}
+    found: dict[str, Review] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            review = Review.from_json(json.loads(line))
+        except (ValueError, DataError) as e:
+            if not line.endswith(b"\n"):
+                break
+            raise StoreError(
+                f"a review cannot be read: {e!r}", where=f"{path}:{number}", remedy="correct or delete the line"
+            ) from e
+        found[review.key] = review
+    return found
+
+
+def append_review(folder: Path, review: Review) -> None:
+    """Write one review; it is on the disk when this returns.
+
+    Raises:
+        OutputError: the store cannot be written.
+    """
+    path = folder / REVIEWS
+    line = json.dumps(asdict(review), ensure_ascii=False).encode() + b"\n"
+    with writing(path), path.open("ab+") as f:
+        _finish_line(f)
+        f.write(line)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _finish_line(f: IO[bytes]) -> None:
+    """End the last line, or cut it off where the machine stopped while it was being written."""
+    size = f.seek(0, os.SEEK_END)
+    f.seek(max(0, size - 1))
+    if f.read() in (b"", b"\n"):
+        return
+    f.seek(0)
+    rest = f.read().rpartition(b"\n")[2]
+    try:
+        json.loads(rest)
+        f.write(b"\n")
+    except ValueError:
+        f.truncate(size - len(rest))

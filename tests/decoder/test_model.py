@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasetdm.backbones import Backbone, FeatureConfig
+from datasetdm.backbones.canvas import Placement
+from datasetdm.backbones.features import FITTED, NAMED, Features
+from datasetdm.decoder.model import CONFIG, WEIGHTS, PDecoder, tell_names
+from datasetdm.errors import DecoderError
+from datasetdm.records import Labels, Prompt
+from factory import LABELS, known
+
+
+@pytest.fixture
+def decoder(tiny: Backbone) -> PDecoder:
+    torch.manual_seed(0)
+    return PDecoder.for_backbone(tiny, LABELS, ("semantic", "depth"), width=32).eval()
+
+
+def test_saved_and_loaded_it_is_the_same(decoder: PDecoder, tiny: Backbone, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "d")
+    again = PDecoder.load(tmp_path / "d")
+    assert again.config == decoder.config and again.fingerprint() == decoder.fingerprint()
+    assert not again.training
+    latents = tiny.sample([Prompt("a dog")], 1, 1.0)
+    features = tiny.features(latents, ["a dog"], LABELS.names)
+    place = Placement.fit((50, 30), tiny.size)
+    a, b = decoder.annotate(features, [place])[0], again.annotate(features, [place])[0]
+    assert known(a) == known(b) == ["semantic", "depth"]
+    assert a.semantic.size == (50, 30)
+    assert (a.semantic.ids == b.semantic.ids).all() and (a.depth.depth == b.depth.depth).all()
+
+
+def test_files_are_safetensors_and_json_only(decoder: PDecoder, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "d")
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [CONFIG, WEIGHTS]
+    assert json.loads((tmp_path / "d" / CONFIG).read_text())["identity"] == decoder.config.identity
+
+
+def test_weights_and_backbone_make_the_fingerprint(decoder: PDecoder) -> None:
+    before = decoder.fingerprint()
+    with torch.no_grad():
+        next(decoder.parameters()).add_(1e-3)
+    assert decoder.fingerprint() != before
+
+
+def test_another_backbone_is_refused(decoder: PDecoder, tiny: Backbone, mini: Backbone) -> None:
+    decoder.check_backbone(tiny)
+    with pytest.raises(DecoderError, match="fitted on another backbone") as caught:
+        decoder.check_backbone(mini)
+    assert "--backbone" in str(caught.value)
+    decoder.config = dataclasses.replace(decoder.config, features=FeatureConfig(timesteps=(1,)))
+    with pytest.raises(DecoderError, match="in another way"):
+        decoder.check_backbone(tiny)
+
+
+def test_every_feature_is_standardised_once(decoder: PDecoder) -> None:
+    names = [n for n, _ in decoder.normalisers()]
+    used = {n for names in decoder.pixels.names.values() for n in names}
+    used |= {s.name for s in decoder.config.specs if s.kind == "attention"}
+    assert sorted(names) == sorted(used)
+
+
+def test_broken_decoders(decoder: PDecoder, tmp_path: Path) -> None:
+    with pytest.raises(DecoderError, match="no decoder here"):
+        PDecoder.load(tmp_path / "none")
+    decoder.save(tmp_path / "d")
+    (tmp_path / "d" / WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(DecoderError, match="weights cannot be read"):
+        PDecoder.load(tmp_path / "d")
+    (tmp_path / "d" / CONFIG).write_text('{"tasks": []}')
+    with pytest.raises(DecoderError, match=r"config\.json cannot be read"):
+        PDecoder.load(tmp_path / "d")
+
+
+def test_a_decoder_knows_which_labels_a_caption_names() -> None:
+    labels = Labels(("cow", "tv", "sky"), ((), ("television",), ()))
+    blank = Features({}, torch.zeros(3, 2), torch.zeros(2, 3, 8, 8))
+    told = tell_names(blank, ["two cows beside a television", ""], labels).maps[NAMED]
+    assert told.tolist() == [[1, 1, -1], [0, 0, 0]]
+
+
+def test_a_decoder_tells_its_head_which_labels_it_was_fitted_on(decoder: PDecoder) -> None:
+    seen = []
+    decoder.heads["semantic"].register_forward_pre_hook(lambda _, given: seen.append(given[1][FITTED]))
+    maps = {
+        s.name: torch.zeros(
+            1, *((2,) if s.kind == "attention" else ()), s.channels, *[decoder.config.side // s.stride] * 2
+        )
+        for s in decoder.config.specs
+    }
+    known = decoder.config.labels.names[0]
+    side = decoder.config.side
+    features = Features(maps, torch.zeros(2, decoder.config.text_width), torch.zeros(1, 3, side, side))
+    decoder.annotate(features, [Placement.fit((side, side), (side, side))], Labels((known, "something else")))
+    assert seen[0].tolist() == [[1, 0]]

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from datasetdm.errors import DataError
+from datasetdm.io import codecs
+
+SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
+
+
+@given(arrays(np.uint16, SHAPES))
+def test_png_keeps_16_bits(array: np.ndarray) -> None:
+    assert np.array_equal(codecs.decode_png(codecs.encode_png(array), np.uint16), array)
+
+
+@given(arrays(np.bool_, SHAPES))
+def test_run_lengths_round_trip(mask: np.ndarray) -> None:
+    rle = codecs.encode_rle(mask)
+    assert np.array_equal(codecs.decode_rle(rle), mask)
+    assert codecs.rle_box(rle)[1] == mask.sum()
+
+
+@given(arrays(np.bool_, SHAPES), st.just(None))
+def test_uncompressed_run_lengths(mask: np.ndarray, _: None) -> None:
+    flat = mask.flatten(order="F")
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flat]).astype(int))).tolist()
+    counts = np.diff([0, *edges, len(flat)]).tolist()
+    assert np.array_equal(codecs.decode_rle({"size": list(mask.shape), "counts": counts}), mask)
+
+
+def test_polygons_fill_their_inside() -> None:
+    mask = codecs.decode_polygons([[2, 1, 6, 1, 6, 4, 2, 4]], (6, 9))
+    expected = np.zeros((6, 9), bool)
+    expected[1:4, 2:6] = True
+    assert np.array_equal(mask, expected)
+
+
+def test_pictures_of_every_mode(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    for mode in ("RGB", "L", "RGBA", "CMYK", "P", "1"):
+        path = tmp_path / f"{mode}.tif"
+        Image.fromarray(rgb).convert(mode).save(path)
+        assert codecs.read_image(path, path).shape == (6, 8, 3)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((6, 8), 300 * 200, np.uint16)).save(deep)
+    assert (codecs.read_image(deep, deep) == (300 * 200) >> 8).all()
+
+
+def test_exif_rotation_is_applied_once(tmp_path: Path) -> None:
+    image = Image.fromarray(np.zeros((6, 8, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    image.save(path, exif=exif)
+    assert codecs.read_image(path, path).shape == (8, 6, 3)
+    assert codecs.image_size(path, path) == (8, 6)
+
+
+def test_bad_pictures(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole.read_bytes()[:3000])
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    for path, what in ((cut, "cannot be read"), (text, "cannot be read"), (tmp_path / "none.png", "missing")):
+        with pytest.raises(DataError, match=what) as caught:
+            codecs.read_image(path, path)
+        assert str(path) in str(caught.value)
+
+
+def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs, "MAX_PIXELS", 100)
+    path = tmp_path / "large.png"
+    Image.fromarray(np.zeros((11, 11, 3), np.uint8)).save(path)
+    with pytest.raises(DataError, match="121|11x11"):
+        codecs.read_image(path, path)

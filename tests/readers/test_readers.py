@@ -1,0 +1,231 @@
+"""What every reader promises, and what is the same for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from datasetdm.cli import main
+from datasetdm.cli.data import inspect
+from datasetdm.errors import ConfigError, DataError, DatasetDMError
+from datasetdm.io.codecs import decode_png
+from datasetdm.readers import READERS, Reader, read
+from datasetdm.readers.formats.images import ImagesSource
+from datasetdm.readers.formats.mini import CLASSES, PACKAGED
+from datasetdm.readers.overview import part, summarise
+from datasetdm.readers.source import Checked
+from datasetdm.records import IGNORE, Sample
+from datasetdm.store import write_store
+from factory import LABELS
+from labelled import MAKERS, coco_folder, masks_folder, picture, yolo_folder
+
+
+@pytest.fixture(params=sorted(READERS))
+def any_reader(request: pytest.FixtureRequest, tmp_path: Path) -> Checked:
+    """Every reader, on data of its own; a new one is in the table and so in these tests."""
+    return read(f"{request.param}:{MAKERS[request.param](tmp_path)}")
+
+
+def test_contract(any_reader: Checked) -> None:
+    """What every reader promises; a new one is in the table and so in this test."""
+    assert isinstance(any_reader, Reader)
+    first, second = list(any_reader), list(any_reader)
+    assert len(first) == len(any_reader) > 0
+    assert [a.digest() for a in first] == [b.digest() for b in second]
+    assert len({s.key for s in first}) == len(first)
+    for sample in first:
+        assert sample.labels == any_reader.labels
+        assert sample.annotated or isinstance(any_reader.source, ImagesSource)
+    summary = summarise(first, any_reader.labels)
+    assert summary.samples == len(first) == sum(summary.sizes.values())
+    few = part(any_reader, 1, balance=True)
+    assert len(list(few)) == len(few) == 1 and isinstance(few, Reader)
+
+
+def test_mini_matches_its_files() -> None:
+    rows = pq.read_table(PACKAGED / "train-000000.parquet").to_pylist()
+    samples = list(read("mini:train"))
+    assert len(samples) == len(rows) == 100
+    by_name = {v: k for k, v in CLASSES.items()}
+    for row, sample in zip(rows[:20], samples, strict=False):
+        truth = decode_png(row["classes"], np.uint8)
+        ids = sample.semantic.ids
+        known = ids != IGNORE
+        back = np.array([by_name[n] for n in sample.labels.names])[np.where(known, ids, 0)]
+        assert np.array_equal(back[known], truth[known])
+        assert not np.isin(truth[~known], list(CLASSES)).any()
+        depth = decode_png(row["depth"], np.uint16)
+        assert np.allclose(sample.depth.depth, depth / 256)
+        assert len(sample.instances) == len(np.unique(decode_png(row["instances"], np.uint8))) - 1
+        assert sample.prompt is not None and sample.prompt.text == row["caption"]
+
+
+def test_the_two_packaged_sets_differ() -> None:
+    keys = [{s.key for s in read(f"mini:{n}")} for n in ("train", "test")]
+    assert not keys[0] & keys[1]
+
+
+def test_foreign_parquet_is_no_mini_world(samples: list[Sample], tmp_path: Path) -> None:
+    write_store(samples[:1], tmp_path / "s", LABELS)
+    with pytest.raises(DataError, match="no labelled renders"):
+        read(f"mini:{tmp_path / 's' / 'data' / 'shard'}")
+
+
+def test_formats_are_named() -> None:
+    told = set(re.findall(r"[\w-]+", str(inspect.__doc__)))
+    assert {*READERS} <= told and {*READERS} == {*MAKERS}
+    with pytest.raises(ConfigError, match="names no format"):
+        read("annotations.json")
+    with pytest.raises(ConfigError, match="did you mean 'coco'"):
+        read("cocoo:x.json")
+    with pytest.raises(DataError, match="no mini-world files"):
+        read("mini:nowhere/x")
+
+
+# ---------------------------------------------------------------------- overview
+def test_a_balanced_part_holds_rare_labels() -> None:
+    reader = read("mini:train")
+    small = part(reader, 20, balance=True, seed=3)
+    assert [s.key for s in small] == [s.key for s in part(reader, 20, balance=True, seed=3)]
+    assert [s.key for s in small] != [s.key for s in part(reader, 20, balance=True, seed=4)]
+    found = [summarise(p, p.labels).pictures for p in (small, part(reader, 20, seed=3))]
+    least = [min(pictures[n] for n in reader.labels.names) for pictures in found]
+    assert least[0] >= 1 > least[1]
+
+
+def test_captions_beside_pictures(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path).parent / "images" / "train"
+    (folder / "a.txt").write_text("a dark room\n")
+    first, second = read(f"images:{folder}")
+    assert first.prompt is not None and first.prompt.text == "a dark room" and second.prompt is None
+    assert (first.key, second.key) == ("a.png", "b b.png")
+    with pytest.raises(DataError, match="no pictures"):
+        read(f"images:{tmp_path / 'labels'}")
+
+
+# ---------------------------------------------------------------------- wrong data: stop, or skip and count
+@pytest.mark.parametrize("format", sorted(set(READERS) - {"mini"}))
+def test_a_damaged_file_never_changes_a_label(format: str, tmp_path: Path) -> None:
+    """Whatever file is cut in half: an error, or a skipped sample, or what remains is as it was."""
+    path = MAKERS[format](tmp_path)
+    whole = {s.key: s.digest() for s in read(f"{format}:{path}")}
+    files = [
+        p for p in sorted(tmp_path.rglob("*")) if p.suffix in (".png", ".jpg", ".json", ".xml", ".parquet", ".arrow")
+    ]
+    stopped = 0
+    for file in files:
+        data = file.read_bytes()
+        file.write_bytes(data[: len(data) // 2])
+        try:
+            reader = read(f"{format}:{path}", on_error="skip")
+            left = {s.key: s.digest() for s in reader}
+            assert left.items() <= whole.items(), file
+            assert len(left) == len(reader) and len(left) + len(reader.skipped) >= len(whole), file
+            stopped += bool(reader.skipped)
+        except DatasetDMError:
+            stopped += 1
+        with contextlib.suppress(DatasetDMError):
+            assert {s.key: s.digest() for s in read(f"{format}:{path}")} == whole, file
+        file.write_bytes(data)
+    assert stopped
+
+
+def two_pictures(folder: Path, **wrong: Any) -> Path:
+    """COCO's two pictures; the second's annotation has these entries."""
+    return coco_folder(folder, lambda c: c["annotations"][2].update(wrong))
+
+
+def test_skipping_counts_the_picture_and_keeps_the_others(tmp_path: Path) -> None:
+    path = two_pictures(tmp_path, iscrowd="no")
+    with pytest.raises(DataError, match="iscrowd is 'no'"):
+        read(f"coco:{path}")
+    reader = read(f"coco:{path}", on_error="skip")
+    assert [s.key for s in reader] == ["a"] and len(reader) == 1
+    assert [e.what for e in reader.skipped] == ["iscrowd is 'no'"] and "annotation 3" in str(reader.skipped[0].where)
+
+
+def test_an_annotation_of_no_picture_is_counted_and_spoils_none(tmp_path: Path) -> None:
+    reader = read(f"coco:{two_pictures(tmp_path, image_id=77)}", on_error="skip")
+    assert len(list(reader)) == 2 and len(reader.skipped) == 1 and "names image 77" in reader.skipped[0].what
+
+
+def test_what_only_decoding_shows_is_skipped_while_reading(tmp_path: Path) -> None:
+    """A truncated picture has a good header, so it is met later; parts of the data share the account."""
+    folder = tmp_path / "p"
+    for name in "abc":
+        picture(folder / f"{name}.png", (64, 64))
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:900])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read(f"images:{folder}"))
+    reader = read(f"images:{folder}", on_error="skip")
+    assert (len(reader), len(reader.skipped)) == (3, 0)
+    few = part(reader, 3)
+    assert [s.key for s in few] == [s.key for s in few] == ["a.png", "c.png"]
+    assert len(few) == len(reader) == 2 and len(reader.skipped) == 1
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    (yolo_folder(tmp_path, "9 0 0 1 1").parent / "images" / "train" / "b b.png").unlink()
+    with pytest.raises(DataError, match="all 1 samples were skipped"):
+        read(f"yolo:{tmp_path / 'data.yaml'}", on_error="skip")
+
+
+def test_commands_say_what_they_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`inspect` and `fit` stop with code 2, or go on and tell."""
+    path = two_pictures(tmp_path, segmentation=[[4, 4, 9, 4, 14, 4]])
+    fit = ("fit", "--data", f"coco:{path}", "--out", str(tmp_path / "d"), "--steps", "1", "--variants", "1")
+    for words in (("inspect", f"coco:{path}"), fit):
+        for extra, code in ((), 2), (("--on-error", "skip"), 0):
+            with pytest.raises(SystemExit) as end:
+                main([*words, *extra])
+            told = capsys.readouterr().err
+            assert end.value.code == code and "cover no pixel" in told
+        assert "skipped because of errors in the data: 1" in told
+    assert json.loads((tmp_path / "d" / "config.json").read_text())["fitted"]["pictures"] == 1
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "I;16", "LA", "P", "1"])
+def test_pictures_of_any_mode_keep_their_labels(mode: str, tmp_path: Path) -> None:
+    folder = masks_folder(tmp_path)
+    array = np.full((20, 30), 40_000, np.uint16)
+    image = Image.fromarray(array) if mode == "I;16" else Image.new("L", (30, 20), 156).convert(mode)
+    (folder / "images" / "a.jpg").unlink()
+    image.save(folder / "images" / "a.tif")
+    first, second = read(f"masks:{folder}")
+    assert first.image.shape == (20, 30, 3)
+    assert np.array_equal(first.semantic.ids, second.semantic.ids)
+
+
+def test_a_rotation_that_the_labels_lack_is_an_error(tmp_path: Path) -> None:
+    """EXIF 6 turns the picture by 90 degrees; its mask was drawn on the unturned one."""
+    path = masks_folder(tmp_path) / "images" / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    with pytest.raises(DataError, match="30x20") as caught:
+        read(f"masks:{tmp_path}")
+    assert "EXIF" in str(caught.value)
+
+
+def test_a_decompression_bomb_is_met_before_work_starts(tmp_path: Path) -> None:
+    """30,000 x 30,000 pixels in a few bytes."""
+    folder = masks_folder(tmp_path)
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))
+    parts = [
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in (*chunks, (b"IEND", b""))
+    ]
+    (folder / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    (folder / "images" / "a.jpg").unlink()
+    with pytest.raises(DataError, match="pixels"):
+        read(f"masks:{folder}")
+    assert len(read(f"masks:{folder}", on_error="skip")) == 1

@@ -1,0 +1,300 @@
+"""The viewer's page in a real Chromium: Debian's, or any that is on the path; without one these tests are skipped."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from datasetdm.exporters import export
+from datasetdm.records import Labels, Prompt, Provenance, Sample, Skeleton
+from datasetdm.store import Store, write_store
+from datasetdm.store.reviews import Review, read_reviews
+from factory import make_sample
+from served import Client, serving
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: apt-get install chromium")
+
+EVIL = """<img src=x onerror="document.title='ran'"><script>document.title='ran'</script>"'><svg onload=alert(1)>"""
+NAMES = Labels(("sky", "dog", f"grass {EVIL}"), skeletons={"dog": Skeleton(("nose", "tail"), ((0, 1),))})
+COUNT = 60
+SECOND_PAGE = 48
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Client, Path]]:
+    """Sixty pictures, one of whose prompts and labels are markup."""
+    first = [replace(make_sample(f"s{i}", (24, 32), i, NAMES), key=f"s{i}") for i in range(4)]
+    many: list[Sample] = [
+        replace(first[i % 4], key=f"s{i}", prompt=Prompt(f"picture {i}", ("dog",), i)) for i in range(COUNT)
+    ]
+    many[1] = replace(many[1], prompt=Prompt(EVIL, (), 1), provenance=Provenance(details={EVIL: EVIL, "dropped": EVIL}))
+    write_store(many, tmp_path / "store", NAMES)
+    with serving(tmp_path / "store") as client:
+        yield client, tmp_path / "store"
+
+
+@pytest.fixture
+def page(browser: Browser, served: tuple[Client, Path]) -> Iterator[Page]:
+    """The opened page; at the end no error may be in the console, and no other host asked."""
+    yield from opened(browser, served[0], {"width": 1280, "height": 900})
+
+
+@pytest.fixture
+def phone(browser: Browser, served: tuple[Client, Path]) -> Iterator[Page]:
+    yield from opened(browser, served[0], {"width": 390, "height": 844})
+
+
+def opened(browser: Browser, client: Client, size: dict) -> Iterator[Page]:
+    with browser.new_context(viewport=size, reduced_motion="reduce") as context:  # ty: ignore[invalid-argument-type]
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        problems: list[str] = []
+        asked: set[str] = set()
+        page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: problems.append(str(e)))
+        page.on("dialog", lambda d: problems.append(f"dialog {d.message}"))
+        page.on("request", lambda r: asked.add(urlsplit(r.url).netloc))
+        page.goto(client.url)
+        expect(page.locator(".card")).to_have_count(48)
+        expect(page.locator("#labels li")).to_have_count(3)
+        yield page
+        assert problems == [] and asked == {client.host}
+
+
+def focus_is_on(page: Page, key: str) -> None:
+    """Wait until the card of a sample has the focus."""
+    page.wait_for_function("key => document.activeElement.closest('.card')?.dataset.key === key", arg=key)
+
+
+def test_everything_by_keyboard(page: Page, served: tuple[Client, Path], tmp_path: Path) -> None:
+    _, folder = served
+    page.keyboard.press("ArrowRight")
+    focus_is_on(page, "s0")
+    for key, expected in (
+        ("ArrowRight", "s1"),
+        ("ArrowDown", "s5"),
+        ("ArrowUp", "s1"),
+        ("ArrowLeft", "s0"),
+        ("ArrowLeft", "s0"),
+    ):
+        page.keyboard.press(key)
+        focus_is_on(page, expected)
+    page.keyboard.press("a")
+    expect(page.locator(".card").nth(0)).to_have_attribute("data-verdict", "accept")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#single")).to_be_visible()
+    expect(page.locator("#position")).to_have_text("2 of 60")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#single-title")).to_have_text("picture 2")
+    page.keyboard.press("r")
+    expect(page.locator("#single-title")).to_have_text("picture 3")
+    page.keyboard.press("Shift+R")
+    page.keyboard.type("wrong mask")
+    page.keyboard.press("Enter")
+    expect(page.locator("#single-title")).to_have_text("picture 4")
+    page.keyboard.press("r")
+    expect(page.locator("#single-title")).to_have_text("picture 5")
+    page.keyboard.press("u")
+    expect(page.locator("#single-title")).to_have_text("picture 4")
+    page.keyboard.press("Escape")
+    expect(page.locator("#single")).to_be_hidden()
+    focus_is_on(page, "s4")
+    said = read_reviews(folder)
+    assert said["s0"].verdict == "accept" and said["s2"].verdict == "reject" and said["s4"].verdict == ""
+    assert said["s3"] == Review("s3", "reject", "wrong mask")
+    assert export(Store(folder), "coco", tmp_path / "coco") == COUNT - 2
+    images = json.loads((tmp_path / "coco/annotations/instances.json").read_text())["images"]
+    assert {i["file_name"] for i in images} == {f"s{i}.png" for i in range(COUNT) if i not in (2, 3)}
+
+
+def test_fixing_a_label_by_keyboard(page: Page, served: tuple[Client, Path]) -> None:
+    client, folder = served
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    selects = page.locator("#fixes select")
+    expect(selects).to_have_count(4)
+    page.keyboard.press("l")
+    expect(selects.first).to_be_focused()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(page.get_by_label("Label of object 1")).to_be_focused()
+    page.keyboard.press("ArrowUp")  # from dog to sky
+    expect(page.get_by_role("button", name="Take back: object 1 was dog")).to_be_visible()
+    assert (
+        read_reviews(folder)["s0"].objects == {0: "sky"} and client.get("/api/sample/0")["objects"][0]["label"] == "sky"
+    )
+    expect(page.locator(".card .badge").first).to_have_text("labels fixed")
+    expect(page.locator(".card .chips").first).not_to_contain_text("dog")
+    page.keyboard.press("Escape")
+    expect(page.locator("#single-title")).to_be_focused()
+    page.get_by_role("button", name="Take back: object 1 was dog").click()
+    expect(page.get_by_label("Label of object 1")).to_have_value("dog")
+    assert not read_reviews(folder)["s0"].fixes
+    page.keyboard.press("3")
+    page.locator("#stage path").click()
+    expect(page.get_by_label("Label of object 1")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(page.locator("#single")).to_be_hidden()
+
+
+def test_markup_is_shown_not_run(page: Page, served: tuple[Client, Path]) -> None:
+    expect(page.locator(".card .prompt").nth(1)).to_have_text(EVIL)
+    page.locator(".card .open").nth(1).click()
+    expect(page.locator("#single-title")).to_have_text(EVIL)
+    expect(page.locator("#fixes select")).to_have_count(4)
+    page.locator("summary").click()
+    expect(page.locator("#provenance dd").first).to_have_text(EVIL)
+    page.keyboard.press("r")
+    page.keyboard.press("Escape")
+    page.locator("select[name=reason]").select_option(EVIL)
+    expect(page.locator(".nothing, .card")).to_have_count(1)
+    assert (
+        page.title() == "store"
+        and page.evaluate("document.querySelectorAll('img[src=x], body script, [onload]').length") == 0
+    )
+
+
+def test_inline_script_is_blocked_by_the_policy(browser: Browser, served: tuple[Client, Path]) -> None:
+    """The second line of defence: even markup that came into the page would not run."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(served[0].url)
+        page.evaluate("html => { document.body.insertAdjacentHTML('beforeend', html) }", EVIL)
+        page.evaluate(INLINE)
+        page.wait_for_timeout(100)
+        assert page.evaluate("window.ran === undefined") and page.title() != "ran"
+
+
+def test_filters_pages_and_the_address(page: Page, served: tuple[Client, Path]) -> None:
+    expect(page.locator("#count")).to_have_text("60 pictures")
+    page.keyboard.press("n")
+    expect(page.locator(".card")).to_have_count(COUNT - SECOND_PAGE)
+    focus_is_on(page, "s48")
+    assert page.url.endswith("?offset=48")
+    page.reload()
+    expect(page.locator(".card")).to_have_count(COUNT - SECOND_PAGE)
+    expect(page.locator("#page")).to_have_value("2")
+    expect(page.locator("#labels li")).to_have_count(3)
+    page.keyboard.press("/")
+    page.keyboard.type("picture 5")
+    expect(page.locator("#count")).to_have_text("11 of 60 pictures")  # 5, 50 to 59
+    expect(page.locator(".card")).to_have_count(11)
+    assert "prompt=picture+5" in page.url and "offset" not in page.url
+    page.locator("#clear").click()
+    expect(page.locator("#count")).to_have_text("60 pictures")
+    dogs = page.get_by_role("button", name=re.compile("^dog"))
+    dogs.click()
+    expect(dogs).to_have_attribute("aria-pressed", "true")
+    page.locator("[name=objects_min]").fill("2")
+    expect(page.locator(".nothing")).to_be_visible()
+    expect(page.locator("#objects-of")).to_have_text("of dog")
+
+
+def test_layers_and_opacity(page: Page) -> None:
+    card = page.locator(".card").first
+    layer = card.locator("img.semantic")
+    expect(layer).to_be_visible()
+    expect(card.locator("img.depth")).to_be_hidden()
+    assert card.locator("img.depth").evaluate("i => i.complete && i.naturalWidth > 0") is False, (
+        "not fetched before it is shown"
+    )
+    page.keyboard.press("0")
+    expect(layer).to_be_hidden()
+    names = ("semantic", "doubt", "instance", "depth", "depth-doubt", "keypoints")
+    for number, name in enumerate(names, 1):
+        page.keyboard.press(str(number))
+        expect(page.locator(f'#switches button[data-layer="{name}"]')).to_have_attribute("aria-pressed", "true")
+    expect(card.locator("g.instance path")).to_have_count(1)
+    expect(card.locator("g.keypoints circle")).to_have_count(1)
+    expect(page.locator("#depth-key")).to_be_visible()
+    expect(card.locator("img.depth")).to_have_js_property("naturalWidth", 32)
+    before = layer.evaluate("i => getComputedStyle(i).opacity")
+    page.keyboard.press("]")
+    assert float(layer.evaluate("i => getComputedStyle(i).opacity")) == pytest.approx(float(before) + 0.1)
+
+
+def test_a_phone(phone: Page) -> None:
+    def fits() -> bool:
+        return phone.evaluate(
+            "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"
+        )
+
+    assert fits()
+    assert phone.locator(".card").nth(1).bounding_box()["y"] == phone.locator(".card").nth(0).bounding_box()["y"], (
+        "two columns"
+    )
+    expect(phone.locator("#query")).to_be_hidden()
+    phone.locator("#filters-open").click()
+    expect(phone.locator("#query")).to_be_visible()
+    assert fits()
+    phone.locator("#filters-open").click()
+    phone.locator(".card .open").nth(1).click()
+    expect(phone.locator("#fixes select")).to_have_count(4)
+    assert fits() and phone.evaluate("document.querySelector('#single').scrollWidth <= innerWidth")
+    assert phone.evaluate(
+        "document.querySelector('.panel').scrollWidth <= document.querySelector('.panel').clientWidth"
+    )
+    for name in ("Accept", "Reject", "Next picture"):
+        box = phone.get_by_role("button", name=name).first.bounding_box()
+        assert box and box["height"] >= 40, name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_and_controls_have_names(page: Page, scheme: str) -> None:
+    """WCAG 2 AA: at least 4.5 to 1 for text; every control has a name."""
+    page.emulate_media(color_scheme=scheme)  # ty: ignore[invalid-argument-type]
+    for selector in (
+        "h1",
+        ".soft.small",
+        ".prompt",
+        "#query legend",
+        "#labels button",
+        "button[aria-pressed=true]",
+        "#count",
+    ):
+        ratio = page.locator(selector).first.evaluate(CONTRAST)
+        assert ratio >= 4.5, (selector, ratio)
+    page.locator(".card .open").first.click()
+    expect(page.locator("#fixes select")).to_have_count(4)
+    for selector in ("#accept", "#reject", "#single-facts", "#ticks li"):
+        assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
+    nameless = page.evaluate(NAMELESS)
+    assert nameless == []
+
+
+INLINE = """() => {
+  const script = document.createElement('script');
+  script.textContent = 'window.ran = 1';
+  document.body.append(script);
+}"""
+
+CONTRAST = """node => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = c => { const [r, g, b] = c.map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+    return .2126 * r + .7152 * g + .0722 * b; };
+  let back = node;
+  while (back && (parse(getComputedStyle(back).backgroundColor)[3] ?? 1) === 0) back = back.parentElement;
+  const a = light(parse(getComputedStyle(node).color)), b = light(parse(getComputedStyle(back).backgroundColor));
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+}"""
+
+NAMELESS = """() => [...document.querySelectorAll('button, input, select')]
+  .filter(n => !(n.getAttribute('aria-label') || n.textContent.trim() || n.closest('label') || n.labels?.length))
+  .map(n => n.outerHTML)"""
