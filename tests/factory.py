@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Provenance, Sample, SemanticMap
+from datasetdm.records import (
+    ANNOTATIONS,
+    Annotations,
+    DepthMap,
+    Instances,
+    Keypoints,
+    Labels,
+    Prompt,
+    Provenance,
+    Sample,
+    SemanticMap,
+)
 
 LABELS = Labels(("sky", "dog", "grass"), ((), ("puppy",), ()))
 

@@ -17,7 +17,7 @@ from factory import LABELS, make_sample
 
 
 def save(path: Path, array: np.ndarray, palette: np.ndarray | None = None) -> Path:
-    """Any array as a picture; with a palette (u8[n 3]) as indices into it."""
+    """Any array as an image; with a palette (u8[n 3]) as indices into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(array)
     if palette is not None:
@@ -26,8 +26,8 @@ def save(path: Path, array: np.ndarray, palette: np.ndarray | None = None) -> Pa
     return path
 
 
-def picture(path: Path, size: tuple[int, int] = (20, 30)) -> Path:
-    """A picture of noise."""
+def noise_image(path: Path, size: tuple[int, int] = (20, 30)) -> Path:
+    """An image of noise."""
     return save(path, np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
 
 
@@ -39,7 +39,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 def coco_folder(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
-    """Two pictures, a dog on a cat, a crowd; `change` edits the annotations before they are written."""
+    """Two images, a dog on a cat, a crowd; `change` edits the annotations before they are written."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("a.png", "b b.png"):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / name)
@@ -57,7 +57,7 @@ def coco_folder(folder: Path, change: Callable[[dict[str, Any]], None] = lambda 
 
 
 def yolo_folder(folder: Path, *lines: str, **settings: object) -> Path:
-    """Two pictures, the first with these lines, the second without a label file."""
+    """Two images, the first with these lines, the second without a label file."""
     for name in ("a.png", "b b.png"):
         (folder / "images" / "train").mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(folder / "images" / "train" / name)
@@ -75,7 +75,7 @@ def panoptic_folder(folder: Path, change: Callable[[dict[str, Any]], None] = lam
     segments[2:6, 2:8], segments[12:16, 20:26], segments[19] = 5, 256, 0
     colours = np.stack([segments % 256, segments // 256 % 256, segments // 65536], -1).astype(np.uint8)
     save(folder / "panoptic" / "a.png", colours)
-    picture(folder / "images" / "a.jpg")
+    noise_image(folder / "images" / "a.jpg")
     info = [dict(id=1000, category_id=2), dict(id=70000, category_id=4), dict(id=5, category_id=1)]
     info.append(dict(id=256, category_id=1, iscrowd=1))
     content = dict(
@@ -89,8 +89,8 @@ def panoptic_folder(folder: Path, change: Callable[[dict[str, Any]], None] = lam
 
 
 def lvis_folder(folder: Path) -> Path:
-    """A picture named by its address, with a rare and a frequent category; it surely lacks a third."""
-    picture(folder / "val2017" / "7.png")
+    """An image named by its address, with a rare and a frequent category; it surely lacks a third."""
+    noise_image(folder / "val2017" / "7.png")
     box = [[4, 4, 10, 4, 10, 10, 4, 10]]
     names = [("car_(automobile)", "f"), ("aerosol_can", "r"), ("acorn", "c")]
     content = dict(
@@ -108,9 +108,9 @@ VOC_XML = """<annotation><size><width>30</width><height>20</height></size>
 
 
 def voc_folder(folder: Path) -> Path:
-    """`train`: a picture with masks (a dog, a sheep, a void edge); `boxes`: one with an XML file."""
+    """`train`: an image with masks (a dog, a sheep, a void edge); `boxes`: one with an XML file."""
     for name in ("a", "b"):
-        picture(folder / "JPEGImages" / f"{name}.jpg")
+        noise_image(folder / "JPEGImages" / f"{name}.jpg")
     classes, objects = np.zeros((2, 20, 30), np.uint8)
     classes[2:8, 2:8], classes[10:18, 10:20], classes[2, 2:8] = 12, 17, 255
     objects[2:8, 2:8], objects[10:18, 10:20] = 1, 2
@@ -123,9 +123,9 @@ def voc_folder(folder: Path) -> Path:
 
 
 def masks_folder(folder: Path, classes: Any = None) -> Path:
-    """Two pictures with grey masks of the values 0, 1 and 255."""
+    """Two images with grey masks of the values 0, 1 and 255."""
     for name in ("a.jpg", "sub/b b.png"):
-        picture(folder / "images" / name)
+        noise_image(folder / "images" / name)
         ids = np.zeros((20, 30), np.uint8)
         ids[:5], ids[5:9] = 1, 255
         save((folder / "masks" / name).with_suffix(".png"), ids)
@@ -146,16 +146,16 @@ def cityscapes_folder(folder: Path) -> Path:
     train = np.full(256, 255, np.uint8)
     train[list(CITY)] = range(19)
     save(base.with_name(base.name + "_labelTrainIds.png"), train[labels])
-    picture(folder / "leftImg8bit" / "train" / "x" / "x_000001_000002_leftImg8bit.png")
+    noise_image(folder / "leftImg8bit" / "train" / "x" / "x_000001_000002_leftImg8bit.png")
     return folder
 
 
 def depth_folder(folder: Path, image: str, depth: str, value: int = 1500) -> Path:
-    """A picture with 16-bit depth, whose first row is unknown."""
+    """An image with 16-bit depth, whose first row is unknown."""
     steps = np.full((20, 30), value, np.uint16)
     steps[0] = 0
     save(folder / depth, steps)
-    picture(folder / image)
+    noise_image(folder / image)
     return folder
 
 
@@ -169,7 +169,7 @@ def vkitti_folder(folder: Path) -> Path:
     save(frames / "depth" / "Camera_0" / "depth_00001.png", depth)
     save(frames / "classSegmentation" / "Camera_0" / "classgt_00001.png", classes)
     save(frames / "instanceSegmentation" / "Camera_0" / "instancegt_00001.png", objects, np.eye(3)[[0, 1, 2, 0]] * 200)
-    picture(frames / "rgb" / "Camera_0" / "rgb_00001.jpg")
+    noise_image(frames / "rgb" / "Camera_0" / "rgb_00001.jpg")
     return folder
 
 
@@ -179,7 +179,7 @@ def deepfashion_folder(folder: Path, points: Mapping[str, str] | None = None) ->
     ids[5:15, 10:20], ids[2:5, 12:18] = 1, 13
     save(folder / "segm" / "MEN-a_segm.png", ids)
     for name in ("MEN-a", "MEN-part"):
-        picture(folder / "images" / f"{name}.jpg")
+        noise_image(folder / "images" / f"{name}.jpg")
     told = {"loc": "MEN-a.jpg " + "7 9 " * 19 + "-1 -1 3 4", "vis": "MEN-a.jpg " + "0 " * 18 + "1 2 2"}
     for kind, line in (told | dict(points or {})).items():
         write(folder / "keypoints" / f"keypoints_{kind}.txt", line + "\n")
@@ -188,7 +188,7 @@ def deepfashion_folder(folder: Path, points: Mapping[str, str] | None = None) ->
 
 
 def hf_folder(folder: Path) -> Path:
-    """A dataset of two pictures with masks, saved to disk."""
+    """A dataset of two images with masks, saved to disk."""
     import datasets
 
     masks_folder(folder / "raw")

@@ -23,7 +23,7 @@ from datasetdm.readers import read
 from datasetdm.readers.coco_shapes import outlines_good
 from datasetdm.records import IGNORE
 from factory import known
-from labelled import coco_folder, lvis_folder, panoptic_folder, picture, save, write
+from labelled import coco_folder, lvis_folder, noise_image, panoptic_folder, save, write
 
 REAL = os.environ.get("DATASETDM_REAL")
 
@@ -41,7 +41,7 @@ def test_coco_paints_small_on_large(tmp_path: Path) -> None:
     assert second.key == "b b" and first.prompt is not None and first.prompt.text == "a photo of a dog and a cat"
 
 
-def test_coco_finds_pictures_elsewhere(tmp_path: Path) -> None:
+def test_coco_finds_images_elsewhere(tmp_path: Path) -> None:
     path = coco_folder(tmp_path / "x")
     (tmp_path / "y").mkdir()
     for name in ("a.png", "b b.png"):
@@ -59,7 +59,7 @@ def edit(kind: str, index: int, **values: Any) -> Callable[[dict[str, Any]], Non
 BAD = {
     "absent image": (edit("annotations", 0, image_id=77), "names image 77"),
     "absent category": (edit("annotations", 0, category_id=77), "names category 77"),
-    "outside": (edit("annotations", 0, segmentation=[[4, 4, 99, 4, 99, 10]]), "outside the picture"),
+    "outside": (edit("annotations", 0, segmentation=[[4, 4, 99, 4, 99, 10]]), "outside the image"),
     "two points": (edit("annotations", 0, segmentation=[[4, 4, 9, 4]]), "4 numbers"),
     "nan": (edit("annotations", 0, segmentation=[[4, 4, float("nan"), 4, 9, 9]]), "finite"),
     "empty shape": (edit("annotations", 0, segmentation=[]), "empty"),
@@ -68,7 +68,7 @@ BAD = {
     "leaves": (edit("images", 0, file_name="../../etc/passwd"), "leaves its folder"),
     "absolute": (edit("images", 0, file_name="/etc/passwd"), "leaves its folder"),
     "wrong size": (edit("images", 0, width=31), "30x20 pixels"),
-    "no picture": (edit("images", 1, file_name="none.png"), "missing"),
+    "no image": (edit("images", 1, file_name="none.png"), "missing"),
     "no labels": (lambda c: c.update(categories=[], annotations=[]), "label set is empty"),
     "clash": (edit("categories", 0, name="Cat"), "clash"),
     "no list": (lambda c: c.pop("images"), "no list images"),
@@ -87,7 +87,7 @@ BAD = {
     "number as text": (edit("annotations", 0, segmentation=[[4, 4, "9", 4, 9, 9]]), "finite"),
     "infinite": (edit("annotations", 0, segmentation=[[4, 4, float("-inf"), 4, 9, 9]]), "finite"),
     "no name": (edit("images", 0, file_name=""), "leaves its folder"),
-    "huge picture": (edit("images", 0, width=10**9), "30x20 pixels"),
+    "huge image": (edit("images", 0, width=10**9), "30x20 pixels"),
     "list of lists": (lambda c: c["annotations"].append([1]), "no image_id"),
     "no key": (lambda c: c["annotations"][0].pop("segmentation"), "no segmentation"),
 }
@@ -101,7 +101,7 @@ def test_bad_coco_is_refused_when_it_is_opened(case: str, tmp_path: Path) -> Non
         read(f"coco:{path}")
 
 
-def test_same_stem_keeps_both_pictures(tmp_path: Path) -> None:
+def test_same_stem_keeps_both_images(tmp_path: Path) -> None:
     path = coco_folder(tmp_path, edit("images", 1, file_name="a.bmp"))
     Image.open(tmp_path / "a.png").save(tmp_path / "a.bmp")
     assert [s.key for s in read(f"coco:{path}")] == ["a.png", "a.bmp"]
@@ -165,7 +165,7 @@ def test_real_coco_files() -> None:
     assert sum(int((s.keypoints.visibility > 0).sum()) for s in people) == counted
 
 
-@pytest.mark.parametrize("case", sorted(set(BAD) - {"absent image", "list as id"}))  # which belong to no picture
+@pytest.mark.parametrize("case", sorted(set(BAD) - {"absent image", "list as id"}))  # which belong to no image
 def test_bad_coco_is_skipped_and_counted_or_refused(case: str, tmp_path: Path) -> None:
     """What remains is what the good file says about it."""
     whole = {s.key: s.digest() for s in read(f"coco:{coco_folder(tmp_path / 'good')}")}
@@ -179,7 +179,7 @@ def test_bad_coco_is_skipped_and_counted_or_refused(case: str, tmp_path: Path) -
 
 
 def test_boxes_alone(tmp_path: Path) -> None:
-    """A picture with one box only counts as one of boxes; the other keeps its masks."""
+    """An image with one box only counts as one of boxes; the other keeps its masks."""
     box = edit("annotations", 0, bbox=[4, 4, 6.2, 6], segmentation=[])
     first, second = read(f"coco:{coco_folder(tmp_path, box)}")
     objects = first.instances
@@ -190,7 +190,7 @@ def test_boxes_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_of_boxes_knows_no_background(tmp_path: Path) -> None:
-    """Nor in a picture without objects."""
+    """Nor in an image without objects."""
 
     def change(content: dict[str, Any]) -> None:
         content["annotations"] = [dict(id=1, image_id=5, category_id=7, bbox=[0, 0, 9, 9])]
@@ -345,13 +345,13 @@ def test_lvis_by_frequency(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL, reason="DATASETDM_REAL names no folder of real files")
 def test_real_lvis_annotations(tmp_path: Path) -> None:
-    """The 12 smallest of 100 pictures' annotations, with blank pictures; areas as LVIS counted them."""
+    """The 12 smallest of 100 images' annotations, with blank images; areas as LVIS counted them."""
     content = json.loads((Path(str(REAL)) / "lvis" / "lvis_val_100.json").read_text())
     content["images"] = sorted(content["images"], key=lambda i: i["width"] * i["height"])[:12]
     kept = {i["id"] for i in content["images"]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
     for image in content["images"]:
-        picture(tmp_path / image["file_name"], (image["height"], image["width"]))
+        noise_image(tmp_path / image["file_name"], (image["height"], image["width"]))
     reader = read(f"lvis:{write(tmp_path / 'lvis.json', content)}")
     told = {i: [a["area"] for a in content["annotations"] if a["image_id"] == i] for i in kept}
     for sample in reader:

@@ -14,7 +14,7 @@ from datasetdm.errors import ConfigError, DataError
 from datasetdm.readers import read
 from datasetdm.records import IGNORE
 from factory import known
-from labelled import depth_folder, picture, save, vkitti_folder, write
+from labelled import depth_folder, noise_image, save, vkitti_folder, write
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_sixteen_bits_are_metres(format: str, image: str, depth: str, metres: fl
         read(f"{format}:{tmp_path}")
 
 
-def test_kitti_drives_with_raw_pictures(tmp_path: Path) -> None:
+def test_kitti_drives_with_raw_images(tmp_path: Path) -> None:
     drive = "2011_09_26_drive_0002_sync"
     depth_folder(
         tmp_path,
@@ -51,14 +51,14 @@ def test_kitti_drives_with_raw_pictures(tmp_path: Path) -> None:
 
 
 def test_folders_without_depth(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    noise_image(tmp_path / "a.png")
     for format in ("nyu", "kitti", "vkitti"):
-        with pytest.raises(DataError, match="no pictures with labels"):
+        with pytest.raises(DataError, match="no images with labels"):
             read(f"{format}:{tmp_path}")
 
 
 def nyu_mat(path: Path, labels: np.ndarray) -> Path:
-    """Two pictures of 5 x 7 pixels as MATLAB stores them: axes reversed, names as references."""
+    """Two images of 5 x 7 pixels as MATLAB stores them: axes reversed, names as references."""
     rng = np.random.default_rng(0)
     with h5py.File(path, "w") as f:
         f["images"] = rng.integers(0, 255, (2, 3, 7, 5), dtype=np.uint8)

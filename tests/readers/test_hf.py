@@ -14,7 +14,7 @@ from datasetdm.errors import DataError
 from datasetdm.io.codecs import encode_png, encode_rle
 from datasetdm.readers import read
 from datasetdm.records import IGNORE
-from labelled import hf_folder, picture, write
+from labelled import hf_folder, noise_image, write
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def boxes(folder: Path, objects: Any, split: str = "train") -> Path:
     """A folder of Parquet with boxes of two classes."""
-    data = {"image": [{"bytes": picture(folder.parent / "x.png").read_bytes(), "path": None}], "objects": [objects]}
+    data = {"image": [{"bytes": noise_image(folder.parent / "x.png").read_bytes(), "path": None}], "objects": [objects]}
     classes = datasets.ClassLabel(names=["dog", "cat"])
     struct = {"bbox": datasets.List(datasets.Value("float32"), 4), "category": classes}
     features = datasets.Features({"image": datasets.Image(), "objects": datasets.List(struct)})
@@ -67,7 +67,7 @@ def test_masks_depth_and_outlines_together(tmp_path: Path) -> None:
     outline = encode_rle(mask)["counts"]
 
     def folder(name: str, **objects: Any) -> Path:
-        one = {"bytes": picture(tmp_path / "x.png").read_bytes(), "path": None}
+        one = {"bytes": noise_image(tmp_path / "x.png").read_bytes(), "path": None}
         maps = {"semantic": encode_png(ids), "depth": encode_png(steps)}
         row = {"key": "a/b", "image": one, "caption": "a dog"} | {
             k: {"bytes": v, "path": None} for k, v in maps.items()
@@ -105,7 +105,7 @@ def test_masks_without_names_and_foreign_paths(tmp_path: Path) -> None:
     (folder / "id2label.json").unlink()
     with pytest.raises(DataError, match="nothing says what"):
         read(f"hf:{folder}")
-    outside = str(picture(tmp_path / "outside.png"))
+    outside = str(noise_image(tmp_path / "outside.png"))
     column = pa.array([{"bytes": None, "path": outside}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     features = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
     table = pa.table({"image": column}).replace_schema_metadata({"huggingface": features})
@@ -115,9 +115,9 @@ def test_masks_without_names_and_foreign_paths(tmp_path: Path) -> None:
         list(read(f"hf:{tmp_path / 'linked'}"))
 
 
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_images(tmp_path: Path) -> None:
     """`load_dataset`'s own image folder; nothing is annotated, and nothing is invented."""
-    picture(tmp_path / "d" / "a.png")
+    noise_image(tmp_path / "d" / "a.png")
     (sample,) = read(f"hf:{tmp_path / 'd'}")
     assert sample.size == (20, 30) and not sample.annotated and sample.prompt is None
 

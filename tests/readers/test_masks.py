@@ -16,7 +16,7 @@ from datasetdm.readers import read
 from datasetdm.readers.maps import Palette, packed, read_depth, read_map
 from datasetdm.records import IGNORE
 from factory import known
-from labelled import masks_folder, picture, save, write
+from labelled import masks_folder, noise_image, save, write
 
 REAL = os.environ.get("DATASETDM_REAL")
 
@@ -38,7 +38,7 @@ def test_masks_of_values(tmp_path: Path) -> None:
     ],
 )
 def test_legends_say_the_same_in_many_ways(classes: dict[str, Any], tmp_path: Path) -> None:
-    """Colours are looked up in true colours and in palette pictures alike."""
+    """Colours are looked up in true colours and in palette images alike."""
     folder = masks_folder(tmp_path, classes)
     if not isinstance(classes["wall"], int):
         table = np.zeros((256, 3), np.uint8)
@@ -114,19 +114,19 @@ def test_missing_and_surplus_files(tmp_path: Path) -> None:
         read(f"masks:{folder}")
     reader = read(f"masks:{folder}", on_error="skip")
     assert [s.key for s in reader] == ["sub/b b"]
-    assert [e.what for e in reader.skipped] == ["a picture's label file is missing", "the mask has no picture"]
+    assert [e.what for e in reader.skipped] == ["an image's label file is missing", "the mask has no image"]
     with pytest.raises(DataError, match="leaves its folder"):
         read(f"masks:{folder}@../x")
     assert [s.key for s in read(f"masks:{folder}@sub")] == ["b b"]
 
 
-def test_two_pictures_for_one_mask(tmp_path: Path) -> None:
-    picture(masks_folder(tmp_path) / "images" / "a.png")
-    with pytest.raises(DataError, match="two pictures are called 'a'"):
+def test_two_images_for_one_mask(tmp_path: Path) -> None:
+    noise_image(masks_folder(tmp_path) / "images" / "a.png")
+    with pytest.raises(DataError, match="two images are called 'a'"):
         read(f"masks:{tmp_path}")
 
 
-def test_label_pictures_that_lose_or_hide_values(tmp_path: Path) -> None:
+def test_label_images_that_lose_or_hide_values(tmp_path: Path) -> None:
     """JPEG smears indices into other classes; of an animation nobody knows which frame is meant."""
     flat = Image.new("L", (30, 20), 1)
     flat.save(tmp_path / "a.jpg")

@@ -23,20 +23,20 @@ from datasetdm.readers import READERS, Reader, read
 from datasetdm.readers.formats.images import ImagesSource
 from datasetdm.readers.formats.mini import CLASSES, PACKAGED
 from datasetdm.readers.overview import part, summarise
-from datasetdm.readers.source import Checked
+from datasetdm.readers.source import ValidatingReader
 from datasetdm.records import IGNORE, Sample
 from datasetdm.store import write_store
 from factory import LABELS
-from labelled import MAKERS, coco_folder, masks_folder, picture, yolo_folder
+from labelled import MAKERS, coco_folder, masks_folder, noise_image, yolo_folder
 
 
 @pytest.fixture(params=sorted(READERS))
-def any_reader(request: pytest.FixtureRequest, tmp_path: Path) -> Checked:
+def any_reader(request: pytest.FixtureRequest, tmp_path: Path) -> ValidatingReader:
     """Every reader, on data of its own; a new one is in the table and so in these tests."""
     return read(f"{request.param}:{MAKERS[request.param](tmp_path)}")
 
 
-def test_contract(any_reader: Checked) -> None:
+def test_contract(any_reader: ValidatingReader) -> None:
     """What every reader promises; a new one is in the table and so in this test."""
     assert isinstance(any_reader, Reader)
     first, second = list(any_reader), list(any_reader)
@@ -98,18 +98,18 @@ def test_a_balanced_part_holds_rare_labels() -> None:
     small = part(reader, 20, balance=True, seed=3)
     assert [s.key for s in small] == [s.key for s in part(reader, 20, balance=True, seed=3)]
     assert [s.key for s in small] != [s.key for s in part(reader, 20, balance=True, seed=4)]
-    found = [summarise(p, p.labels).pictures for p in (small, part(reader, 20, seed=3))]
-    least = [min(pictures[n] for n in reader.labels.names) for pictures in found]
+    found = [summarise(p, p.labels).images for p in (small, part(reader, 20, seed=3))]
+    least = [min(images[n] for n in reader.labels.names) for images in found]
     assert least[0] >= 1 > least[1]
 
 
-def test_captions_beside_pictures(tmp_path: Path) -> None:
+def test_captions_beside_images(tmp_path: Path) -> None:
     folder = yolo_folder(tmp_path).parent / "images" / "train"
     (folder / "a.txt").write_text("a dark room\n")
     first, second = read(f"images:{folder}")
     assert first.prompt is not None and first.prompt.text == "a dark room" and second.prompt is None
     assert (first.key, second.key) == ("a.png", "b b.png")
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         read(f"images:{tmp_path / 'labels'}")
 
 
@@ -140,13 +140,13 @@ def test_a_damaged_file_never_changes_a_label(format: str, tmp_path: Path) -> No
     assert stopped
 
 
-def two_pictures(folder: Path, **wrong: Any) -> Path:
-    """COCO's two pictures; the second's annotation has these entries."""
+def two_images(folder: Path, **wrong: Any) -> Path:
+    """COCO's two images; the second's annotation has these entries."""
     return coco_folder(folder, lambda c: c["annotations"][2].update(wrong))
 
 
-def test_skipping_counts_the_picture_and_keeps_the_others(tmp_path: Path) -> None:
-    path = two_pictures(tmp_path, iscrowd="no")
+def test_skipping_counts_the_images_and_keeps_the_others(tmp_path: Path) -> None:
+    path = two_images(tmp_path, iscrowd="no")
     with pytest.raises(DataError, match="iscrowd is 'no'"):
         read(f"coco:{path}")
     reader = read(f"coco:{path}", on_error="skip")
@@ -154,16 +154,16 @@ def test_skipping_counts_the_picture_and_keeps_the_others(tmp_path: Path) -> Non
     assert [e.what for e in reader.skipped] == ["iscrowd is 'no'"] and "annotation 3" in str(reader.skipped[0].where)
 
 
-def test_an_annotation_of_no_picture_is_counted_and_spoils_none(tmp_path: Path) -> None:
-    reader = read(f"coco:{two_pictures(tmp_path, image_id=77)}", on_error="skip")
+def test_an_annotation_of_no_images_is_counted_and_spoils_none(tmp_path: Path) -> None:
+    reader = read(f"coco:{two_images(tmp_path, image_id=77)}", on_error="skip")
     assert len(list(reader)) == 2 and len(reader.skipped) == 1 and "names image 77" in reader.skipped[0].what
 
 
 def test_what_only_decoding_shows_is_skipped_while_reading(tmp_path: Path) -> None:
-    """A truncated picture has a good header, so it is met later; parts of the data share the account."""
+    """A truncated image has a good header, so it is met later; parts of the data share the account."""
     folder = tmp_path / "p"
     for name in "abc":
-        picture(folder / f"{name}.png", (64, 64))
+        noise_image(folder / f"{name}.png", (64, 64))
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:900])
     with pytest.raises(DataError, match="cannot be read"):
         list(read(f"images:{folder}"))
@@ -182,7 +182,7 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
 
 def test_commands_say_what_they_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`inspect` and `fit` stop with code 2, or go on and tell."""
-    path = two_pictures(tmp_path, segmentation=[[4, 4, 9, 4, 14, 4]])
+    path = two_images(tmp_path, segmentation=[[4, 4, 9, 4, 14, 4]])
     fit = ("fit", "--data", f"coco:{path}", "--out", str(tmp_path / "d"), "--steps", "1", "--variants", "1")
     for words in (("inspect", f"coco:{path}"), fit):
         for extra, code in ((), 2), (("--on-error", "skip"), 0):
@@ -195,7 +195,7 @@ def test_commands_say_what_they_skipped(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "I;16", "LA", "P", "1"])
-def test_pictures_of_any_mode_keep_their_labels(mode: str, tmp_path: Path) -> None:
+def test_images_of_any_mode_keep_their_labels(mode: str, tmp_path: Path) -> None:
     folder = masks_folder(tmp_path)
     array = np.full((20, 30), 40_000, np.uint16)
     image = Image.fromarray(array) if mode == "I;16" else Image.new("L", (30, 20), 156).convert(mode)
@@ -207,7 +207,7 @@ def test_pictures_of_any_mode_keep_their_labels(mode: str, tmp_path: Path) -> No
 
 
 def test_a_rotation_that_the_labels_lack_is_an_error(tmp_path: Path) -> None:
-    """EXIF 6 turns the picture by 90 degrees; its mask was drawn on the unturned one."""
+    """EXIF 6 turns the image by 90 degrees; its mask was drawn on the unturned one."""
     path = masks_folder(tmp_path) / "images" / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6

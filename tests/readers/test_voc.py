@@ -11,7 +11,7 @@ from datasetdm.readers import read
 from datasetdm.readers.formats.voc import CLASSES, VOID
 from datasetdm.readers.legend import voc_colours
 from datasetdm.records import IGNORE
-from labelled import VOC_XML, picture, save, voc_folder, write
+from labelled import VOC_XML, noise_image, save, voc_folder, write
 
 REAL = os.environ.get("DATASETDM_REAL")
 
@@ -78,7 +78,7 @@ def test_labelmap_and_names_of_boxes(tmp_path: Path) -> None:
     write(folder / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncup:9,8,7::\n")
     (sample,) = read(f"voc:{folder}@train")
     assert sample.labels.names == ("background", "cup") and (sample.semantic.ids[:5] == 1).all()
-    picture(tmp_path / "b" / "images" / "x.png")
+    noise_image(tmp_path / "b" / "images" / "x.png")
     write(tmp_path / "b" / "Annotations" / "x.xml", VOC_XML.replace("dog", "teapot"))
     (sample,) = read(f"voc:{tmp_path / 'b'}")
     assert sample.labels.names == ("background", "teapot") and len(sample.instances) == 1
@@ -110,9 +110,9 @@ def test_bad_masks_and_lists_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split 'vall'"):
         read(f"voc:{folder}@vall")
     for text, what in (
-        ("a\na\n", "two pictures are called 'a'"),
+        ("a\na\n", "two images are called 'a'"),
         ("../a\n", "leaves its folder"),
-        ("", "lists no pictures"),
+        ("", "lists no images"),
     ):
         write(folder / "ImageSets" / "Segmentation" / "bad.txt", text)
         with pytest.raises(DataError, match=what):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datasetdm.pipelines.generate import DatasetGenerator
     from datasetdm.readers import Reader
     from datasetdm.readers.overview import Summary
-    from datasetdm.readers.source import Checked
+    from datasetdm.readers.source import ValidatingReader
     from datasetdm.store import Store
 
 T = TypeVar("T")
@@ -120,13 +120,13 @@ def show_summary(found: Summary, title: str) -> None:
     table = Table("label")
     table.add_column("pictures", justify="right")
     table.add_column("objects", justify="right")
-    there = [n for n in found.labels.names if found.pictures[n]]
-    for name in sorted(there, key=lambda n: -found.pictures[n]):
-        table.add_row(Text(name), str(found.pictures[name]), str(found.objects[name]))
+    there = [n for n in found.labels.names if found.images[n]]
+    for name in sorted(there, key=lambda n: -found.images[n]):
+        table.add_row(Text(name), str(found.images[name]), str(found.objects[name]))
     out = Console()
     out.print(Text(f"{title}: {found.samples} pictures, {found.captions} with captions"))
     out.print(table)
-    absent = [n for n in found.labels.names if not found.pictures[n]]
+    absent = [n for n in found.labels.names if not found.images[n]]
     if absent:
         more = f", and {len(absent) - 8} more" if len(absent) > 8 else ""
         out.print(Text(f"labels that no picture has: {', '.join(absent[:8])}{more}"))
@@ -137,7 +137,7 @@ def show_summary(found: Summary, title: str) -> None:
     out.print(Text(f"sizes: {sizes}{more}"))
 
 
-def show_skipped(reader: Checked, most: int = 10) -> None:
+def show_skipped(reader: ValidatingReader, most: int = 10) -> None:
     """Say how many bad samples were skipped, and what was wrong with the first ones."""
     if not reader.skipped:
         return

@@ -43,11 +43,11 @@ def _is_file(text: str) -> bool:
 
 
 def check_labels(prompts: Sequence[str], labels: Labels) -> list[str]:
-    """Those of the prompts that name none of the labels: their pictures show nothing that the decoder was asked for."""
+    """Those of the prompts that name none of the labels: their images show nothing that the decoder was asked for."""
     return [p for p in prompts if not labels.named_in(p)]
 
 
 def describe(labels: Sequence[str]) -> str:
-    """A caption for a picture that has none, from the labels in it."""
+    """A caption for an image that has none, from the labels in it."""
     named = [f"a {n}" for n in labels if n != BACKGROUND] or ["a scene"]
     return "a photo of " + " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))

@@ -1,4 +1,4 @@
-"""COCO's annotation files, parsed and checked. What is wrong is kept by picture, so that one can be skipped.
+"""COCO's annotation files, parsed and checked. What is wrong is kept by image, so that one can be skipped.
 
 Polygons are checked all at once in NumPy; only those that fail are looked at one by one, to say what is wrong with them.
 """
@@ -35,8 +35,8 @@ CHUNK = 1_000_000
 class CocoFile:
     """An annotation file.
 
-    images: as they stand, with `file_name`. annotations: by the picture's place in `images`. faults: by the same, what is
-    wrong first. stems_differ: the file names do without their suffixes. strays: faults that belong to no picture.
+    images: as they stand, with `file_name`. annotations: by the image's place in `images`. faults: by the same, what is
+    wrong first. stems_differ: the file names do without their suffixes. orphan_errors: faults that belong to no image.
     skeletons: by category id.
 
     Args:
@@ -44,7 +44,7 @@ class CocoFile:
         boxes: an annotation may have a box and no segmentation.
 
     Raises:
-        DataError: no JSON, no pictures, or categories that cannot be read: what no picture can be read without.
+        DataError: no JSON, no images, or categories that cannot be read: what no image can be read without.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class CocoFile:
             )
             self.categories = [self._category(c, n) for n, c in enumerate(content["categories"])]
             self.faults: dict[int, DataError] = {}
-            self.strays: list[DataError] = []
+            self.orphan_errors: list[DataError] = []
             if not self.categories:
                 raise DataError("the label set is empty", where=f"{path}, categories", expected="at least one category")
             if not self.images:
-                raise DataError("there are no pictures", where=f"{path}, images", expected="at least one image")
+                raise DataError("there are no images", where=f"{path}, images", expected="at least one image")
             self._unique([c["id"] for c in self.categories], "category id")
             self.skeletons = {c["id"]: self._skeleton(c) for c in self.categories if c.get("keypoints")}
             self._points = {c["id"]: len(c.get("keypoints") or ()) for c in self.categories}
@@ -84,7 +84,7 @@ class CocoFile:
         error.where = error.where or f"{self.path}, {what}"
         self.faults.setdefault(place, error)
 
-    # ------------------------------------------------------------------ pictures and categories
+    # ------------------------------------------------------------------ images and categories
     def _check_images(self) -> None:
         for n, image in enumerate(self.images):
             try:
@@ -124,7 +124,7 @@ class CocoFile:
     # ------------------------------------------------------------------ annotations
     @property
     def names(self) -> list[str]:
-        """File names of the pictures that are not faulty."""
+        """File names of the images that are not faulty."""
         return [i["file_name"] for n, i in enumerate(self.images) if n not in self.faults]
 
     def _check_annotations(self, annotations: list[Any], segments: bool) -> None:
@@ -137,7 +137,7 @@ class CocoFile:
                 place = self._place_of(a)
             except DataError as e:
                 e.where = f"{self.path}, annotation {a.get('id', f'[{n}]') if isinstance(a, dict) else f'[{n}]'}"
-                self.strays.append(e)
+                self.orphan_errors.append(e)
                 continue
             self.annotations[place].append(a)
             if segments or place in self.faults:
@@ -163,7 +163,7 @@ class CocoFile:
         self._check_ids()
 
     def _place_of(self, a: Any) -> int:
-        """Of the picture that the annotation names."""
+        """Of the image that the annotation names."""
         if not isinstance(a, dict) or "image_id" not in a:
             raise DataError("an annotation has no image_id", expected="image_id, category_id, segmentation")
         if not isinstance(a["image_id"], (int, str)):
@@ -193,7 +193,7 @@ class CocoFile:
     def _check_outlines(
         self, polygons: Sequence[list[Any]], owners: Sequence[tuple[int, dict[str, Any]]], sizes: Sequence[Size]
     ) -> None:
-        """Every polygon is of finite numbers, inside its picture, and has an area."""
+        """Every polygon is of finite numbers, inside its image, and has an area."""
         if not polygons:
             return
         limits = np.array([sizes[place] for place, _ in owners])
@@ -205,7 +205,7 @@ class CocoFile:
                 self._fault(place, e, _name(a))
 
     def _check_ids(self) -> None:
-        """No two annotations have one id; where two have, neither picture is trusted."""
+        """No two annotations have one id; where two have, neither image is trusted."""
         own = [[a["id"] for a in group if isinstance(a.get("id"), (int, str))] for group in self.annotations]
         counted = Counter(chain.from_iterable(own))
         if len(counted) == sum(map(len, own)):

@@ -27,7 +27,7 @@ def check_points(points: Any, wanted: int) -> None:
 
 
 def check_rle(shape: dict[str, Any], size: Size) -> None:
-    """Run lengths fill a picture of this size, and hold a pixel."""
+    """Run lengths fill an image of this size, and hold a pixel."""
     h, w = size
     counts = shape.get("counts")
     if shape.get("size") != [h, w] or not isinstance(counts, (list, str)):
@@ -38,7 +38,7 @@ def check_rle(shape: dict[str, Any], size: Size) -> None:
     except (TypeError, ValueError, OverflowError):
         fills = False
     if not fills:
-        raise DataError("the run lengths do not fill the picture", expected=f"{h * w} pixels in all")
+        raise DataError("the run lengths do not fill the image", expected=f"{h * w} pixels in all")
     if not runs[1::2].any():
         raise DataError("the run lengths hold no pixel of the object", expected="at least one, or no annotation")
 
@@ -53,7 +53,7 @@ def check_polygons(shape: Any) -> None:
 
 
 def outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarray:
-    """Which polygons surely are as `_check_outline` wants them; limits: (height, width) of each one's picture."""
+    """Which polygons surely are as `_check_outline` wants them; limits: (height, width) of each one's image."""
     try:
         flat = np.array(list(chain.from_iterable(polygons)))
     except ValueError:  # a list among the numbers
@@ -74,7 +74,7 @@ def outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarr
 
 
 def check_box(box: Any, size: Size) -> None:
-    """A box [x, y, width, height] has an area and lies inside the picture."""
+    """A box [x, y, width, height] has an area and lies inside the image."""
     if not isinstance(box, list) or len(box) != 4 or not _finite(box):
         raise DataError(f"bbox is {str(box)[:60]}", expected="[x, y, width, height]")
     x, y, w, h = box
@@ -90,9 +90,9 @@ def check_outline(polygon: list[Any], whole: list[list[Any]], size: Size) -> Non
     x, y = polygon[::2], polygon[1::2]
     if min(x) < -1 or min(y) < -1 or max(x) > w + 1 or max(y) > h + 1:
         raise DataError(
-            f"a polygon lies outside the picture: x {min(x):g}..{max(x):g}, y {min(y):g}..{max(y):g}",
+            f"a polygon lies outside the image: x {min(x):g}..{max(x):g}, y {min(y):g}..{max(y):g}",
             expected=f"x 0..{w}, y 0..{h}",
-            remedy="clip the polygon, or check that the annotation belongs to this picture",
+            remedy="clip the polygon, or check that the annotation belongs to this image",
         )
     if all(_finite(p) for p in whole) and not decode_polygons(whole, size).any():
         raise DataError("the polygons cover no pixel", expected="an area, or no annotation")

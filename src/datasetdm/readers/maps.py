@@ -1,4 +1,4 @@
-"""Label pictures: what their values or colours mean, and 16-bit depth."""
+"""Label maps: what their values or colours mean, and 16-bit depth."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MILLIMETRE = 1 / 1000
 
 
 def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours: bool = False) -> np.ndarray:
-    """The values of a label picture: u8 or u16[h w] (of a palette picture its indices), or colours u8[h w 3].
+    """The values of a label map: u8 or u16[h w] (of a palette image its indices), or colours u8[h w 3].
 
     Args:
-        size: (height, width) of the picture that it belongs to.
-        colours: of a palette picture the colours instead.
+        size: (height, width) of the image that it belongs to.
+        colours: of a palette image the colours instead.
 
     Raises:
         DataError: missing, truncated, too large, lossy, or of another size.
@@ -43,9 +43,9 @@ def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours
                 return np.asarray(image.convert("RGB"))
             return np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
     except FileNotFoundError as e:
-        raise DataError("the label picture is missing", where=where, expected="a file") from e
+        raise DataError("the label map is missing", where=where, expected="a file") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise DataError(f"the label picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+        raise DataError(f"the label map cannot be read: {e}", where=where, remedy="restore or remove it") from e
 
 
 def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None:
@@ -53,7 +53,7 @@ def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None
     known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
     animated = getattr(image, "n_frames", 1) > 1
     if image.format in ("JPEG", "MPO") or image.mode not in known or animated:
-        what = f"the label picture is a {image.format} of mode {image.mode}" + ", animated" * animated
+        what = f"the label map is a {image.format} of mode {image.mode}" + ", animated" * animated
         raise DataError(what, where=where, expected="a PNG of indices, of 16 bits or of colours")
     if (found := (image.height, image.width)) != size or image.height * image.width > MAX_PIXELS:
         raise other_size(where, found, size)
@@ -61,13 +61,13 @@ def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None
 
 @dataclass(frozen=True)
 class Palette:
-    """What the values or the colours of a label picture mean: label ids, or `IGNORE`. All others are errors."""
+    """What the values or the colours of a label map mean: label ids, or `IGNORE`. All others are errors."""
 
     values: Mapping[int, int] = field(default_factory=dict)
     colours: Mapping[Colour, int] = field(default_factory=dict)
 
     def ids(self, source: Path | bytes, where: object, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
-        """The label ids of a label picture.
+        """The label ids of a label map.
 
         Raises:
             DataError: as `read_map`; or a value or a colour that the palette does not know.
@@ -81,7 +81,7 @@ class Palette:
         if pixels.ndim == 3:
             return _looked_up(packed(pixels), {_pack(c): i for c, i in self.colours.items()}, where, _unpack)
         if not self.values:
-            raise DataError("the label picture has indices", where=where, expected="colours of the palette")
+            raise DataError("the label map has indices", where=where, expected="colours of the palette")
         return _looked_up(pixels.astype(np.int64), self.values, where, str)
 
 
@@ -112,14 +112,14 @@ def _unpack(value: int) -> str:
 def read_depth(
     source: Path | bytes, where: object, size: tuple[int, int], metres: float, invalid: tuple[int, ...] = (0,)
 ) -> DepthMap:
-    """A 16-bit depth picture whose steps are worth so many metres; `invalid` values are unknown.
+    """A 16-bit depth map whose steps are worth so many metres; `invalid` values are unknown.
 
     Raises:
         DataError: as `read_map`; or not 16 bits, since 8 of them are some other convention.
     """
     steps = read_map(source, where, size)
     if steps.ndim != 2 or steps.dtype.itemsize < 2:
-        raise DataError(f"the depth picture holds {steps.dtype}", where=where, expected="one channel of 16 bits")
+        raise DataError(f"the depth map holds {steps.dtype}", where=where, expected="one channel of 16 bits")
     if (steps < 0).any() or (steps > 65535).any():
         raise DataError("depth outside 16 bits", where=where, expected="0..65535")
     return DepthMap(steps.astype(np.float32) * np.float32(metres), ~np.isin(steps, invalid))

@@ -10,20 +10,20 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.readers.regions import labels_in
-from datasetdm.readers.source import Checked
+from datasetdm.readers.source import ValidatingReader
 from datasetdm.records import Labels, Sample
 
 
 @dataclass
 class Summary:
-    """What was found. pictures: by label, in how many it occurs; objects: by label; tasks: annotations by task;
-    sizes: (height, width) of the pictures."""
+    """What was found. images: by label, in how many it occurs; objects: by label; tasks: annotations by task;
+    sizes: (height, width) of the images."""
 
     labels: Labels
     samples: int = 0
     captions: int = 0
     tasks: Counter[str] = field(default_factory=Counter)
-    pictures: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)
     objects: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -35,7 +35,7 @@ def summarise(samples: Iterable[Sample], labels: Labels) -> Summary:
         summary.samples += 1
         summary.captions += bool(sample.caption)
         summary.tasks.update(n for n, r in sample.annotations.fields().items() if r is not None)
-        summary.pictures.update(labels_in(sample.annotations, sample.labels))
+        summary.images.update(labels_in(sample.annotations, sample.labels))
         summary.sizes[sample.size] += 1
         objects = sample.instances
         if objects is not None:
@@ -43,10 +43,10 @@ def summarise(samples: Iterable[Sample], labels: Labels) -> Summary:
     return summary
 
 
-def part(reader: Checked, limit: int, balance: bool = False, seed: int = 0) -> Checked:
+def part(reader: ValidatingReader, limit: int, balance: bool = False, seed: int = 0) -> ValidatingReader:
     """At most `limit` samples, drawn at random; the same seed draws the same ones.
 
-    balance: again and again a picture of the label that has been drawn least often, so that rare labels are there.
+    balance: again and again an image of the label that has been drawn least often, so that rare labels are there.
     """
     if limit < 1:
         raise DataError(f"a part of {limit} samples", expected="at least 1")

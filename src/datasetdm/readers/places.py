@@ -15,7 +15,7 @@ from datasetdm.errors import DataError
 from datasetdm.readers.source import Item
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-"""Of pictures."""
+"""Of images."""
 
 
 def with_option(path: str) -> tuple[Path, str]:
@@ -43,38 +43,38 @@ def folder_of(root: Path, *names: str) -> Path:
     raise DataError("there is no such folder", where=root, expected=" or ".join(names), remedy="check --data")
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """All pictures below a folder, in the order of their paths."""
+def images_in(folder: Path) -> list[Path]:
+    """All images below a folder, in the order of their paths."""
     if not folder.is_dir():
-        raise DataError("there is no such folder", where=folder, expected="a folder of pictures")
+        raise DataError("there is no such folder", where=folder, expected="a folder of images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
-        raise DataError("there are no pictures", where=folder, expected=", ".join(sorted(SUFFIXES)))
+        raise DataError("there are no images", where=folder, expected=", ".join(sorted(SUFFIXES)))
     return found
 
 
 def distinct(names: Sequence[str], where: object) -> None:
-    """Refuse pictures that differ in their suffix only, since a label file's name has another."""
+    """Refuse images that differ in their suffix only, since a label file's name has another."""
     if twice := next((n for n, count in Counter(names).items() if count > 1), None):
-        raise DataError(f"two pictures are called {twice!r}", where=where, expected="names that differ without suffix")
+        raise DataError(f"two images are called {twice!r}", where=where, expected="names that differ without suffix")
 
 
 Rules = Mapping[str, Sequence[tuple[str, str]]]
-"""Kind of label -> (pattern of a picture's path, the path of its label file), the first that fits."""
+"""Kind of label -> (pattern of an image's path, the path of its label file), the first that fits."""
 
 
 def pairs(root: Path, rules: Rules, expected: str) -> list[Item]:
-    """The pictures below `root` that fit the rules of every kind, whether or not their label files are there."""
+    """The images below `root` that fit the rules of every kind, whether or not their label files are there."""
     items = []
-    for picture in pictures_in(root):
-        name = picture.relative_to(root).as_posix()
+    for image in images_in(root):
+        name = image.relative_to(root).as_posix()
         fits = {
             k: next((m.expand(to) for p, to in own if (m := re.fullmatch(p, name))), None) for k, own in rules.items()
         }
         if all(fits.values()):
-            items.append(Item(name.rpartition(".")[0], picture, {k: root / str(to) for k, to in fits.items()}))
+            items.append(Item(name.rpartition(".")[0], image, {k: root / str(to) for k, to in fits.items()}))
     if not items:
-        raise DataError("there are no pictures with labels", where=root, expected=expected)
+        raise DataError("there are no images with labels", where=root, expected=expected)
     distinct([i.key for i in items], root)
     return items
 

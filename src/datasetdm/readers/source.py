@@ -1,7 +1,7 @@
 """What every format gives, and the one place that decides what happens to wrong data.
 
 A `Source` knows its samples by number, can check one without decoding its pixels, and raises a `DataError` for a bad one.
-`Checked` makes a reader of it: the first bad sample stops the work, or bad samples are skipped and counted.
+`ValidatingReader` makes a reader of it: the first bad sample stops the work, or bad samples are skipped and counted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ OnError = Literal["stop", "skip"]
 class Source(ABC):
     """A format's samples by number.
 
-    strays: what is wrong with data that belong to no sample, for instance an annotation of a picture that is not there.
+    orphan_errors: what is wrong with data that belong to no sample, for instance an annotation of an image that is not there.
     """
 
     labels: Labels
-    strays: Sequence[DataError] = ()
+    orphan_errors: Sequence[DataError] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -41,8 +41,8 @@ class Source(ABC):
         """Everything about sample `index` that can be known without decoding its pixels. Raises DataError."""
 
 
-class Checked:
-    """A reader over a source. Opening it checks all samples; `skipped` says what was left out, and grows while pictures
+class ValidatingReader:
+    """A reader over a source. Opening it checks all samples; `skipped` says what was left out, and grows while images
     are decoded, so until all have been read once `len` counts some that will be skipped.
 
     Raises:
@@ -57,10 +57,10 @@ class Checked:
             try:
                 source.check(index)
             except DataError as e:
-                self._met(e)
+                self._report(e)
                 self._bad.add(index)
-        for error in source.strays:
-            self._met(error)
+        for error in source.orphan_errors:
+            self._report(error)
         self._order = [i for i in range(len(source)) if i not in self._bad]
         self._require_some()
 
@@ -78,15 +78,15 @@ class Checked:
             try:
                 sample = self.source[index]
             except (DataError, StoreError) as e:
-                self._met(e)
+                self._report(e)
                 self._bad.add(index)
                 continue
             yield index, sample
         self._require_some()
 
-    def only(self, numbers: Sequence[int]) -> Checked:
+    def only(self, numbers: Sequence[int]) -> ValidatingReader:
         """A reader of some samples of the source, which shares this one's account of what was skipped."""
-        chosen = Checked.__new__(Checked)
+        chosen = ValidatingReader.__new__(ValidatingReader)
         chosen.__dict__.update(self.__dict__)
         chosen._order = [i for i in sorted(numbers) if i not in self._bad]
         return chosen
@@ -105,7 +105,7 @@ class Checked:
                 remedy="read with --on-error stop to see the first error",
             )
 
-    def _met(self, error: DataError | StoreError) -> None:
+    def _report(self, error: DataError | StoreError) -> None:
         if self.on_error == "stop":
             raise error
         self.skipped.append(error if isinstance(error, DataError) else DataError(str(error)))
@@ -113,16 +113,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a format of files: its key, its file, and the files of its labels by kind."""
+    """One image of a format of files: its key, its file, and the files of its labels by kind."""
 
     key: str
-    picture: Path
+    image: Path
     maps: Mapping[str, Path] = field(default_factory=dict)
     caption: str | None = None
 
 
 class FilesSource(Source):
-    """A format with one picture file and one or more label pictures of the same size a sample.
+    """A format with one image file and one or more label maps of the same size a sample.
 
     A subclass finds `items` and turns an item's label files into records.
     """
@@ -131,7 +131,7 @@ class FilesSource(Source):
 
     @abstractmethod
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
-        """The annotations of a picture of this size (height, width)."""
+        """The annotations of an image of this size (height, width)."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -139,16 +139,16 @@ class FilesSource(Source):
     def check(self, index: int) -> None:
         """Every file is there and all have the same size."""
         item = self.items[index]
-        size = image_size(item.picture, item.picture)
+        size = image_size(item.image, item.image)
         for path in item.maps.values():
             if not path.is_file():
-                raise DataError("a picture's label file is missing", where=path, expected=f"labels of {item.picture}")
+                raise DataError("an image's label file is missing", where=path, expected=f"labels of {item.image}")
             if (found := image_size(path, path)) != size:
                 raise other_size(path, found, size)
 
     def __getitem__(self, index: int) -> Sample:
         item = self.items[index]
-        image = read_image(item.picture, item.picture)
+        image = read_image(item.image, item.image)
         records = self.records(item, image.shape[:2])
         found = labels_in(records, self.labels)
         present = tuple(n for n in self.labels.names if n in found and n != BACKGROUND)
@@ -156,7 +156,7 @@ class FilesSource(Source):
         prompt = caption_prompt(item.caption, present) if item.caption or known else None
         return Sample(
             item.key, image, self.labels, prompt,
-            **records.fields(), provenance=Provenance(str(item.picture)), encoded=item.picture,
+            **records.fields(), provenance=Provenance(str(item.image)), encoded=item.image,
         )  # fmt: skip
 
 
@@ -166,10 +166,10 @@ def caption_prompt(caption: str | None, present: Sequence[str]) -> Prompt:
 
 
 def other_size(path: object, found: tuple[int, int], wanted: tuple[int, int]) -> DataError:
-    """The error of labels that are not as large as their picture; sizes are (height, width)."""
+    """The error of labels that are not as large as their image; sizes are (height, width)."""
     return DataError(
         f"the labels have {found[1]}x{found[0]} pixels",
         where=path,
-        expected=f"{wanted[1]}x{wanted[0]}, as their picture",
-        remedy="use the pictures that were annotated; an EXIF rotation must be applied in both or neither",
+        expected=f"{wanted[1]}x{wanted[0]}, as their image",
+        remedy="use the images that were annotated; an EXIF rotation must be applied in both or neither",
     )

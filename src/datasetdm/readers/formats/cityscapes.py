@@ -12,7 +12,7 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Palette, read_map
-from datasetdm.readers.places import folder_of, inside, pictures_in, with_option
+from datasetdm.readers.places import folder_of, images_in, inside, with_option
 from datasetdm.readers.regions import instances
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, SemanticMap
@@ -47,11 +47,11 @@ class CityscapesSource(FilesSource):
         self._label_of = {i: n for n, ids in enumerate(members.values()) for i in ids}
         self._ids = Palette(dict.fromkeys((*range(34), 255), IGNORE) | self._label_of)
         self._train_ids = Palette({255: IGNORE} | {n: self._label_of[i] for n, i in enumerate(CLASSES)})
-        pictures = inside(images or folder_of(root, "leftImg8bit"), split or "train", root)
+        images = inside(images or folder_of(root, "leftImg8bit"), split or "train", root)
         labels = inside(folder_of(root, "gtFine", "gtCoarse"), split or "train", root)
-        self.items = [_item(p, pictures, labels) for p in pictures_in(pictures) if p.stem.endswith("_leftImg8bit")]
+        self.items = [_item(p, images, labels) for p in images_in(images) if p.stem.endswith("_leftImg8bit")]
         if not self.items:
-            raise DataError("there are no pictures", where=pictures, expected="CITY/NAME_leftImg8bit.png")
+            raise DataError("there are no images", where=images, expected="CITY/NAME_leftImg8bit.png")
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
         """The semantic map, and the objects where there are instance ids."""
@@ -72,9 +72,9 @@ class CityscapesSource(FilesSource):
         return instances([numbers == n for n in found], [self._label_of[n // 1000] for n in found], size)
 
 
-def _item(picture: Path, pictures: Path, labels: Path) -> Item:
+def _item(image: Path, images: Path, labels: Path) -> Item:
     """With the label files that are there; without any, with one that the check will find missing."""
-    name = picture.relative_to(pictures).as_posix().removesuffix(f"_leftImg8bit{picture.suffix}")
+    name = image.relative_to(images).as_posix().removesuffix(f"_leftImg8bit{image.suffix}")
     named = ((k, labels / f"{name}_{quality}_{k}.png") for k in KINDS for quality in ("gtFine", "gtCoarse"))
     own = {k: p for k, p in named if p.is_file()}
-    return Item(name, picture, own or {"labelIds": labels / f"{name}_gtFine_labelIds.png"})
+    return Item(name, image, own or {"labelIds": labels / f"{name}_gtFine_labelIds.png"})

@@ -1,11 +1,11 @@
 """COCO annotations: instances, keypoints and semantic regions, as polygons or run lengths.
 
 Crowd regions are ignored pixels of the semantic map and no objects; objects too small to cover a pixel are left out.
-Captions come from the pictures' own entries, or from `captions*.json` beside `instances*.json`, `*keypoints*.json` or
-`panoptic*.json`, the first of each picture. Everything that can be wrong is checked when the file is opened.
+Captions come from the images' own entries, or from `captions*.json` beside `instances*.json`, `*keypoints*.json` or
+`panoptic*.json`, the first of each image. Everything that can be wrong is checked when the file is opened.
 
-Where an object of a picture has a `bbox` and no segmentation, the picture's objects are boxes, filled (`Instances.boxed`),
-and nothing is known of its pixels; so it is in all pictures of a file without segmentations.
+Where an object of an image has a `bbox` and no segmentation, the image's objects are boxes, filled (`Instances.boxed`),
+and nothing is known of its pixels; so it is in all images of a file without segmentations.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from datasetdm.records import IGNORE, Annotations, Keypoints, Labels, MaskStack,
 
 
 class CocoSource(Source):
-    """`coco:FILE.json`; pictures lie in `images`, beside the file, or where COCO's own folders have them."""
+    """`coco:FILE.json`; images lie in `images`, beside the file, or where COCO's own folders have them."""
 
     def __init__(self, path: str, images: Path | None = None):
         self.path = Path(path)
         self.file = self._open(self.path)
-        self.strays = self.file.strays
+        self.orphan_errors = self.file.orphan_errors
         self.labels = self._labels()
         index = self.labels.index
         self._label_of = {c["id"]: index[w] for c in self.file.categories if (w := self._word(c)) in index}
@@ -46,10 +46,10 @@ class CocoSource(Source):
         return len(self.file.images)
 
     def check(self, index: int) -> None:
-        """Its entries were good, and the picture is there in the size that they say."""
+        """Its entries were good, and the image is there in the size that they say."""
         if fault := self.file.faults.get(index):
             raise fault
-        check_picture(self._folder, self.file.images[index], self.path)
+        check_image(self._folder, self.file.images[index], self.path)
 
     def __getitem__(self, index: int) -> Sample:
         self.check(index)
@@ -94,7 +94,7 @@ class CocoSource(Source):
         return replace(records, keypoints=self._keypoints(objects))
 
     def _boxed(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
-        """Of a picture with an object that has a box only: every object's box, filled, and no semantic map."""
+        """Of an image with an object that has a box only: every object's box, filled, and no semantic map."""
         own = [a for a in annotations if not a.get("iscrowd")]
         boxes = [_box_of(a, size) for a in own]
         masks = [box_mask(*b, size) for b in boxes]
@@ -121,7 +121,7 @@ class CocoSource(Source):
 
 
 def key_of(name: str, file: CocoFile) -> str:
-    """A picture's file name without its suffix, where that is enough to tell all apart."""
+    """An image's file name without its suffix, where that is enough to tell all apart."""
     return str(Path(name).with_suffix("")) if file.stems_differ else name
 
 
@@ -141,7 +141,7 @@ def _box_of(annotation: dict[str, Any], size: tuple[int, int]) -> Edges:
 
 
 def find_images(file: Path, names: Sequence[str], images: Path | None) -> Path:
-    """The folder that holds the first of the pictures that is anywhere; `images`, where given."""
+    """The folder that holds the first of the images that is anywhere; `images`, where given."""
     beside, above = file.parent, file.parent.parent
     split = file.stem.rpartition("_")[2]
     tried = (
@@ -151,15 +151,15 @@ def find_images(file: Path, names: Sequence[str], images: Path | None) -> Path:
         if not names or any((folder / name).is_file() for name in names[:100]):
             return folder
     raise DataError(
-        f"the picture {names[0]} is missing",
+        f"the image {names[0]} is missing",
         where=", ".join(map(str, tried)),
-        expected="the pictures in one of these folders",
+        expected="the images in one of these folders",
         remedy="name their folder with --images DIR",
     )
 
 
-def check_picture(folder: Path, image: dict[str, Any], file: Path) -> None:
-    """The picture of an `images` entry is there in the size that the entry says."""
+def check_image(folder: Path, image: dict[str, Any], file: Path) -> None:
+    """The image of an `images` entry is there in the size that the entry says."""
     where = f"{file}, image {image['id']}"
     size = image_size(folder / image["file_name"], f"{folder / image['file_name']} ({where})")
     if size != (image["height"], image["width"]):
@@ -167,12 +167,12 @@ def check_picture(folder: Path, image: dict[str, Any], file: Path) -> None:
             f"{image['file_name']} has {size[1]}x{size[0]} pixels",
             where=where,
             expected=f"{image['width']}x{image['height']}, as the annotations say",
-            remedy="use the pictures that were annotated; an EXIF rotation must be applied in both or neither",
+            remedy="use the images that were annotated; an EXIF rotation must be applied in both or neither",
         )
 
 
 def captions_beside(path: Path) -> dict[Any, str]:
-    """Picture id -> its first caption, from the captions file that belongs to an instances or keypoints file."""
+    """Image id -> its first caption, from the captions file that belongs to an instances or keypoints file."""
     name = re.sub(r"^(instances|person_keypoints|keypoints|panoptic)", "captions", path.name)
     if name == path.name or not (path.parent / name).is_file():
         return {}

@@ -1,4 +1,4 @@
-"""COCO panoptic: `coco-panoptic:FILE.json` with one PNG a picture in a folder named like the file, beside it.
+"""COCO panoptic: `coco-panoptic:FILE.json` with one PNG per image in a folder named like the file, beside it.
 
 A pixel's colour is its segment's id (red + 256 green + 65536 blue); 0 is unlabelled and ignored, and so are crowds. Segments
 of things are objects; every segment labels its pixels of the semantic map. A category without `isthing` is a thing.
@@ -14,7 +14,7 @@ import numpy as np
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, read_image
 from datasetdm.readers.coco_file import CocoFile
-from datasetdm.readers.formats.coco import captions_beside, check_picture, find_images, key_of
+from datasetdm.readers.formats.coco import captions_beside, check_image, find_images, key_of
 from datasetdm.readers.maps import packed, read_map
 from datasetdm.readers.places import inside
 from datasetdm.readers.regions import instances, labels_in
@@ -28,7 +28,7 @@ class PanopticSource(Source):
     def __init__(self, path: str, images: Path | None = None):
         self.path = Path(path)
         self.file = CocoFile(self.path, segments=True)
-        self.strays = self.file.strays
+        self.orphan_errors = self.file.orphan_errors
         things = {c["id"] for c in self.file.categories if c.get("isthing", 1)}
         stuff = tuple(c["name"] for c in self.file.categories if c["id"] not in things)
         self.labels = Labels(tuple(c["name"] for c in self.file.categories), stuff=stuff)
@@ -42,15 +42,15 @@ class PanopticSource(Source):
         return len(self.file.images)
 
     def check(self, index: int) -> None:
-        """One entry of segments, and the picture and the PNG in the size that the file says."""
+        """One entry of segments, and the image and the PNG in the size that the file says."""
         if fault := self.file.faults.get(index):
             raise fault
         image = self.file.images[index]
-        check_picture(self._folder, image, self.path)
+        check_image(self._folder, image, self.path)
         where = f"{self.path}, image {image['id']}"
         entries = self.file.annotations[index]
         if len(entries) != 1:
-            raise DataError(f"{len(entries)} annotations", where=where, expected="one a picture, with segments_info")
+            raise DataError(f"{len(entries)} annotations", where=where, expected="one per image, with segments_info")
         _check_segments(entries[0], self._label_of, where)
         path = inside(self._maps, entries[0]["file_name"], where)
         if (found := image_size(path, path)) != (size := (image["height"], image["width"])):

@@ -1,9 +1,9 @@
-"""DeepFashion-MultiModal: `deepfashion:ROOT`, the whole-body pictures with human parsing of 24 classes and 21 keypoints.
+"""DeepFashion-MultiModal: `deepfashion:ROOT`, the whole-body images with human parsing of 24 classes and 21 keypoints.
 
 `images/NAME.jpg` has its parsing in `segm/NAME_segm.png` (an index a pixel), its points in `keypoints/keypoints_loc.txt`
 (name, then x y of each; -1 -1 if absent) and `keypoints/keypoints_vis.txt` (0 seen, 1 hidden, 2 absent), and its caption in
-`captions.json`. Pictures without parsing show parts of a body only and are left out. The points have numbers, no names.
-Where there are keypoint files, the vocabulary ends with `person`: a picture with points has one such object, all its parsed
+`captions.json`. Images without parsing show parts of a body only and are left out. The points have numbers, no names.
+Where there are keypoint files, the vocabulary ends with `person`: an image with points has one such object, all its parsed
 pixels, to which they belong.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Palette
-from datasetdm.readers.places import folder_of, json_of, pictures_in, text_of
+from datasetdm.readers.places import folder_of, images_in, json_of, text_of
 from datasetdm.readers.regions import instances
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, Annotations, Keypoints, Labels, SemanticMap, Skeleton
@@ -36,16 +36,16 @@ class DeepFashionSource(FilesSource):
 
     def __init__(self, path: str, images: Path | None = None):
         root = Path(path)
-        pictures, parsing = images or folder_of(root, "images", "image"), folder_of(root, "segm", "parsing")
+        images, parsing = images or folder_of(root, "images", "image"), folder_of(root, "segm", "parsing")
         captions = _captions(root / "captions.json")
-        named = {p.stem: p for p in pictures_in(pictures)}
+        named = {p.stem: p for p in images_in(images)}
         maps = {p.stem.removesuffix("_segm"): p for p in sorted(parsing.glob("*_segm.png"))}
         both = sorted(set(named) & set(maps))
         if not both:
-            raise DataError("no picture has a parsing", where=parsing, expected="NAME_segm.png for images/NAME.jpg")
+            raise DataError("no image has a parsing", where=parsing, expected="NAME_segm.png for images/NAME.jpg")
         self.items = [Item(n, named[n], {"semantic": maps[n]}, captions.get(named[n].name)) for n in both]
-        self.strays = [
-            DataError("the parsing has no picture", where=maps[n], expected=f"a picture in {pictures}")
+        self.orphan_errors = [
+            DataError("the parsing has no image", where=maps[n], expected=f"an image in {images}")
             for n in sorted(set(maps) - set(named))
         ]
         self._places, self._seen = (_lines(root / "keypoints" / f"keypoints_{k}.txt") for k in ("loc", "vis"))
@@ -67,7 +67,7 @@ class DeepFashionSource(FilesSource):
         return Annotations(semantic, instances([body], [self.labels.index[PERSON]], size), keypoints=points)
 
     def _points(self, item: Item) -> Keypoints | None:
-        name = item.picture.name
+        name = item.image.name
         if name not in self._places and name not in self._seen:
             return None
         where = f"the keypoints of {name}"
@@ -97,5 +97,5 @@ def _lines(path: Path) -> dict[str, list[str]]:
     rows = [line.split() for line in text_of(path).splitlines() if line.strip()]
     found = {row[0]: row[1:] for row in rows}
     if len(found) < len(rows):
-        raise DataError("a picture occurs twice", where=path, expected="a line a picture")
+        raise DataError("an image occurs twice", where=path, expected="one line per image")
     return found

@@ -1,10 +1,10 @@
 """Hugging Face datasets: `hf:PATH` of a local folder, or `hf:OWNER/NAME` from the hub; `@SPLIT` for a split other than train.
 
-A local folder is what `save_to_disk` wrote, or holds Parquet, JSON or picture files that `load_dataset` knows. Needs the extra
+A local folder is what `save_to_disk` wrote, or holds Parquet, JSON or image files that `load_dataset` knows. Needs the extra
 `hf`. Columns are found by name:
 
-image       `image`, `img` or `picture`, or the only column of pictures
-mask        `mask`, `annotation`, `semantic`, `segmentation`, `label` or `labels`, a column of pictures: classes by value or
+image       `image`, `img` or `picture`, or the only column of images
+mask        `mask`, `annotation`, `semantic`, `segmentation`, `label` or `labels`, a column of images: classes by value or
             colour, whose names a file beside the data tells (`classes.json` and others, see `legend`)
 objects     `objects` with `bbox` ([x, y, width, height] in pixels) and `category` or `label` (a ClassLabel): filled boxes, or
             masks where all have a `segmentation` (COCO's compressed run lengths)
@@ -42,21 +42,23 @@ class HfSource(Source):
     def __init__(self, path: str, images: Path | None = None):
         place, split = with_option(path)
         self.name, self._root = str(place), place if place.exists() else None
-        data, pictures = _load(self.name, split or "train", self._root)
-        self._image = next((c for c in IMAGES if c in pictures), pictures[0] if len(pictures) == 1 else None)
+        data, image_columns = _load(self.name, split or "train", self._root)
+        self._image = next(
+            (c for c in IMAGES if c in image_columns), image_columns[0] if len(image_columns) == 1 else None
+        )
         if self._image is None:
             raise DataError(
-                f"no column holds the pictures: {', '.join(data.column_names)}", where=self.name, expected="image"
+                f"no column holds the images: {', '.join(data.column_names)}", where=self.name, expected="image"
             )
-        self._mask = next((c for c in MASKS if c in pictures and c != self._image), None)
+        self._mask = next((c for c in MASKS if c in image_columns and c != self._image), None)
         self._caption = next((c for c in CAPTIONS if c in data.column_names), None)
         self._data, self._palette = data, Palette()
         self._category, names = _categories(data.features)
-        self._depth = "depth" in pictures and {*data.column_names} >= {"key", "semantic", "depth", "objects"}
+        self._depth = "depth" in image_columns and {*data.column_names} >= {"key", "semantic", "depth", "objects"}
         if self._mask:
             self.labels, self._palette = read_legend(self._root or _legend_folder(self.name))
         else:
-            self.labels = Labels(with_background(names)) if names else Labels(("picture",))
+            self.labels = Labels(with_background(names)) if names else Labels(("image",))
         if strange := [n for n in names if n not in self.labels.names]:
             raise DataError(f"objects' class {strange[0]!r} has no value in masks", where=self.name, expected="a name")
         self._label_of = [self.labels.index[n] for n in names]
@@ -91,11 +93,11 @@ class HfSource(Source):
         return Annotations(semantic, objects, depth)
 
     def _file(self, value: Any, where: str) -> Path | bytes:
-        """A picture as it is stored: bytes, or a file that lies in the data's own folder."""
+        """An image as it is stored: bytes, or a file that lies in the data's own folder."""
         if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
             return value["bytes"]
         if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-            raise DataError("the row has no picture", where=where, expected="bytes or a path")
+            raise DataError("the row has no image", where=where, expected="bytes or a path")
         path = Path(value["path"])
         if self._root and not path.resolve().is_relative_to(self._root.resolve()):
             raise DataError(f"the path {value['path']!r} leaves its folder", where=where, expected=f"in {self._root}")
@@ -136,7 +138,7 @@ def _box(box: Any, size: tuple[int, int]) -> Edges:
 
 
 def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
-    """The split, its pictures undecoded, and the columns that hold pictures."""
+    """The split, its images undecoded, and the columns that hold images."""
     try:
         import datasets
     except ImportError as e:
@@ -153,10 +155,10 @@ def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
     except Exception as e:  # the library raises its own kinds, and those of every library below it
         what = f"the dataset cannot be read: {(str(e) or repr(e)).splitlines()[0]}"
         raise DataError(what, where=name, expected="a local folder or a hub id, and a split") from e
-    pictures = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
-    for column in pictures:
+    images = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
+    for column in images:
         data = data.cast_column(column, datasets.Image(decode=False))
-    return data, pictures
+    return data, images
 
 
 def _legend_folder(name: str) -> Path:

@@ -1,6 +1,6 @@
-"""Pictures alone, for annotating what exists: `images:DIR`, all pictures below it, in the order of their paths.
+"""Images alone, for annotating what exists: `images:DIR`, all images below it, in the order of their paths.
 
-A text file beside a picture (`cat.jpg`, `cat.txt`) is its caption.
+A text file beside an image (`cat.jpg`, `cat.txt`) is its caption.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasetdm.io.codecs import image_size, read_image
-from datasetdm.readers.places import pictures_in, text_of
+from datasetdm.readers.places import images_in, text_of
 from datasetdm.readers.source import Source
 from datasetdm.records import Labels, Prompt, Provenance, Sample
 
 
 class ImagesSource(Source):
-    """See the module. Its only label is `picture`, which no sample carries."""
+    """See the module. Its only label is `image`, which no sample carries."""
 
-    labels = Labels(("picture",))
+    labels = Labels(("image",))
 
     def __init__(self, path: str, images: Path | None = None):
         self.path = Path(path)
-        self._files = pictures_in(self.path)
+        self._files = images_in(self.path)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def check(self, index: int) -> None:
-        """The picture can be opened."""
+        """The image can be opened."""
         image_size(self._files[index], self._files[index])
 
     def __getitem__(self, index: int) -> Sample:

@@ -2,7 +2,7 @@
 
 `kitti:FOLDER` reads `image/` with `groundtruth_depth/` (the official validation crops) or `image/` (`images/`) with `depth/`.
 `kitti:ANNOTATED --images RAW` reads the annotated drives (`DRIVE/proj_depth/groundtruth/image_02/N.png`) with the raw
-pictures (`DATE/DRIVE/image_02/data/N.png`).
+images (`DATE/DRIVE/image_02/data/N.png`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ RULES = {
 
 
 class KittiSource(FilesSource):
-    """See the module. Its only label is `picture`, which no sample carries."""
+    """See the module. Its only label is `image`, which no sample carries."""
 
-    labels = Labels(("picture",))
+    labels = Labels(("image",))
 
     def __init__(self, path: str, images: Path | None = None):
         root = Path(path)
@@ -47,8 +47,8 @@ def _drives(root: Path, raw: Path) -> list[Item]:
     items = []
     for depth in sorted(root.rglob("proj_depth/groundtruth/image_0[23]/*.png")):
         drive, camera = depth.parents[3].name, depth.parent.name
-        picture = raw / drive[:10] / drive / camera / "data" / depth.name
-        items.append(Item(f"{drive}/{camera}/{depth.stem}", picture, {"depth": depth}))
+        image = raw / drive[:10] / drive / camera / "data" / depth.name
+        items.append(Item(f"{drive}/{camera}/{depth.stem}", image, {"depth": depth}))
     if not items:
         expected = "DRIVE/proj_depth/groundtruth/image_02/N.png"
         raise DataError("there are no annotated drives", where=root, expected=expected)

@@ -1,6 +1,6 @@
 """LVIS: COCO's polygons with some 1,200 categories, most of them rare, none labelled everywhere.
 
-A picture is labelled for some categories only (its objects', and those that it is known to lack), so pixels without an
+An image is labelled for some categories only (its objects', and those that it is known to lack), so pixels without an
 object are ignored rather than `background`. Every sample's provenance names the categories that it surely lacks
 (`negative`) and those whose objects are not all outlined (`not_exhaustive`). `lvis:FILE.json@rare`, `@common` or
 `@frequent` (several with `+`) keeps the categories of that frequency; the others' objects are ignored pixels.
@@ -21,11 +21,11 @@ from datasetdm.readers.regions import from_regions
 from datasetdm.records import IGNORE, Annotations, Labels
 
 FREQUENCY = {"rare": "r", "common": "c", "frequent": "f"}
-"""In 1-10, 11-100, or more training pictures."""
+"""In 1-10, 11-100, or more training images."""
 
 
 class LvisSource(CocoSource):
-    """`lvis:FILE.json`. Version 1 names pictures by their address only: the file's own name, below its split's folder."""
+    """`lvis:FILE.json`. Version 1 names images by their address only: the file's own name, below its split's folder."""
 
     def __init__(self, path: str, images: Path | None = None):
         file, option = with_option(path)

@@ -1,8 +1,8 @@
-"""Pictures and masks in two folders: `masks:ROOT`, or `masks:ROOT@SPLIT` for the subfolder SPLIT of both.
+"""Images and masks in two folders: `masks:ROOT`, or `masks:ROOT@SPLIT` for the subfolder SPLIT of both.
 
 `ROOT/images/NAME.jpg` has its mask in `ROOT/masks/NAME.png` (or `annotations`, as ADE20K calls it): palette indices, grey
 values or colours, whose meaning a file in ROOT tells (`classes.json` and others, see `legend`). A value or a colour that has
-no name is an error. A picture in `ROOT/depth/NAME.png` is depth in millimetres, 16 bits, 0 unknown.
+no name is an error. An image in `ROOT/depth/NAME.png` is depth in millimetres, 16 bits, 0 unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import read_legend
 from datasetdm.readers.maps import MILLIMETRE, read_depth
-from datasetdm.readers.places import distinct, folder_of, inside, pictures_in, with_option
+from datasetdm.readers.places import distinct, folder_of, images_in, inside, with_option
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import Annotations, SemanticMap
 
@@ -25,20 +25,20 @@ class MasksSource(FilesSource):
         if not root.is_dir():
             raise DataError("there is no such folder", where=root, expected="images/, masks/ and classes.json")
         self.labels, self._palette = read_legend(root)
-        pictures = images or folder_of(root, "images")
+        images = images or folder_of(root, "images")
         masks = folder_of(root, "masks", "annotations")
         if split:
-            pictures, masks = (inside(folder, split, root) for folder in (pictures, masks))
-        files = pictures_in(pictures)
-        names = [p.relative_to(pictures).with_suffix("").as_posix() for p in files]
-        distinct(names, pictures)
+            images, masks = (inside(folder, split, root) for folder in (images, masks))
+        files = images_in(images)
+        names = [p.relative_to(images).with_suffix("").as_posix() for p in files]
+        distinct(names, images)
         found = dict(zip(names, files, strict=True))
         depth = inside(root / "depth", split, root) if split else root / "depth"
         deep = {n: {"depth": p} for n in names if (p := depth / f"{n}.png").is_file()}
         self.items = [Item(n, f, {"semantic": masks / f"{n}.png"} | deep.get(n, {})) for n, f in found.items()]
         drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in masks.rglob("*.png")}
-        self.strays = [
-            DataError("the mask has no picture", where=masks / f"{name}.png", expected=f"a picture in {pictures}")
+        self.orphan_errors = [
+            DataError("the mask has no image", where=masks / f"{name}.png", expected=f"an image in {images}")
             for name in sorted(drawn - set(found))
         ]
 

@@ -1,4 +1,4 @@
-"""The mini world's labelled renders: Parquet rows with picture, class ids, object ids, depth and keypoints.
+"""The mini world's labelled renders: Parquet rows with image, class ids, object ids, depth and keypoints.
 
 `mini:train` and `mini:test` are the 100 + 100 that come with the package; `mini:DIR/SPLIT` reads a split's files
 `DIR/SPLIT-*.parquet`, for instance `mini:data/miniworld/test`.
@@ -113,7 +113,7 @@ class MiniSource(Source):
                 f"there are no mini-world files {prefix.name}-*.parquet",
                 where=prefix.parent.resolve(),
                 expected="mini:train, mini:test or mini:DIR/SPLIT",
-                remedy="for the packaged pictures use mini:train or mini:test",
+                remedy="for the packaged images use mini:train or mini:test",
             )
         try:
             found = [pq.ParquetFile(f) for f in self._files]

@@ -1,6 +1,6 @@
-"""NYU Depth v2: pictures with depth in metres.
+"""NYU Depth v2: images with depth in metres.
 
-`nyu:FOLDER` reads pairs of a picture and a 16-bit PNG in millimetres (0: unknown), by the names under which they are passed
+`nyu:FOLDER` reads pairs of an image and a 16-bit PNG in millimetres (0: unknown), by the names under which they are passed
 on: `rgb_N.jpg` with `sync_depth_N.png`, `N_colors.png` with `N_depth.png`, or `rgb/N` (`images/N`) with `depth/N.png`; or
 files `*.h5` with `rgb` u8[3 h w] and `depth` f[h w] in metres. `nyu:nyu_depth_v2_labeled.mat` is the labelled set: depth
 and 894 classes, 0 unlabelled. The last two need the extra `nyu` (h5py).
@@ -19,7 +19,7 @@ from datasetdm.readers.places import pairs
 from datasetdm.readers.source import FilesSource, Item, Source, caption_prompt
 from datasetdm.records import IGNORE, Annotations, DepthMap, Labels, Provenance, Sample, SemanticMap
 
-NO_LABELS = Labels(("picture",))
+NO_LABELS = Labels(("image",))
 RULES = {
     "depth": (
         (r"(.*/|)rgb_(\d+)\.(?:jpg|png)", r"\1sync_depth_\2.png"),
@@ -38,7 +38,7 @@ def open_nyu(path: str, images: Path | None = None) -> Source:
 
 
 class NyuSource(FilesSource):
-    """Pairs of files. Its only label is `picture`, which no sample carries."""
+    """Pairs of files. Its only label is `image`, which no sample carries."""
 
     labels = NO_LABELS
 

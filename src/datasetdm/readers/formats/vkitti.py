@@ -2,7 +2,7 @@
 
 Depth is a 16-bit PNG in centimetres, of which 65535 is the sky or further away: unknown. Classes are the colours of the
 variation's `colors.txt`, or the data set's own. Objects are vehicles, a palette index each (0: none). A kind that was not
-downloaded is left out, but either every picture has it or none.
+downloaded is left out, but either every image has it or none.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class VkittiSource(FilesSource):
         found = pairs(Path(path), RULES, "Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg")
         there = [k for k in RULES if any(item.maps[k].is_file() for item in found)]
         if not there:
-            raise DataError("no picture has labels", where=path, expected="frames/depth, classSegmentation or both")
-        self.items = [Item(i.key, i.picture, {k: i.maps[k] for k in there}) for i in found]
+            raise DataError("no image has labels", where=path, expected="frames/depth, classSegmentation or both")
+        self.items = [Item(i.key, i.image, {k: i.maps[k] for k in there}) for i in found]
         self._palettes: dict[Path, Palette] = {}
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
@@ -67,14 +67,14 @@ class VkittiSource(FilesSource):
         if path := item.maps.get("depth"):
             depth = read_depth(path, path, size, CENTIMETRE, invalid=(0, 65535))
         if path := item.maps.get("class"):
-            semantic = SemanticMap(self._palette(item.picture).ids(path, path, size))
+            semantic = SemanticMap(self._palette(item.image).ids(path, path, size))
             if path := item.maps.get("object"):
                 objects = self._objects(path, semantic.ids, size)
         return Annotations(semantic, objects, depth)
 
-    def _palette(self, picture: Path) -> Palette:
+    def _palette(self, image: Path) -> Palette:
         """Of the variation: its folder is the one that holds `frames`."""
-        folder = picture.parents[3]
+        folder = image.parents[3]
         if folder not in self._palettes:
             file = folder / "colors.txt"
             colours = _colours(file) if file.is_file() else COLOURS
@@ -86,7 +86,7 @@ class VkittiSource(FilesSource):
         """An object's label is the vehicle that most of its pixels are; edges may be blurred by a pixel."""
         numbers = read_map(path, path, size)
         if numbers.ndim != 2:
-            raise DataError("the objects are colours", where=path, expected="a palette picture, its index the object")
+            raise DataError("the objects are colours", where=path, expected="a palette image, its index the object")
         masks = [numbers == n for n in np.unique(numbers).tolist() if n]
         label_ids = [int(np.bincount(classes[m]).argmax()) for m in masks]
         strange = [i for i in label_ids if i == IGNORE or self.labels.names[i] not in THINGS]

@@ -1,6 +1,6 @@
-"""Pascal VOC 2012: `voc:ROOT@SPLIT`, the pictures that `ImageSets/Segmentation/SPLIT.txt` (else `Main`) lists; default train.
+"""Pascal VOC 2012: `voc:ROOT@SPLIT`, the images that `ImageSets/Segmentation/SPLIT.txt` (else `Main`) lists; default train.
 
-Masks (`SegmentationClass`, `SegmentationObject`) are PNGs of indices or of VOC's colours; 255 is void and ignored. A picture
+Masks (`SegmentationClass`, `SegmentationObject`) are PNGs of indices or of VOC's colours; 255 is void and ignored. An image
 without an object mask has the boxes of `Annotations/NAME.xml` instead, filled (`Instances.boxed`). The classes are VOC's 20,
 or those of `ROOT/labelmap.txt` (lines `name:r,g,b`), or, where boxes name others, the names in the XML files.
 
@@ -20,7 +20,7 @@ from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Colour, Palette
-from datasetdm.readers.places import SUFFIXES, distinct, folder_of, inside, pictures_in, text_of, with_option
+from datasetdm.readers.places import SUFFIXES, distinct, folder_of, images_in, inside, text_of, with_option
 from datasetdm.readers.regions import box_mask, instances, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
@@ -51,8 +51,8 @@ class VocSource(FilesSource):
         self._split, _, half = option.partition("+")
         if half not in ("", "seen", "unseen"):
             raise DataError(f"there is no half {half!r}", where=path, expected="SPLIT, SPLIT+seen or SPLIT+unseen")
-        pictures = images or folder_of(self.root, "JPEGImages", "images")
-        self.items = [self._item(name, pictures) for name in self._names(pictures)]
+        images = images or folder_of(self.root, "JPEGImages", "images")
+        self.items = [self._item(name, images) for name in self._names(images)]
         names, values, colours = self._legend()
         synonyms = tuple(CLASSES.get(n, ()) for n in names)
         kept = [n for n in names if not half or n == BACKGROUND or (n in UNSEEN) == (half == "unseen")]
@@ -64,31 +64,31 @@ class VocSource(FilesSource):
         )
 
     # ------------------------------------------------------------------ files
-    def _names(self, pictures: Path) -> list[str]:
+    def _names(self, images: Path) -> list[str]:
         lists = self.root / "ImageSets"
         split = self._split or "train"
         for kind in ("Segmentation", "Main"):
             path = inside(lists / kind, f"{split}.txt", self.root)
             if path.is_file():
                 lines = [line.split() for line in text_of(path).splitlines() if line.strip() and line.strip()[0] != "#"]
-                names = [words[0] for words in lines if words[-1] != "-1"]  # -1: a class that is not in the picture
+                names = [words[0] for words in lines if words[-1] != "-1"]  # -1: a class that is not in the image
                 if not names:
-                    raise DataError("the split lists no pictures", where=path, expected="a name a line")
+                    raise DataError("the split lists no images", where=path, expected="a name a line")
                 distinct(names, path)
                 return names
         if lists.is_dir() or self._split:
             known = sorted({p.stem for k in ("Segmentation", "Main") for p in (lists / k).glob("*.txt")})
             raise DataError(f"there is no split {split!r}", where=lists, expected=", ".join(known[:20]) or "SPLIT.txt")
-        names = [p.relative_to(pictures).with_suffix("").as_posix() for p in pictures_in(pictures)]
-        distinct(names, pictures)
+        names = [p.relative_to(images).with_suffix("").as_posix() for p in images_in(images)]
+        distinct(names, images)
         return names
 
-    def _item(self, name: str, pictures: Path) -> Item:
-        base = inside(pictures, name, self.root)
+    def _item(self, name: str, images: Path) -> Item:
+        base = inside(images, name, self.root)
         found = (base.with_name(base.name + s) for s in sorted(SUFFIXES))
-        picture = next((p for p in found if p.is_file()), base.with_name(base.name + ".jpg"))
+        image = next((p for p in found if p.is_file()), base.with_name(base.name + ".jpg"))
         maps = {k: self.root / f"Segmentation{k.title()}" / f"{name}.png" for k in ("class", "object")}
-        return Item(name, picture, {k: p for k, p in maps.items() if p.is_file()})
+        return Item(name, image, {k: p for k, p in maps.items() if p.is_file()})
 
     def _legend(self) -> tuple[list[str], dict[int, str], dict[Colour, str]]:
         """The classes, and which of them values and colours mean; of a labelmap only colours are known."""
@@ -104,13 +104,13 @@ class VocSource(FilesSource):
 
     # ------------------------------------------------------------------ labels
     def check(self, index: int) -> None:
-        """Files are there, masks are as large as their picture, and boxes can be read."""
+        """Files are there, masks are as large as their image, and boxes can be read."""
         super().check(index)
         item = self.items[index]
         if "class" not in item.maps and not self._xml(item).is_file():
             raise DataError(
-                "the picture has neither a mask nor boxes",
-                where=item.picture,
+                "the image has neither a mask nor boxes",
+                where=item.image,
                 expected=f"{self.root / 'SegmentationClass' / item.key}.png or {self._xml(item)}",
             )
         if "object" not in item.maps and self._xml(item).is_file():
@@ -129,7 +129,7 @@ class VocSource(FilesSource):
         label_ids, boxes = [i for i, _ in kept], [(a, b, c, d) for _, (a, b, c, d) in kept]
         masks = [box_mask(*b, size) for b in boxes]
         if not all(m.any() for m in masks):
-            raise DataError("a box covers no pixel", where=self._xml(item), expected="a box inside the picture")
+            raise DataError("a box covers no pixel", where=self._xml(item), expected="a box inside the image")
         return Annotations(semantic, instances(masks, label_ids, size, boxed=True, boxes=boxes))
 
     def _objects(self, item: Item, classes: np.ndarray, size: tuple[int, int]) -> Instances:
@@ -153,7 +153,7 @@ class VocSource(FilesSource):
 
     def _boxes(self, item: Item) -> list[Box]:
         path = self._xml(item)
-        boxes = read_boxes(path, image_size(item.picture, item.picture))
+        boxes = read_boxes(path, image_size(item.image, item.image))
         for name, *_ in boxes:
             if name not in self._label_of:
                 known = ", ".join(self._label_of)
@@ -182,7 +182,7 @@ def read_boxes(path: Path, size: tuple[int, int] | None) -> list[Box]:
     """The boxes of an XML file. VOC counts pixels from 1 and both edges belong to the box.
 
     Raises:
-        DataError: no XML, entities in it, no numbers, or another picture size than `size` (height, width).
+        DataError: no XML, entities in it, no numbers, or another image size than `size` (height, width).
     """
     try:
         root = ElementTree.fromstring(text_of(path, "VOC's XML").encode(), forbid_dtd=True)
@@ -190,7 +190,7 @@ def read_boxes(path: Path, size: tuple[int, int] | None) -> list[Box]:
         raise DataError(f"the file cannot be read: {e}", where=path, expected="VOC's XML, without entities") from e
     told = root.findtext("size/height"), root.findtext("size/width")
     if size and told[0] and told[1] and told != (str(size[0]), str(size[1])) and told != ("0", "0"):
-        what = f"the picture is said to have {told[1]}x{told[0]} pixels"
+        what = f"the image is said to have {told[1]}x{told[0]} pixels"
         raise DataError(what, where=path, expected=f"{size[1]}x{size[0]}, as it has")
     boxes = []
     for n, element in enumerate(root.iter("object"), 1):

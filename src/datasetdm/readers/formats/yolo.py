@@ -1,8 +1,8 @@
 """YOLO's folders, as Ultralytics documents them: `yolo:data.yaml`, or `yolo:data.yaml@val` for another split.
 
-Every picture `.../images/NAME.jpg` has `.../labels/NAME.txt`, one object a line, numbers as shares of width and height:
+Every image `.../images/NAME.jpg` has `.../labels/NAME.txt`, one object a line, numbers as shares of width and height:
 `class x y w h` (a box by its centre), `class x1 y1 x2 y2 ...` (an outline), or, where data.yaml has `kpt_shape: [K, D]`, a
-box and K points of D = 2 or 3 numbers. A picture without a label file shows no object. A box becomes an object whose mask is
+box and K points of D = 2 or 3 numbers. An image without a label file shows no object. A box becomes an object whose mask is
 the box filled (`Instances.boxed`) and no semantic map.
 """
 
@@ -17,7 +17,7 @@ import yaml
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import decode_polygons, image_size, read_image
-from datasetdm.readers.places import inside, pictures_in, text_of, with_option
+from datasetdm.readers.places import images_in, inside, text_of, with_option
 from datasetdm.readers.regions import Edges, box_mask, from_regions, instances, with_background
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import Annotations, Keypoints, Labels, Provenance, Sample, Skeleton
@@ -39,14 +39,14 @@ class YoloSource(Source):
         self.labels = Labels(with_background(names), skeletons=skeletons)
         self._label_of = [self.labels.index[n] for n in names]
         self._numbers = _point_numbers(content)
-        self._files = pictures_in(images) if images else self._find(content)
+        self._files = images_in(images) if images else self._find(content)
         self._stems_differ = len({f.stem for f in self._files}) == len(self._files)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def check(self, index: int) -> None:
-        """The picture can be opened, and every line of its label file read."""
+        """The image can be opened, and every line of its label file read."""
         image_size(self._files[index], self._files[index])
         self._read(self._files[index])
 
@@ -86,7 +86,7 @@ class YoloSource(Source):
 
     # ------------------------------------------------------------------ files
     def _find(self, content: dict[str, Any]) -> list[Path]:
-        """The pictures of the split: a folder, several, or text files that list pictures."""
+        """The images of the split: a folder, several, or text files that list images."""
         named = content.get(self.split)
         if not named:
             known = ", ".join(k for k in ("train", "val", "test") if content.get(k))
@@ -99,9 +99,9 @@ class YoloSource(Source):
                 lines = text_of(place).splitlines()
                 files += [inside(root, line.strip(), place) for line in lines if line.strip()]
             else:
-                files += pictures_in(place)
+                files += images_in(place)
         if not files:
-            raise DataError("the split has no pictures", where=f"{self.path}, {self.split}", expected="picture files")
+            raise DataError("the split has no images", where=f"{self.path}, {self.split}", expected="image files")
         return files
 
     def _read(self, file: Path) -> list[Row]:
@@ -130,7 +130,7 @@ class YoloSource(Source):
         shares = rest[:4] + [v for i, v in enumerate(rest[4:]) if outline or i % self._numbers < 2]
         if not all(-1e-3 <= v <= 1.001 for v in shares):  # nor NaN
             raise DataError(
-                "a number is no share of the picture", where=where, expected="0..1", remedy="divide by width and height"
+                "a number is no share of the image", where=where, expected="0..1", remedy="divide by width and height"
             )
         return int(label), rest
 
@@ -184,7 +184,7 @@ def _labels_of(image: Path) -> Path:
 
 
 def _edges(box: Sequence[float], size: tuple[int, int]) -> Edges:
-    """A box given by its centre and sides as shares of the picture."""
+    """A box given by its centre and sides as shares of the image."""
     (x, y, w, h), (high, wide) = box, size
     return (x - w / 2) * wide, (y - h / 2) * high, (x + w / 2) * wide, (y + h / 2) * high
 
