@@ -74,7 +74,7 @@ def plainly_named(labels: Labels, text: str) -> tuple[str, ...]:
 
     def plural(word: str) -> str:
         stem = re.escape(word)
-        return f"{stem[:-1]}(?:y|ys|ies)" if word.endswith("y") else f"{stem}(?:s|es)?"
+        return f"{stem[:-1]}(?:y|ys|ies)" if word.lower().endswith("y") else f"{stem}(?:s|es)?"
 
     words = [(n, *s) for n, s in zip(labels.names, labels.synonyms, strict=True)]
     patterns = [r"\b(?:" + "|".join(map(plural, w)) + r")\b" for w in words]

@@ -141,7 +141,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 def _plural(word: str) -> str:
     """A pattern for a word and its regular English plural."""
     stem = re.escape(word)
-    return f"{stem[:-1]}(?:y|ys|ies)" if word.endswith("y") else f"{stem}(?:s|es)?"
+    return f"{stem[:-1]}(?:y|ys|ies)" if word.lower().endswith("y") else f"{stem}(?:s|es)?"
 
 
 def _first_words(phrase: str) -> set[str]:
