@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from datasetdm import backbones
 from datasetdm.backbones import FAMILIES, Backbone, FeatureConfig, load_backbone, pick_device
 from datasetdm.backbones.attention import label_attention
 from datasetdm.backbones.families.unet import UNetBackbone
 from datasetdm.backbones.features import Capture
 from datasetdm.backbones.words import Words
 from datasetdm.errors import BackboneError, ConfigError
+from datasetdm.io.registry import Registry
 from datasetdm.records import Prompt
 
 PROMPTS = [Prompt(t, (), s) for t, s in (("a dog", 3), ("a red bus on a road", 5), ("", 7), ("a dog", 9))]
@@ -140,6 +143,19 @@ def test_folders_that_are_no_pipeline(tiny_folder: Path, tmp_path: Path) -> None
     (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
     with pytest.raises(BackboneError, match="cannot be loaded"):
         load_backbone(str(broken))
+
+
+def test_a_package_can_offer_another_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point of the group `datasetdm.backbones`: name = pipeline class, value = what loads it."""
+    body = "from datasetdm.backbones import load_backbone\ndef load(*_, **__): return load_backbone('mini', device='cpu')\n"
+    (tmp_path / "music.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("MusicPipeline", "music:load", "datasetdm.backbones")
+    registry = Registry("pipeline class", "datasetdm.backbones", FAMILIES.table)
+    registry.__dict__["_installed"] = {point.name: point}
+    monkeypatch.setattr(backbones, "FAMILIES", registry)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "MusicPipeline"}))
+    assert load_backbone(str(tmp_path)).name == "mini"
 
 
 def test_pickled_weights_are_not_loaded(tiny_folder: Path, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def test_round_trip_at_the_native_size() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_augmentation_moves_picture_and_labels_together(seed: int) -> None:
-    """A picture whose brightness is its label stays so wherever the geometry takes it."""
+def test_augmentation_moves_image_and_labels_together(seed: int) -> None:
+    """An image whose brightness is its label stays so wherever the geometry takes it."""
     labels = torch.zeros(1, 1, 64, 64)
     labels[..., 20:40, 10:50] = 1
     image = (labels * 0.8 + 0.1).expand(-1, 3, -1, -1)

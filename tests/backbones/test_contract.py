@@ -90,7 +90,7 @@ def test_specs_are_what_arrives(backbone: PipelineBackbone) -> None:
 
 
 @EVERY
-def test_the_picture_is_the_plain_pipelines_with_and_without_capture(backbone: PipelineBackbone) -> None:
+def test_the_image_is_the_plain_pipelines_with_and_without_capture(backbone: PipelineBackbone) -> None:
     """Bit for bit: diffusers' own call, our latents decoded, and our features pass."""
     told = dict(num_inference_steps=2, guidance_scale=SCALE, height=backbone.size[0], width=backbone.size[1])
     given, plain = (
@@ -102,10 +102,10 @@ def test_the_picture_is_the_plain_pipelines_with_and_without_capture(backbone: P
     for _ in range(2):
         latents = backbone.sample(PROMPTS[:1], 2, SCALE)
         assert torch.equal(latents, backbone._unpack(given))
-        picture = backbone.decode(latents)
-        assert torch.equal(picture.to(plain.dtype), plain) or backbone.dtype != torch.float32
-        assert float((picture - plain.float()).abs().max()) < 0.01, "diffusers rounds to bfloat16 before it scales"
-        assert torch.equal(backbone.features(latents, ["a dog"], LABELS).images, picture)
+        image = backbone.decode(latents)
+        assert torch.equal(image.to(plain.dtype), plain) or backbone.dtype != torch.float32
+        assert float((image - plain.float()).abs().max()) < 0.01, "diffusers rounds to bfloat16 before it scales"
+        assert torch.equal(backbone.features(latents, ["a dog"], LABELS).images, image)
 
 
 def test_a_batch_of_four_is_four_of_one(backbone: PipelineBackbone) -> None:
@@ -153,7 +153,7 @@ def test_attention_is_a_share_of_rows_that_sum_to_one(
     backbone: PipelineBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The words of a label get between nothing and all of a row; all tokens of its sentence get more. Where the row holds
-    nothing else (cross-attention) they get one; in joint attention the rest is the picture's (tested in test_dit)."""
+    nothing else (cross-attention) they get one; in joint attention the rest is the image's (tested in test_dit)."""
     latents = latents_of(backbone)
     words = backbone._words(LABELS)
     own = backbone.features(latents, ["a dog"], LABELS).maps
@@ -163,7 +163,7 @@ def test_attention_is_a_share_of_rows_that_sum_to_one(
         if spec.kind == "attention":
             part, all_tokens = own[spec.name].float(), whole[spec.name].float()
             assert (part > 0).all() and (part < all_tokens).all() and (all_tokens <= 1 + 1e-5).all()
-            if not hasattr(backbone, "picture_first"):
+            if not hasattr(backbone, "image_first"):
                 assert torch.allclose(all_tokens, torch.ones_like(all_tokens), atol=1e-5)
 
 
@@ -191,10 +191,10 @@ def test_encode_undoes_decode_up_to_the_vae(backbone: PipelineBackbone) -> None:
     latents = latents_of(backbone).to(backbone.dtype)
     raw = latents / config.scaling_factor + (config.get("shift_factor") or 0)
     with torch.no_grad():
-        picture = backbone.pipe.vae.decode(raw).sample
-        mean = backbone.pipe.vae.encode(picture).latent_dist.mean
-    assert torch.equal(backbone.decode(latents), (picture.float() / 2 + 0.5).clamp(0, 1))
-    backbone_mean = backbone.encode(picture / 2 + 0.5)
+        image = backbone.pipe.vae.decode(raw).sample
+        mean = backbone.pipe.vae.encode(image).latent_dist.mean
+    assert torch.equal(backbone.decode(latents), (image.float() / 2 + 0.5).clamp(0, 1))
+    backbone_mean = backbone.encode(image / 2 + 0.5)
     assert backbone_mean.shape == latents.shape
     close(backbone_mean / config.scaling_factor + (config.get("shift_factor") or 0), mean)
 
@@ -241,7 +241,7 @@ def test_too_little_memory_halves_the_batch(backbone: PipelineBackbone, monkeypa
         close(again.maps[name], x)
     close(backbone.sample(PROMPTS[:3], 1, SCALE), samples)
     monkeypatch.setattr(type(backbone), "_denoise", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("all")))
-    with pytest.raises(BackboneError, match="not even one picture") as caught:
+    with pytest.raises(BackboneError, match="not even one image") as caught:
         backbone.features(latents, TEXTS[:3], LABELS)
     assert "--low-memory" in str(caught.value)
 
@@ -265,7 +265,7 @@ def test_inversion_is_undone_by_going_back(backbone: PipelineBackbone, monkeypat
     noisy = backbone._invert(latents.to(backbone.dtype), 500, condition)
     difference = (noisy[0] - noisy[1]).float(), (latents[0] - latents[1])
     ratio = difference[0] / difference[1]
-    assert ratio.isfinite().all() and float(ratio.median()) < 1, "less picture, the noise is shared"
+    assert ratio.isfinite().all() and float(ratio.median()) < 1, "less image, the noise is shared"
     close(difference[0], ratio.median() * difference[1], backbone.dtype == torch.float32)
     monkeypatch.setattr(backbone, "config", replace(backbone.config, inversion="ddim", inversion_steps=20))
     a, b = (backbone._invert(latents.to(backbone.dtype), t, condition).float() for t in (100, 300))

@@ -1,4 +1,4 @@
-"""Joint attention against an explicit softmax, labels that the picture does not see, outlier channels."""
+"""Joint attention against an explicit softmax, labels that the image does not see, outlier channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datasetdm.backbones import FeatureConfig, load_backbone
 from datasetdm.backbones.attention import LabelsBeside, joint_shares
-from datasetdm.backbones.families.dit import JointBackbone, tame
+from datasetdm.backbones.families.dit import JointBackbone, normalise_outlier_channels
 from datasetdm.backbones.quiet import quiet
 from datasetdm.backbones.words import Words
 from datasetdm.errors import BackboneError
@@ -48,16 +48,16 @@ def test_shares_are_those_of_a_joint_softmax_a_label() -> None:
         assert torch.allclose(shares[:, label], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("picture_first", [True, False])
-def test_labels_are_carried_beside(picture_first: bool) -> None:
-    """One call on [picture, caption, labels] gives what separate calls give, in either order."""
+@pytest.mark.parametrize("image_first", [True, False])
+def test_labels_are_carried_beside(image_first: bool) -> None:
+    """One call on [image, caption, labels] gives what separate calls give, in either order."""
     torch.manual_seed(0)
     words = words_of(3, 5)
     n, c, m = 6, 4, int(words.used.sum())
-    parts = {name: torch.randn(3, 1, 2, size, 8) for name, size in (("picture", n), ("caption", c), ("labels", m))}
-    order = ["picture", "caption", "labels"] if picture_first else ["caption", "labels", "picture"]
+    parts = {name: torch.randn(3, 1, 2, size, 8) for name, size in (("image", n), ("caption", c), ("labels", m))}
+    order = ["image", "caption", "labels"] if image_first else ["caption", "labels", "image"]
     q, k, v = torch.cat([parts[name] for name in order], 3)
-    with LabelsBeside(n, c, words, picture_first=picture_first, wanted=[0]) as beside:
+    with LabelsBeside(n, c, words, image_first=image_first, wanted=[0]) as beside:
         out = F.scaled_dot_product_attention(q, k, v)
         other = F.scaled_dot_product_attention(q[:, :, :3], k[:, :, :3], v[:, :, :3])
     assert torch.equal(other, F.scaled_dot_product_attention(q[:, :, :3], k[:, :, :3], v[:, :, :3])), "left alone"
@@ -65,12 +65,12 @@ def test_labels_are_carried_beside(picture_first: bool) -> None:
     keep = [name for name in order if name != "labels"]
     plain = F.scaled_dot_product_attention(*torch.cat([parts[name] for name in keep], 3))
     for name, x in zip(keep, plain.split([parts[name].shape[3] for name in keep], 2), strict=True):
-        assert torch.equal(got[name], x), "picture and caption do not see the labels"
+        assert torch.equal(got[name], x), "image and caption do not see the labels"
     group = words.used.nonzero()[:, 0]
     for label in range(2):
         mine = group == label
         own = parts["labels"][..., mine, :]
-        keys = torch.cat([parts["picture"], own], 3)
+        keys = torch.cat([parts["image"], own], 3)
         expected = F.scaled_dot_product_attention(own[0], keys[1], keys[2])
         assert torch.allclose(got["labels"][..., mine, :], expected, atol=1e-6)
     assert beside.maps[0].shape == (1, 2, n)
@@ -80,7 +80,7 @@ def test_the_denoiser_says_the_same_with_labels_beside(joint: JointBackbone) -> 
     latents = torch.randn(2, joint.pipe.vae.config.latent_channels, 8, 8)
     condition, words = joint._condition(["a dog", "a red bus"]), joint._words(("dog", "potted plant"))
     caption = condition["encoder_hidden_states"]
-    beside = LabelsBeside(16, caption.shape[1], words, picture_first=joint.picture_first, wanted=joint._blocks)
+    beside = LabelsBeside(16, caption.shape[1], words, image_first=joint.image_first, wanted=joint._blocks)
     longer = torch.cat([caption, beside.tokens.expand(2, -1, -1)], 1)
     with torch.no_grad():
         plain = joint._denoise(latents, 100, condition)
@@ -88,7 +88,7 @@ def test_the_denoiser_says_the_same_with_labels_beside(joint: JointBackbone) -> 
             carried = joint._denoise(latents, 100, condition | {"encoder_hidden_states": longer})
         seen = joint._denoise(latents, 100, condition | {"encoder_hidden_states": longer})
     assert torch.allclose(plain, carried, atol=1e-5)
-    assert not torch.allclose(plain, seen, atol=1e-5), "without the mode the picture would see them"
+    assert not torch.allclose(plain, seen, atol=1e-5), "without the mode the image would see them"
 
 
 def test_an_attention_that_is_not_seen_is_an_error(joint: JointBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +110,12 @@ def test_outlier_channels_count_like_others() -> None:
     loud = x.clone()
     loud[:, 2] *= 1e3
     loud[0, 3, 0, 0] = 1e4
-    y = tame(loud)
-    assert torch.allclose(y[:, 2], tame(x)[:, 2], atol=1e-5) and float(y.abs().max()) <= 6
-    assert tame(torch.zeros(1, 2, 3, 3)).isfinite().all()
-    assert torch.allclose(tame(loud)[1:], tame(loud[1:])), "each picture by itself"
+    y = normalise_outlier_channels(loud)
+    assert torch.allclose(y[:, 2], normalise_outlier_channels(x)[:, 2], atol=1e-5) and float(y.abs().max()) <= 6
+    assert normalise_outlier_channels(torch.zeros(1, 2, 3, 3)).isfinite().all()
+    assert torch.allclose(normalise_outlier_channels(loud)[1:], normalise_outlier_channels(loud[1:])), (
+        "each image by itself"
+    )
 
 
 def test_flow_inversion_is_undone_by_the_sampler(joint: JointBackbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""From labelled pictures to annotated ones, by command, on tiny pipelines of several families; LoRA files on top."""
+"""From labelled images to annotated ones, by command, on tiny pipelines of several families; LoRA files on top."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
 """Frozen text-to-image models, all behind one protocol.
 
-A new family of models is one file here and one line in `FAMILIES`; the rest of the software only knows `Backbone`.
+A new family of models is one file in `families/` and one line in `FAMILIES`, or a package with an entry point
+`datasetdm.backbones` whose name is the pipeline class and whose value is a `BackboneFactory`. The rest of the software only
+knows `Backbone`.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -18,33 +20,25 @@ from datasetdm.backbones.features import Features, FeatureSpec
 from datasetdm.backbones.hub import BUILTIN, read_model_index, resolve, split_loras, with_loras
 from datasetdm.backbones.memory import RunOptions
 from datasetdm.errors import BackboneError, ConfigError
+from datasetdm.io.registry import Registry
 from datasetdm.records import Prompt
 
 __all__ = [
-    "BUILTIN", "FAMILIES", "Backbone", "FeatureConfig", "RunOptions", "load_backbone", "pick_device", "pick_dtype",
-    "with_loras",
+    "BUILTIN", "FAMILIES", "Backbone", "BackboneFactory", "FeatureConfig", "RunOptions", "load_backbone", "pick_device",
+    "pick_dtype", "with_loras",
 ]  # fmt: skip
-
-FAMILIES = {
-    "StableDiffusionPipeline": "datasetdm.backbones.families.unet:UNetBackbone",
-    "StableDiffusionXLPipeline": "datasetdm.backbones.families.unet:SDXLBackbone",
-    "StableDiffusion3Pipeline": "datasetdm.backbones.families.dit:SD3Backbone",
-    "FluxPipeline": "datasetdm.backbones.families.dit:FluxBackbone",
-    "PixArtSigmaPipeline": "datasetdm.backbones.families.dit:PixArtBackbone",
-}
-"""Pipeline class named in a folder's `model_index.json` -> the backbone that runs it."""
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
     """How features are taken; a P-Decoder remembers it and refuses any other.
 
-    timesteps: noise levels (of the scheduler's training steps) at which the denoiser reads the picture; None takes the
+    timesteps: noise levels (of the scheduler's training steps) at which the denoiser reads the image; None takes the
         family's own, which a loaded backbone's `config` then holds.
     inversion: "renoise" adds fixed noise to the clean latents; "ddim" runs the deterministic sampler backwards (for flow
         matching: Euler's method).
     inversion_steps: number of such steps of the whole trajectory, of which those up to the timestep are run.
-    size: side of the (square) pictures in pixels; None takes the model's native one.
+    size: side of the (square) images in pixels; None takes the model's native one.
     """
 
     timesteps: tuple[int, ...] | None = None
@@ -81,20 +75,56 @@ class Backbone(Protocol):
     def sample(
         self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = ""
     ) -> Float[Tensor, "b c h w"]:
-        """Latents of new pictures, each from its own prompt's seed, whatever else is in the batch."""
+        """Latents of new images, each from its own prompt's seed, whatever else is in the batch."""
         ...
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
-        """Latents of existing pictures."""
+        """Latents of existing images."""
         ...
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
-        """Pictures of latents."""
+        """Images of latents."""
         ...
 
     def features(self, latents: Float[Tensor, "b c h w"], captions: Sequence[str], labels: Sequence[str]) -> Features:
-        """Feature maps of pictures given as latents, with the decoded pictures, which cost nothing extra."""
+        """Feature maps of images given as latents, with the decoded images, which cost nothing extra."""
         ...
+
+
+class BackboneFactory(Protocol):
+    """What a family's table line names: a class or function that loads one of its models.
+
+    Args:
+        folder: a diffusers pipeline folder.
+        name: what the user called it.
+        loras: LoRA files to put on top.
+    """
+
+    def __call__(
+        self,
+        folder: Path,
+        name: str,
+        config: FeatureConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        loras: Sequence[Path],
+        options: RunOptions | None,
+    ) -> Backbone: ...
+
+
+FAMILIES: Registry[BackboneFactory] = Registry(
+    "pipeline class",
+    "datasetdm.backbones",
+    {
+        "StableDiffusionPipeline": "datasetdm.backbones.families.unet:UNetBackbone",
+        "StableDiffusionXLPipeline": "datasetdm.backbones.families.unet:SDXLBackbone",
+        "StableDiffusion3Pipeline": "datasetdm.backbones.families.dit:SD3Backbone",
+        "FluxPipeline": "datasetdm.backbones.families.dit:FluxBackbone",
+        "PixArtSigmaPipeline": "datasetdm.backbones.families.dit:PixArtBackbone",
+    },
+)
+"""Pipeline class named in a folder's `model_index.json` -> the family that runs it."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -140,9 +170,7 @@ def load_backbone(
             where=folder,
             expected=f"one of: {', '.join(sorted(FAMILIES))}",
         )
-    module, cls = FAMILIES[kind].split(":")
     target = pick_device(device)
-    factory = getattr(importlib.import_module(module), cls)
-    return factory(
+    return FAMILIES.load(kind)(
         folder, name, config or FeatureConfig(), target, dtype or pick_dtype(target), loras=loras, options=options
     )

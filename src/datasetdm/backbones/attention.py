@@ -1,4 +1,4 @@
-"""Where in the picture a label's words are seen: attention maps beside the untouched attention of the denoiser."""
+"""Where in the image a label's words are seen: attention maps beside the untouched attention of the denoiser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def label_attention(attn: Any, x: Float[Tensor, "b n c"], words: Words) -> Float
     """Attention of every position to each label's own words, averaged over heads.
 
     Every label is attended to as a prompt of its own: the softmax runs over that label's used tokens, so its rows sum to
-    one and the share of the words is a probability. `attn` is a diffusers cross-attention that was given `x`.
+    one and the fraction of the words is a probability. `attn` is a diffusers cross-attention that was given `x`.
     """
     q = attn.to_q(x).unflatten(-1, (attn.heads, -1)).float()
     k = attn.to_k(words.tokens).unflatten(-1, (attn.heads, -1)).float()
@@ -34,34 +34,34 @@ def label_attention(attn: Any, x: Float[Tensor, "b n c"], words: Words) -> Float
 
 # ---------------------------------------------------------------------- joint attention
 class LabelsBeside(TorchFunctionMode):
-    """Carries label tokens through a denoiser of joint attention beside the picture, which does not see them.
+    """Carries label tokens through a denoiser of joint attention beside the image, which does not see them.
 
-    The text that the denoiser is given is `[caption, label tokens]`. Picture and caption attend to each other exactly as
-    they would without labels; a label's tokens attend to the picture and to their own label's tokens only, so that no
+    The text that the denoiser is given is `[caption, label tokens]`. Image and caption attend to each other exactly as
+    they would without labels; a label's tokens attend to the image and to their own label's tokens only, so that no
     label depends on another (Helbling et al. 2025, arXiv 2502.04320, let concepts attend this way). Wherever the model
-    calls `scaled_dot_product_attention` on the joint sequence, the map of picture queries on the label's keys is cut
+    calls `scaled_dot_product_attention` on the joint sequence, the map of image queries on the label's keys is cut
     out: `maps[i]` f[b l n] for the i-th such call, of those in `wanted`.
 
     Args:
-        picture, caption: number of tokens. picture_first: order of the joint sequence, else the text comes first.
+        image, caption: number of tokens. image_first: order of the joint sequence, else the text comes first.
     """
 
-    def __init__(self, picture: int, caption: int, words: Words, *, picture_first: bool, wanted: Collection[int]):
+    def __init__(self, image: int, caption: int, words: Words, *, image_first: bool, wanted: Collection[int]):
         super().__init__()
         self.group = words.used.nonzero()[:, 0]
         self.own = words.own[words.used]
         self.tokens = words.tokens[words.used]
         self.maps: dict[int, Tensor] = {}
-        self._calls, self._wanted, self._n = 0, wanted, picture
-        total = picture + caption + len(self.group)
-        before = picture if picture_first else 0
-        self._labels = torch.arange(before + caption, before + caption + len(self.group))
-        self._picture = torch.arange(picture) + (0 if picture_first else total - picture)
+        self._calls, self._wanted, self._n = 0, wanted, image
+        total = image + caption + len(self.group)
+        lead = image if image_first else 0
+        self._labels = torch.arange(lead + caption, lead + caption + len(self.group))
+        self._image = torch.arange(image) + (0 if image_first else total - image)
         keep = torch.ones(total, dtype=torch.bool)
         keep[self._labels] = False
         self._main, self._total = keep.nonzero()[:, 0], total
         same = self.group[:, None] == self.group[None]
-        self._mask = torch.cat([same.new_ones(len(same), picture), same], 1)
+        self._mask = torch.cat([same.new_ones(len(same), image), same], 1)
 
     def __exit__(self, exc_type: Any, exc_val: BaseException | None, exc_tb: Any) -> None:
         super().__exit__(exc_type, exc_val, exc_tb)
@@ -85,10 +85,10 @@ class LabelsBeside(TorchFunctionMode):
         return self._attend(q, k, v, given.get("scale"))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-        main, labels, picture = (i.to(q.device) for i in (self._main, self._labels, self._picture))
+        main, labels, image = (i.to(q.device) for i in (self._main, self._labels, self._image))
         out = torch.empty_like(q)
         out[:, :, main] = F.scaled_dot_product_attention(q[:, :, main], k[:, :, main], v[:, :, main], scale=scale)
-        seen = torch.cat([picture, labels])
+        seen = torch.cat([image, labels])
         mask = self._mask.to(q.device)
         out[:, :, labels] = F.scaled_dot_product_attention(
             q[:, :, labels], k[:, :, seen], v[:, :, seen], mask, scale=scale
@@ -96,7 +96,7 @@ class LabelsBeside(TorchFunctionMode):
         if self._calls in self._wanted:
             scale = q.shape[-1] ** -0.5 if scale is None else scale
             self.maps[self._calls] = joint_shares(
-                q[:, :, picture] * scale, k[:, :, picture], k[:, :, labels], self.group, self.own
+                q[:, :, image] * scale, k[:, :, image], k[:, :, labels], self.group, self.own
             )
         self._calls += 1
         return out
@@ -104,22 +104,22 @@ class LabelsBeside(TorchFunctionMode):
 
 def joint_shares(
     q: Float[Tensor, "b h n d"],
-    picture: Float[Tensor, "b h n d"],
+    image: Float[Tensor, "b h n d"],
     words: Float[Tensor, "b h m d"],
     group: Int[Tensor, "m"],
     own: Bool[Tensor, "m"],
 ) -> Float[Tensor, "b l n"]:
-    """Share of every position's joint attention that goes to each label's own words, averaged over heads.
+    """Fraction of every position's joint attention that goes to each label's own words, averaged over heads.
 
-    Every label's rows are those of a joint softmax over the picture's keys and that label's tokens (`group` says whose a
+    Every label's rows are those of a joint softmax over the image's keys and that label's tokens (`group` says whose a
     token is). `q` is scaled. One head at a time: n x n scores of all heads would not fit.
     """
     onehot = F.one_hot(group).float()
     total = torch.zeros(1, device=q.device)
     for head in range(q.shape[1]):
         x = q[:, head].float()
-        to_picture = torch.logsumexp(x @ picture[:, head].float().mT, -1, keepdim=True)
+        to_image = torch.logsumexp(x @ image[:, head].float().mT, -1, keepdim=True)
         to_words = x @ words[:, head].float().mT
-        e = (to_words - to_picture).clamp(max=60).exp()
+        e = (to_words - to_image).clamp(max=60).exp()
         total = total + (e * own) @ onehot / (1 + e @ onehot)
     return (total / q.shape[1]).mT

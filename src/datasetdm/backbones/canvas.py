@@ -1,4 +1,4 @@
-"""Pictures of any size and aspect on a backbone's square canvas, and labels back at the picture's own size."""
+"""Images of any size and aspect on a backbone's square canvas, and labels back at the image's own size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture of `size` (height, width) lies on a `canvas`: scaled to `inner`, at the top left corner."""
+    """Where an image of `size` (height, width) lies on a `canvas`: scaled to `inner`, at the top left corner."""
 
     size: tuple[int, int]
     inner: tuple[int, int]
@@ -28,7 +28,7 @@ class Placement:
         return cls(size, inner, canvas)
 
     def image(self, image: UInt8[ndarray, "h w 3"]) -> Float[Tensor, "1 3 H W"]:
-        """The picture on its canvas, 0..1, its last row and column repeated into the margin."""
+        """The image on its canvas, 0..1, its last row and column repeated into the margin."""
         x = torch.from_numpy(image.copy()).movedim(-1, 0)[None].float() / 255
         return self._pad(self._resize(x, "bilinear"), "replicate")
 
@@ -38,7 +38,7 @@ class Placement:
         return self._pad(self._resize(x, "nearest-exact"), "constant", blank)
 
     def undo(self, x: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c h w"]:
-        """Predictions on the canvas back at the picture's own size, bilinear."""
+        """Predictions on the canvas back at the image's own size, bilinear."""
         x = x[..., : self.inner[0], : self.inner[1]]
         return x if self.inner == self.size else F.interpolate(x, self.size, mode="bilinear", align_corners=False)
 
@@ -52,10 +52,10 @@ class Placement:
 
 
 def to_uint8(images: Float[Tensor, "b 3 H W"]) -> list[UInt8[ndarray, "H W 3"]]:
-    """Tensors 0..1 as pictures."""
+    """Tensors 0..1 as images."""
     return list((images.float() * 255).round().clamp(0, 255).byte().movedim(1, -1).cpu().numpy())
 
 
 def stack_images(images: Sequence[ndarray], places: Sequence[Placement]) -> Float[Tensor, "b 3 H W"]:
-    """Pictures of any size as one batch."""
+    """Images of any size as one batch."""
     return torch.cat([p.image(i) for p, i in zip(places, images, strict=True)])

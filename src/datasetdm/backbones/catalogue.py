@@ -5,9 +5,8 @@ Any other folder or hub id of a pipeline class in `FAMILIES` loads as well; a mo
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from datasetdm.backbones import FAMILIES
 
@@ -24,7 +23,7 @@ STABILITY = "Stability AI Community (free below 1 M USD a year)"
 class Model:
     """One published model.
 
-    side: of its native, square pictures, in pixels. steps, guidance: the defaults (1 is no guidance). embedded: the scale is
+    side: of its native, square images, in pixels. steps, guidance: the defaults (1 is no guidance). embedded: the scale is
     an input of the denoiser, so that a negative prompt has no effect. licence: of the weights, as its page named it in
     2025; the page decides. gated: the licence must be accepted there first.
     """
@@ -42,8 +41,7 @@ class Model:
     @property
     def family(self) -> type[PipelineBackbone]:
         """The backbone that runs it: its `timesteps` and `reads` are the model's."""
-        module, cls = FAMILIES[self.pipeline].split(":")
-        return getattr(importlib.import_module(module), cls)
+        return cast("type[PipelineBackbone]", FAMILIES.load(self.pipeline))
 
 
 _SD, _XL, _SD3, _FLUX = (

@@ -1,4 +1,4 @@
-"""What a frozen backbone tells about a picture: feature maps at several strides, and the hooks that catch them."""
+"""What a frozen backbone computes from an image: feature maps at several strides, and the hooks that catch them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from datasetdm.errors import BackboneError
 
 FINEST = 128
-"""Positions a side of the finest maps that are read, and at most four times as many as latents have; finer ones are
+"""Positions per side of the finest maps that are read, and at most four times as many as latents have; finer ones are
 neither kept nor decoded."""
 
 
@@ -22,7 +22,7 @@ neither kept nor decoded."""
 class FeatureSpec:
     """One feature map that a backbone promises.
 
-    channels: of `f[b channels h w]` (hidden, vae), or maps a label of `f[b labels channels h w]` (attention).
+    channels: of `f[b channels h w]` (hidden, vae), or maps per label of `f[b labels channels h w]` (attention).
     stride: image pixels per feature position.
     """
 
@@ -33,7 +33,7 @@ class FeatureSpec:
 
 
 NAMED = "named"
-"""Beside the maps of a backbone: f[b l], 1 where a picture's caption names the label, -1 where it does not, 0 where
+"""Beside the maps of a backbone: f[b l], 1 where an image's caption names the label, -1 where it does not, 0 where
 there is no caption."""
 
 FITTED = "fitted"
@@ -42,11 +42,11 @@ FITTED = "fitted"
 
 @dataclass(frozen=True)
 class Features:
-    """A batch of pictures as the backbone sees them.
+    """A batch of images as the backbone sees them.
 
-    maps: by spec name, `f[b c h w]`; attention `f[b l c h w]`, one row a label of the vocabulary.
+    maps: by spec name, `f[b c h w]`; attention `f[b l c h w]`, one row per label of the vocabulary.
     text: what the labels mean, `f[l d]`.
-    images: the decoded pictures, `f[b 3 H W]` in 0..1.
+    images: the decoded images, `f[b 3 H W]` in 0..1.
     """
 
     maps: Mapping[str, Tensor]
@@ -93,7 +93,7 @@ class Capture:
             if name in self.outputs:
                 raise BackboneError(
                     f"{name} ran twice in one features pass",
-                    expected="whole pictures",
+                    expected="whole images",
                     remedy="load the backbone with RunOptions(tiles=True), not by enabling the pipeline's own tiling",
                 )
             self.outputs[name] = output[0] if isinstance(output, tuple) else output

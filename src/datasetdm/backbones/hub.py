@@ -110,7 +110,7 @@ def read_model_index(folder: Path) -> dict[str, Any]:
 def load_pipeline(folder: Path, dtype: torch.dtype, loras: Iterable[Path] = ()) -> Any:
     """The stock pipeline, safetensors only, with LoRA files melted into its weights, one after the other.
 
-    It is loaded without a safety checker, which would blank pictures that have labels.
+    It is loaded without a safety checker, which would blank images that have labels.
     """
     index = read_model_index(folder)
     without: dict[str, Any] = {name: None for name, part in index.items() if name in UNUSED or part == [None, None]}

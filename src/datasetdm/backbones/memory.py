@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 class RunOptions:
     """Speed and memory; none of them changes what a decoder reads, but for rounding.
 
-    slices: the VAE takes one picture at a time.
-    tiles: it takes a picture in overlapping tiles. Its activations are then no whole maps, so `specs` leaves them out
+    slices: the VAE takes one image at a time.
+    tiles: it takes an image in overlapping tiles. Its activations are then no whole maps, so `specs` leaves them out
         and a decoder must be fitted that way; `slices` and `offload` have no such price.
     offload: parts of the pipeline wait in the CPU's memory until they are needed (CUDA only; nothing to do on CPUs).
     compile: a torch.compile backend ("inductor") for the denoiser while it samples; the features pass stays eager,
@@ -71,7 +71,7 @@ def in_halves(call: Callable[[slice], Result], count: int, start: int = 0) -> li
     except torch.OutOfMemoryError as e:
         if count < 2:
             raise BackboneError(
-                "not even one picture fits into the device's memory",
+                "not even one image fits into the device's memory",
                 where=str(e).splitlines()[0][:160],
                 remedy="use --low-memory (parts wait in the CPU's memory), a smaller model, or --device cpu",
             ) from e

@@ -1,7 +1,7 @@
 """What all families share: the stock pipeline samples, one extra pass of its denoiser reads, its VAE decodes.
 
 Features come from the denoiser over the clean latents, brought to a small timestep (Baranchuk et al. 2022, arXiv
-2112.03126, read a diffusion UNet this way), from the attention between its picture and each label's own words, and from
+2112.03126, read a diffusion UNet this way), from the attention between its image and each label's own words, and from
 the VAE decoder's activations. A family says how its denoiser is called and where its features are.
 """
 
@@ -28,7 +28,7 @@ from datasetdm.errors import ConfigError
 from datasetdm.records import Prompt
 
 Condition = dict[str, Any]
-"""What the denoiser is told beside the noisy latents and the timestep: its keyword arguments."""
+"""The denoiser's keyword arguments beside the noisy latents and the timestep."""
 
 
 class PipelineBackbone(ABC):
@@ -80,7 +80,7 @@ class PipelineBackbone(ABC):
     def _check_size(self, side: int) -> tuple[int, int]:
         unit = self.stride * self._unit
         if side % unit or side < unit:
-            raise ConfigError(f"pictures of {side} pixels a side", expected=f"a multiple of {unit}", where=self.name)
+            raise ConfigError(f"images of {side} pixels per side", expected=f"a multiple of {unit}", where=self.name)
         return side, side
 
     # ------------------------------------------------------------------ what a family says
@@ -98,7 +98,7 @@ class PipelineBackbone(ABC):
 
     @property
     def _native(self) -> int:
-        """Side of the latents that it was trained on; pictures are square."""
+        """Side of the latents that it was trained on; images are square."""
         return self.net.config.sample_size
 
     @property
@@ -126,7 +126,7 @@ class PipelineBackbone(ABC):
     def _read(self, noisy: Tensor, t: int, condition: Condition, words: Words) -> dict[str, Tensor]:
         """The denoiser's maps at `t`: hidden f[b c h w] and attention f[b l c h w], by name without the timestep."""
 
-    # ------------------------------------------------------------------ pictures
+    # ------------------------------------------------------------------ images
     @property
     def net(self) -> Any:
         """The denoiser."""
@@ -145,7 +145,7 @@ class PipelineBackbone(ABC):
 
     @torch.no_grad()
     def _sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str) -> Tensor:
-        told: dict[str, Any] = {"negative_prompt": [negative] * len(prompts)} if negative else {}
+        contrast: dict[str, Any] = {"negative_prompt": [negative] * len(prompts)} if negative else {}
         images = self.pipe(
             [p.text for p in prompts],
             num_inference_steps=steps,
@@ -154,13 +154,13 @@ class PipelineBackbone(ABC):
             width=self.size[1],
             generator=[torch.Generator("cpu").manual_seed(p.seed) for p in prompts],
             output_type="latent",
-            **told,
+            **contrast,
             **self._call_arguments,
         ).images
         return self._unpack(images)
 
     _call_arguments: ClassVar[Mapping[str, Any]] = {}
-    """What else the pipeline must be told."""
+    """Further arguments of the pipeline's call."""
 
     def _unpack(self, latents: Tensor) -> Float[Tensor, "b c h w"]:
         """Latents as the pipeline gives them out -> as a map."""
@@ -228,7 +228,7 @@ class PipelineBackbone(ABC):
 
     @cached_property
     def specs(self) -> tuple[FeatureSpec, ...]:
-        """Read off one blank picture, so that they are what really arrives."""
+        """Read off one blank image, so that they are what really arrives."""
         blank = torch.zeros(1, self.pipe.vae.config.latent_channels, *(s // self.stride for s in self.size))
         f = self.features(blank, [""], ["thing"])
         return tuple(

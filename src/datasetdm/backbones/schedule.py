@@ -1,4 +1,4 @@
-"""From clean latents to a timestep: by the same fixed noise for every picture, or by the deterministic sampler backwards."""
+"""From clean latents to a timestep: by the same fixed noise for every image, or by the deterministic sampler backwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fixed_noise(latents: Tensor) -> Tensor:
-    """Standard normal, the same for every picture."""
+    """Standard normal, the same for every image."""
     noise = torch.randn((1, *latents.shape[1:]), generator=torch.Generator("cpu").manual_seed(0))
     return noise.to(latents).expand_as(latents)
 
@@ -41,9 +41,9 @@ def invert_variance_preserving(backbone: PipelineBackbone, latents: Tensor, t: i
 
 
 def invert_flow(backbone: PipelineBackbone, latents: Tensor, t: int, condition: Condition) -> Tensor:
-    """A straight path from the picture to noise, at t of the training steps: a mixture, or Euler's method backwards.
+    """A straight path from the image to noise, at t of the training steps: a mixture, or Euler's method backwards.
 
-    The denoiser predicts the velocity `noise - picture` (Esser et al. 2024, arXiv 2403.03206). Each step takes the
+    The denoiser predicts the velocity `noise - image` (Esser et al. 2024, arXiv 2403.03206). Each step takes the
     velocity at its end, where the sampler would take it, so that sampling with the same steps undoes it approximately.
     """
     end = t / backbone.pipe.scheduler.config.num_train_timesteps

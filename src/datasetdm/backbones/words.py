@@ -69,10 +69,10 @@ def _own_tokens(tokenizer: Any, label: str) -> tuple[list[int], int, int]:
     sentence = SENTENCE.format(label)
     ids = tokenizer(sentence, truncation=True).input_ids
     bare = tokenizer(sentence, add_special_tokens=False).input_ids
-    before = len(tokenizer(SENTENCE.format("").strip(), add_special_tokens=False).input_ids)
+    template = len(tokenizer(SENTENCE.format("").strip(), add_special_tokens=False).input_ids)
     lead = next((i for i in range(3) if ids[i : i + 1] == bare[:1]), 0)
     after = tokenizer.num_special_tokens_to_add() - lead
-    first, stop = lead + before, min(lead + len(bare), len(ids) - after)
+    first, stop = lead + template, min(lead + len(bare), len(ids) - after)
     if stop <= first:
         raise ConfigError(f"label {label!r} has no words that the text encoder knows", expected="a word")
     return ids, first, stop

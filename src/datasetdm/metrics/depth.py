@@ -8,10 +8,10 @@ from datasetdm.records import DepthMap
 
 
 class DepthMeter:
-    """Errors of depth over the truth's valid pixels, averaged in each picture, then over pictures (Eigen et al. 2014).
+    """Errors of depth over the truth's valid pixels, averaged in each image, then over images (Eigen et al. 2014).
 
     absrel: |predicted - true| / true. delta1: share with max(predicted / true, true / predicted) < 1.25.
-    rmse in the truth's unit. `_scaled`: after the picture's median ratio has been divided out, which leaves its shape.
+    rmse in the truth's unit. `_scaled`: after the image's median ratio has been divided out, which leaves its shape.
     Pixels that the prediction calls invalid are compared with its depth of 0.
     """
 
@@ -22,7 +22,7 @@ class DepthMeter:
         self.rows: list[tuple[float, ...]] = []
 
     def update(self, predicted: DepthMap, true: DepthMap, labels: int = 0) -> None:
-        """Add one picture."""
+        """Add one image."""
         ok = true.valid & (true.depth > 0)
         if not ok.any():
             return

@@ -23,7 +23,7 @@ class InstanceMeter:
         self.labels = 0
 
     def update(self, predicted: Instances, true: Instances, labels: int) -> None:
-        """Add one picture."""
+        """Add one image."""
         self.labels = labels
         number, (h, w) = len(self.images) + 1, true.size
         self.images.append({"id": number, "file_name": str(number), "height": h, "width": w})

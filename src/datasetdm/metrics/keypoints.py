@@ -46,7 +46,7 @@ class KeypointMeter:
     def update(
         self, predicted: Keypoints, true: Keypoints, labels: int, objects: tuple[Instances, Instances] | None = None
     ) -> None:
-        """Add one picture. objects: the instances that the predicted and the true rows belong to; without them every
+        """Add one image. objects: the instances that the predicted and the true rows belong to; without them every
         skeleton is a label and a row's box is its points'."""
         self.images.append({"id": len(self.images) + 1})
         both = [self._rows(record, own) for record, own in zip((predicted, true), objects or (None, None), strict=True)]

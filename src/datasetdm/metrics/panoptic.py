@@ -48,7 +48,7 @@ class PanopticMeter:
         self.counts: dict[int, np.ndarray] = {}
 
     def update(self, predicted: Sample, true: Sample) -> None:
-        """Add one picture, both with semantic map and instances."""
+        """Add one image, both with semantic map and instances."""
         p, p_labels = panoptic(predicted)
         t, t_labels = panoptic(true)
         shape = (len(t_labels) + 1, len(p_labels) + 1)

@@ -16,7 +16,7 @@ class SemanticMeter:
         self.confusion = np.zeros((0, 0), np.int64)
 
     def update(self, predicted: SemanticMap, true: SemanticMap, labels: int) -> None:
-        """Add one picture. A pixel predicted as ignored counts as wrong."""
+        """Add one image. A pixel predicted as ignored counts as wrong."""
         if not self.confusion.size:
             self.confusion = np.zeros((labels, labels + 1), np.int64)
         known = true.ids != IGNORE

@@ -23,7 +23,7 @@ from datasetdm.backbones.schedule import invert_flow, invert_variance_preserving
 from datasetdm.backbones.words import Segment, Words
 
 DEPTHS = (0.25, 0.5, 0.75)
-"""Which blocks are read, as shares of the depth."""
+"""Which blocks are read, as fractions of the depth."""
 
 
 class DiTBackbone(PipelineBackbone):
@@ -55,12 +55,14 @@ class DiTBackbone(PipelineBackbone):
 
     @property
     def _unit(self) -> int:
-        """Latent positions a side of one token."""
+        """Latent positions per side of one token."""
         return self.net.config.patch_size
 
     def _hidden(self, inputs: dict[str, Tensor], latents: Tensor) -> dict[str, Tensor]:
         h, w = self._grid(latents)
-        return {n: tame(x[:, -h * w :].mT.unflatten(-1, (h, w))) for n, x in inputs.items()}  # the text comes first
+        return {
+            n: normalise_outlier_channels(x[:, -h * w :].mT.unflatten(-1, (h, w))) for n, x in inputs.items()
+        }  # the text comes first
 
     def _maps(self, shares: Sequence[Float[Tensor, "b l n"]], latents: Tensor) -> dict[str, Tensor]:
         grid = self._grid(latents)
@@ -68,9 +70,9 @@ class DiTBackbone(PipelineBackbone):
 
 
 class JointBackbone(DiTBackbone):
-    """Text and picture in one attention; labels are carried beside them (`LabelsBeside`)."""
+    """Text and image in one attention; labels are carried beside them (`LabelsBeside`)."""
 
-    picture_first: ClassVar[bool]
+    image_first: ClassVar[bool]
 
     def _invert(self, latents: Tensor, t: int, condition: Condition) -> Tensor:
         return invert_flow(self, latents, t, condition)
@@ -78,20 +80,18 @@ class JointBackbone(DiTBackbone):
     def _read(self, noisy: Tensor, t: int, condition: Condition, words: Words) -> dict[str, Tensor]:
         h, w = self._grid(noisy)
         caption = condition["encoder_hidden_states"]
-        beside = LabelsBeside(
-            h * w, caption.shape[1], words, picture_first=self.picture_first, wanted=self._blocks.keys()
-        )
+        beside = LabelsBeside(h * w, caption.shape[1], words, image_first=self.image_first, wanted=self._blocks.keys())
         tokens = beside.tokens.expand(len(caption), -1, -1)
-        told = condition | {"encoder_hidden_states": torch.cat([caption, tokens], 1)}
+        conditioned = condition | {"encoder_hidden_states": torch.cat([caption, tokens], 1)}
         with Capture({}, self._attentions) as caught, beside:
-            self._denoise(noisy, t, told)
+            self._denoise(noisy, t, conditioned)
         return self._hidden(caught.inputs, noisy) | self._maps([beside.maps[i] for i in self._blocks], noisy)
 
 
 class SD3Backbone(JointBackbone):
     """A `StableDiffusion3Pipeline` folder (3 and 3.5): two CLIP encoders side by side, then T5 (if it is there)."""
 
-    picture_first = True
+    image_first = True
 
     def _default_sampling(self) -> Sampling:
         return Sampling(28, 4.5)
@@ -117,7 +117,7 @@ class FluxBackbone(JointBackbone):
     """A `FluxPipeline` folder (FLUX.1 dev and schnell): T5 for the sequence, CLIP for one pooled vector."""
 
     stacks = ("transformer_blocks", "single_transformer_blocks")
-    picture_first = False
+    image_first = False
 
     def _default_sampling(self) -> Sampling:
         return Sampling(28, 3.5) if self._embeds_guidance() else Sampling(4, 1.0)
@@ -196,7 +196,7 @@ class PixArtBackbone(DiTBackbone):
         return self._hidden(caught.inputs, noisy) | self._maps(shares, noisy)
 
 
-def tame(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Every channel over its own root mean square in the picture, clipped to 6: outlier channels count like the others."""
+def normalise_outlier_channels(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Every channel over its own root mean square in the image, clipped to 6: outlier channels count like the others."""
     size = x.float().square().mean((-2, -1), keepdim=True).sqrt()
     return (x / size.clamp_min(1e-6)).clamp(-6, 6).to(x.dtype)

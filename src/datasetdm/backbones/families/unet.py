@@ -78,7 +78,7 @@ class UNetBackbone(PipelineBackbone):
         return {n: m for n, m in self.net.named_modules() if n.endswith(".attn2")}
 
     def _attention_maps(self, queries: dict[str, Tensor], latents: Tensor, words: Words) -> dict[str, Tensor]:
-        """Per stride, one channel a layer: the share of a position's attention that goes to the label's own words."""
+        """Per stride, one channel per layer: the fraction of a position's attention that goes to the label's own words."""
         h, w = latents.shape[-2:]
         levels: dict[int, list[Tensor]] = {}
         for name, x in queries.items():
