@@ -102,6 +102,7 @@ def test_labels_are_named_as_by_a_pattern_for_each(labels: Labels, phrases: list
 
 
 @example("SKYes", ["SKY"])
+@example("SKIES, SKYS", ["SKY"])
 @given(
     st.text(),
     st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=3, unique_by=lambda n: n.strip().lower()),

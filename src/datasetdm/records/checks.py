@@ -44,7 +44,7 @@ def require_text(texts: Iterable[str], where: str) -> None:
         except UnicodeEncodeError as e:
             shown = text.encode("utf-8", "backslashreplace").decode()[:80]
             raise DataError(
-                f"the text {shown!r} cannot be written as UTF-8",
+                f"the text '{shown}' cannot be written as UTF-8",
                 where=where,
                 expected="text without lone surrogates",
                 remedy="rename the file, or correct the text, in the source of the data",
