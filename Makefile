@@ -1,18 +1,25 @@
-# make demo: an annotated dataset from text, and a page that shows it.   make test: lint, types, tests.
+# make demo: an annotated dataset from text, and a page that shows it.
+# make quick: lint, types and the fast tests, within a minute.   make test: everything, with branch coverage.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/
 
-.PHONY: demo test bench clean
+.PHONY: demo quick test lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN)datasetdm demo
 
-test: $(VENV)/installed-dev
+quick: lint
+	$(RUN)pytest -n $(WORKERS) -m "not slow"
+
+test: lint
+	$(RUN)pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
+
+lint: $(VENV)/installed-dev
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)ty check
-	$(RUN)pytest
 
 bench: $(VENV)/installed-dev
 	$(RUN)python -m benchmarks.spine --json benchmarks/results/spine.json

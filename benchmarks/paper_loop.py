@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import Attention
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from datasetdm.backbones import load_backbone
 from datasetdm.backbones.hub import BUILTIN

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+
+from .mesh import Triple
 
 
 class Camera:
@@ -12,8 +12,8 @@ class Camera:
 
     def __init__(
         self,
-        eye: Sequence[float],
-        target: Sequence[float],
+        eye: Triple,
+        target: Triple,
         fov: float,
         resolution: int,
         aperture: float,

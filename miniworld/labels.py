@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Labels:
     """Each object's share of the picture."""
 
 
-def make_labels(scene: Scene, mitsuba_scene: object) -> Labels:
+def make_labels(scene: Scene, mitsuba_scene: Any) -> Labels:
     """Casts one ray through every pixel's middle and one to every keypoint."""
     camera, size = scene.camera, scene.camera.resolution
     v, u = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")

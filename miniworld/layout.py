@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _seat(height: float, rng: np.random.Generator) -> Mesh:
 def aim_camera(stage: Stage) -> None:
     """Sets the stage's size, distance and camera."""
     rng, uniform, main, place = stage.rng, stage.rng.uniform, stage.main, stage.place
-    spread = [0.75 * np.linalg.norm(other.position - main.position) for other in stage.objects[1:]]
+    spread: list[Any] = [0.75 * np.linalg.norm(other.position - main.position) for other in stage.objects[1:]]
     size = max(main.height, 1.2 * main.radius, *spread)
     fov = uniform(28, 55)
     distance = size * uniform(0.95, 1.9) / np.tan(np.radians(fov) / 2) * 0.62 + main.radius * 0.5

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+Triple = Sequence[float] | np.ndarray
+"""Three numbers: a point, a direction or a linear RGB colour."""
+
 
 def vec(*values: float) -> np.ndarray:
     """A float32 array of the given numbers: a point, a direction or a linear RGB colour."""
@@ -58,7 +61,7 @@ class Mesh:
         return self.vertices.min(0), self.vertices.max(0)
 
     def transformed(
-        self, rotation: np.ndarray | None = None, translation: Sequence[float] = (0, 0, 0), scale: float = 1.0
+        self, rotation: np.ndarray | None = None, translation: Triple = (0, 0, 0), scale: float = 1.0
     ) -> Mesh:
         """A copy scaled, then rotated by a (3, 3) matrix, then moved."""
         rotation = np.eye(3, dtype=np.float32) if rotation is None else rotation.astype(np.float32)

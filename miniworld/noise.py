@@ -13,7 +13,7 @@ def value_noise(
     points: ArrayLike, frequency: float = 1, octaves: int = 3, channel: int = 0, gain: float = 0.55
 ) -> np.ndarray:
     """Fractal value noise in 0..1 at points (n, 3), (n,); channels are independent of one another."""
-    total, amplitude, weight = 0, 1, 0
+    total, amplitude, weight = np.zeros((), np.float32), 1.0, 0.0
     for octave in range(octaves):
         lattice = _LATTICES[(channel + octave) % 4]
         coordinates = (np.asarray(points, np.float32) * frequency * 2**octave + 17.3 * octave + 5.1 * channel).T

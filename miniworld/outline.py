@@ -48,16 +48,16 @@ def solid_from_outlines(
     side is in (x, z), top in (x, y), front in (y, z); resolution: cells along the longest side; carved:
     (x, z, radius) of cylinders along y to take away, the wheel arches. All lengths in metres.
     """
-    side, top, front = (np.asarray(outline, np.float32) for outline in (side, top, front))
-    low = vec(side[:, 0].min(), top[:, 1].min(), side[:, 1].min()) - 0.15
-    high = vec(side[:, 0].max(), top[:, 1].max(), side[:, 1].max()) + 0.15
+    xz, xy, yz = (np.asarray(outline, np.float32) for outline in (side, top, front))
+    low = vec(xz[:, 0].min(), xy[:, 1].min(), xz[:, 1].min()) - 0.15
+    high = vec(xz[:, 0].max(), xy[:, 1].max(), xz[:, 1].max()) + 0.15
     cell = float((high - low).max()) / resolution
     x, y, z = (np.arange(low[i], high[i], cell, dtype=np.float32) for i in range(3))
 
     def extruded(first: np.ndarray, second: np.ndarray, outline: np.ndarray) -> np.ndarray:
         return polygon_distance(*np.meshgrid(first, second, indexing="ij"), outline) + rounding
 
-    from_side, from_top, from_front = extruded(x, z, side), extruded(x, y, top), extruded(y, z, front)
+    from_side, from_top, from_front = extruded(x, z, xz), extruded(x, y, xy), extruded(y, z, yz)
     distance = smooth_max(from_side[:, None, :], from_top[:, :, None], blend)
     distance = smooth_max(distance, from_front[None], blend) - rounding
     for center_x, center_z, radius in carved:

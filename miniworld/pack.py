@@ -98,8 +98,8 @@ def _row(key: str, files: Files, info: dict) -> dict:
 
 def _read_tar(path: Path) -> dict[str, Files]:
     with tarfile.open(path) as tar:
-        named = ((entry.name, tar.extractfile(entry).read()) for entry in tar if entry.isfile())
-        return _by_key(named)
+        files = ((entry.name, tar.extractfile(entry)) for entry in tar)  # None: no regular file
+        return _by_key((name, file.read()) for name, file in files if file)
 
 
 def _read_folder(path: Path) -> dict[str, Files]:

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,9 +96,10 @@ def _mitsuba_mesh(mesh: Mesh) -> mi.Mesh:
     properties = mi.Properties()
     properties["bsdf"] = mi.load_dict({"type": "twosided", "material": material})
     result = mi.Mesh("all", len(mesh.vertices), len(mesh.faces), props=properties, has_vertex_normals=True)
-    result.add_attribute("vertex_color", 3, np.clip(mesh.colors, 0.002, 0.95).ravel().astype(np.float32))
-    result.add_attribute("vertex_rough", 1, mesh.roughness.astype(np.float32))
-    result.add_attribute("vertex_metal", 1, mesh.metallic.astype(np.float32))
+    add: Any = result.add_attribute  # its stub knows no arrays
+    add("vertex_color", 3, np.clip(mesh.colors, 0.002, 0.95).ravel().astype(np.float32))
+    add("vertex_rough", 1, mesh.roughness.astype(np.float32))
+    add("vertex_metal", 1, mesh.metallic.astype(np.float32))
     parameters = mi.traverse(result)
     parameters["vertex_positions"] = mesh.vertices.ravel()
     parameters["vertex_normals"] = mesh.normals.ravel().astype(np.float32)
@@ -155,10 +157,11 @@ def render_radiance(scene: mi.Scene, samples_per_pixel: int, seed: int, max_dept
     The denoiser's albedo and normals come from a pass of their own: an aov integrator around the path
     tracer would double the cost.
     """
-    radiance = mi.render(scene, integrator=_path_integrator(max_depth), spp=samples_per_pixel, seed=seed)
+    render: Any = mi.render  # its stub wants Mitsuba's own integers
+    radiance = render(scene, integrator=_path_integrator(max_depth), spp=samples_per_pixel, seed=seed)
     radiance = np.minimum(np.array(radiance), MAX_RADIANCE)
     guide_samples = min(samples_per_pixel, MAX_GUIDE_SAMPLES)
-    guides = np.array(mi.render(scene, integrator=_guide_integrator(), spp=guide_samples, seed=seed))
+    guides = np.array(render(scene, integrator=_guide_integrator(), spp=guide_samples, seed=seed))
     albedo = np.ascontiguousarray(np.clip(guides[..., :3], 0, 1))
     normals = np.ascontiguousarray(guides[..., 3:6])
     return np.array(oidn.denoise(np.ascontiguousarray(radiance), albedo=albedo, normal=normals, hdr=True))

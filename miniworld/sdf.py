@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from skimage.measure import marching_cubes
 
-from .mesh import Mesh, vec, vertex_normals
+from .mesh import Mesh, Triple, vec, vertex_normals
 from .noise import value_noise
 
 _FAR = 9.0  # the distance field's value where no primitive has been yet
@@ -67,44 +66,46 @@ class SmoothBody:
 
     def capsule(
         self,
-        start: Sequence[float],
-        end: Sequence[float],
+        start: Triple,
+        end: Triple,
         start_radius: float,
         end_radius: float,
-        color: Sequence[float],
+        color: Triple,
         blend: float = 0.04,
         roughness: float = 0.85,
     ) -> Self:
         """Adds a round cone between two points (3,), all lengths in metres."""
-        start, end = vec(*start), vec(*end)
+        first, last = vec(*start), vec(*end)
         radius = max(start_radius, end_radius)
-        low, high = np.minimum(start, end) - radius, np.maximum(start, end) + radius
-        self.primitives.append(_Capsule(low, high, blend, vec(*color), roughness, start, end, start_radius, end_radius))
+        low, high = np.minimum(first, last) - radius, np.maximum(first, last) + radius
+        self.primitives.append(
+            _Capsule(low, high, blend, vec(*color), roughness, first, last, start_radius, end_radius)
+        )
         return self
 
     def ellipsoid(
         self,
-        center: Sequence[float],
-        radii: Sequence[float],
-        color: Sequence[float],
+        center: Triple,
+        radii: Triple,
+        color: Triple,
         blend: float = 0.04,
         rotation: np.ndarray | None = None,
         roughness: float = 0.85,
     ) -> Self:
         """Adds an ellipsoid with three radii in metres, turned by a (3, 3) rotation."""
-        center, radii = vec(*center), vec(*radii)
-        extent = radii if rotation is None else np.full(3, radii.max(), np.float32)
+        middle, reach = vec(*center), vec(*radii)
+        extent = reach if rotation is None else np.full(3, reach.max(), np.float32)
         rotation = np.eye(3, dtype=np.float32) if rotation is None else rotation
         self.primitives.append(
-            _Ellipsoid(center - extent, center + extent, blend, vec(*color), roughness, center, radii, rotation)
+            _Ellipsoid(middle - extent, middle + extent, blend, vec(*color), roughness, middle, reach, rotation)
         )
         return self
 
     def ball(
         self,
-        center: Sequence[float],
+        center: Triple,
         radius: float,
-        color: Sequence[float],
+        color: Triple,
         blend: float = 0.04,
         roughness: float = 0.85,
     ) -> Self:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .mesh import Mesh, grid_faces, vec
+from .mesh import Mesh, Triple, grid_faces, vec
 
 
 def loft(
@@ -17,7 +15,7 @@ def loft(
     segments: int = 14,
     roughness: ArrayLike = 0.5,
     metallic: float = 0.0,
-    up: Sequence[float] = (0, 0, 1),
+    up: Triple = (0, 0, 1),
     exponent: float = 2.0,
     capped: bool = True,
 ) -> Mesh:
@@ -49,7 +47,7 @@ def loft(
     return Mesh.create(vertices, np.concatenate(faces), color, roughness, metallic)
 
 
-def _path_frame(path: np.ndarray, up: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _path_frame(path: np.ndarray, up: Triple) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors across a path, sideways and upwards, (n, 3) each."""
     tangent = np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
@@ -61,8 +59,8 @@ def _path_frame(path: np.ndarray, up: Sequence[float]) -> tuple[np.ndarray, np.n
 
 
 def rounded_box(
-    center: Sequence[float],
-    half_size: Sequence[float],
+    center: Triple,
+    half_size: Triple,
     radius: float,
     color: ArrayLike,
     roughness: ArrayLike = 0.5,

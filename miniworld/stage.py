@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +10,7 @@ from .camera import Camera
 from .categories import Category, Keypoints
 from .classes import STUFF
 from .lights import Light
-from .mesh import Mesh, merge, vec
+from .mesh import Mesh, Triple, merge, vec
 from .places import Place
 
 
@@ -58,7 +57,8 @@ class Stage:
     """What the picture should hold, metres."""
     distance: float = 0.0
     """From the camera to the main object, metres."""
-    camera: Camera | None = None
+    camera: Camera = field(init=False)
+    """Set by `aim_camera`, before the surroundings are built."""
 
     def __post_init__(self) -> None:
         self.forward = vec(np.cos(self.heading), np.sin(self.heading))  # (2,) on the ground
@@ -77,7 +77,7 @@ class Stage:
         """Adds a mesh of the surroundings by the name of its class."""
         self.add(mesh, STUFF[name])
 
-    def add_backing(self, z: float, color: Sequence[float], name: str) -> None:
+    def add_backing(self, z: float, color: Triple, name: str) -> None:
         """Adds a plane of four kilometres under the ground, which fills what the ground leaves open."""
         corners = [(-2e3, -2e3, z), (2e3, -2e3, z), (2e3, 2e3, z), (-2e3, 2e3, z)]
         self.add_stuff(Mesh.create(corners, [(0, 1, 2), (0, 2, 3)], color, 0.9), name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from .mesh import Mesh, vec
+from .mesh import Mesh, Triple, vec
 from .noise import smoothstep, value_noise
 
 WOODS = ((0.3, 0.15, 0.06), (0.13, 0.06, 0.03), (0.45, 0.28, 0.14), (0.6, 0.58, 0.53), (0.06, 0.04, 0.03))
@@ -23,7 +22,7 @@ _PICTURE_PALETTE = (
 )
 
 
-def wooden(mesh: Mesh, color: ArrayLike, axis: int = 0) -> Mesh:
+def wooden(mesh: Mesh, color: Triple, axis: int = 0) -> Mesh:
     """Paints a mesh, in place, with wood whose grain runs along an axis (0 x, 1 y, 2 z)."""
     points = mesh.vertices * vec(*[0.12 if i == axis else 1 for i in range(3)])
     grain = value_noise(points, 9, 4)

@@ -93,7 +93,7 @@ def lvis_folder(folder: Path) -> Path:
     noise_image(folder / "val2017" / "7.png")
     box = [[4, 4, 10, 4, 10, 10, 4, 10]]
     names = [("car_(automobile)", "f"), ("aerosol_can", "r"), ("acorn", "c")]
-    content = dict(
+    content: dict[str, Any] = dict(
         images=[dict(id=7, coco_url="http://x/val2017/7.png", width=30, height=20, neg_category_ids=[3])],
         annotations=[dict(id=n, image_id=7, category_id=n, segmentation=box) for n in (1, 2)],
         categories=[dict(id=n, name=w, frequency=f, synonyms=[w]) for n, (w, f) in enumerate(names, 1)],

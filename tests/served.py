@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Client:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Client]:
+def serving(folder: Path) -> Generator[Client]:
     """A server over the store in `folder` on a free port."""
     with listen() as connection:
         running = server(Store(folder))

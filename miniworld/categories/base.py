@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +28,13 @@ class Thing:
     """Pose of an animal or a person; make of a vehicle."""
     seat_height: float | None = None
     """Metres; set when it sits and needs a chair under it."""
+
+
+class Captioned(Protocol):
+    """What captions say of a thing, wherever it stands."""
+
+    color: str
+    pose: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Category:
     color_in_caption: bool = True
     pose_as_noun: bool = False
     """Sometimes called by its pose: a sedan, a sailboat."""
-    phrase: Callable[[Thing, np.random.Generator], str] | None = None
+    phrase: Callable[[Captioned, np.random.Generator], str] | None = None
     """Its own wording for a single one, article included; the default is "a COLOR NOUN POSE"."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from ..colors import COLOR_NAMES, random_rgb, rgb
 from ..mesh import Mesh, vec
 from ..noise import value_noise
 from ..sdf import SmoothBody
-from .base import SIDES, Category, Keypoints, Thing
+from .base import SIDES, Captioned, Category, Keypoints, Thing
 
 JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KEYPOINTS = (*(f"{side}_{joint}" for side in "lr" for joint in JOINTS), "head", "neck")
@@ -26,7 +26,7 @@ def make(rng: np.random.Generator) -> Thing:
     return _Person(rng).build()
 
 
-def phrase(person: Thing, rng: np.random.Generator) -> str:
+def phrase(person: Captioned, rng: np.random.Generator) -> str:
     """A caption's words for a single person."""
     return f"a {person.pose} person in a {person.color} shirt" if rng.random() < 0.7 else "a person"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from . import PretrainError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Generator[Path]:
     """A path beside `path` to write to; it takes its name when the block ends well. A kill leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
+def _opened(path: Path, device: str = "cpu") -> Generator[Any]:
     try:
         with safe_open(path, "pt", device=device) as file:
             yield file

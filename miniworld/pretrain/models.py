@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -90,7 +92,7 @@ def build_tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
     vocabulary = dict(learnt["vocab"])
     for letter in sorted(alphabet):
         vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
-    merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in learnt["merges"]]
+    merges: Any = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in learnt["merges"]]
     special = {"unk_token": END, "bos_token": START, "eos_token": END, "pad_token": END}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS, **special)
 
@@ -125,7 +127,7 @@ class PatchCritic(nn.Sequential):
         super().__init__(*layers, spectral_norm(nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1)))
 
 
-def build_scheduler(kind: type[Scheduler], **settings: Any) -> Scheduler:
+def build_scheduler(kind: Callable[..., Scheduler], **settings: Any) -> Scheduler:
     """v-prediction with zero terminal SNR (Lin et al. 2023, arXiv 2305.08891), as any diffusers scheduler."""
     return kind(
         num_train_timesteps=TIMESTEPS,

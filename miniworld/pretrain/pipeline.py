@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
 from . import PretrainError
 from .files import write_json
@@ -25,15 +26,10 @@ def assemble(work: Work) -> StableDiffusionPipeline:
     """A pipeline of the averaged weights in float32."""
     vae, (both, tokenizer) = load_vae(work), load_conditional(work)
     vae.register_to_config(scaling_factor=load_scale(work))
+    scheduler: Any = build_scheduler(DPMSolverMultistepScheduler)
+    absent: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=both.text,
-        tokenizer=tokenizer,
-        unet=both.unet,
-        scheduler=build_scheduler(DPMSolverMultistepScheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        vae=vae, text_encoder=both.text, tokenizer=tokenizer, unet=both.unet, scheduler=scheduler, **absent
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -32,7 +33,7 @@ def import_pipeline(model: Path, folder: Path, name: str | None = None) -> Work:
     preset = _fitting(vae, text, unet, tokenizer, name or note.get("preset"))
     work = Work.open(folder, preset.name)
     shutil.copytree(model / "tokenizer", work.tokenizer, dirs_exist_ok=True)
-    write_json(work.scale, {"vae": fingerprint(vae), "scale": vae.config.scaling_factor})
+    write_json(work.scale, {"vae": fingerprint(vae), "scale": vae.config["scaling_factor"]})
     both = {f"text.{k}": v for k, v in text.state_dict().items()} | {
         f"unet.{k}": v for k, v in unet.state_dict().items()
     }

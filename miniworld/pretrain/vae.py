@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -108,7 +110,7 @@ def _step(run: Run, images: Tensor, config: VaeConfig) -> None:
     generator = run.generator()
     whole = run.state.step % WHOLE_EVERY == 0
     x = _draw(images, config.batch if whole else 4 * config.batch, whole, generator)
-    vae = run.learner.module
+    vae: Any = run.learner.module
     with hardware.autocast():
         posterior = vae.encode(x).latent_dist
         z = posterior.mean if config.decoder_only else posterior.sample(generator)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -51,6 +51,7 @@ class WordReader(nn.Module):
         shares = torch.zeros(len(words), len(tokenizer))
         for row, ids in zip(shares, pieces, strict=True):
             row[ids] = 1 / len(ids)
+        self.shares: Tensor
         self.register_buffer("shares", shares, persistent=False)
         self.seen: dict[int, Tensor] = {}
         blocks: Any = unet.up_blocks
@@ -62,7 +63,8 @@ class WordReader(nn.Module):
 
     def forward(self, seen: Sequence[Tensor], text: CLIPTextModel) -> Tensor:
         """Feature maps f[b c h w], coarse to fine -> logits f[maps b words]."""
-        meaning = F.normalize(self.shares @ text.get_input_embeddings().weight, dim=1)
+        embeddings: Any = text.get_input_embeddings().weight
+        meaning = F.normalize(self.shares @ embeddings, dim=1)
         logits = []
         for x, look, rarity in zip(seen, self.looks, self.rarity, strict=True):
             found = torch.einsum("bchw,kc->bkhw", look(x.float()), 4 * meaning).flatten(2)

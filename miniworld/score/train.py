@@ -125,7 +125,7 @@ def _disturb(x: Tensor) -> Tensor:
 
 def soften(model: Path, images: Tensor) -> Tensor:
     """Pictures through a pipeline's VAE and back, u8."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32).eval()
     rows = []

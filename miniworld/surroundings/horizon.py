@@ -74,7 +74,7 @@ def _add_building(stage: Stage, road: Road, side: int, start: float) -> float:
     behind_eye = (eye[:2] - main.position[:2]) @ road.across * side + 2.0
     across = side * max(road.half_width + gap + setback, behind_eye) - road.shift - road.offset
 
-    def standing(along: np.ndarray, across: np.ndarray, up: np.ndarray) -> np.ndarray:
+    def standing(along: np.ndarray | float, across: np.ndarray, up: np.ndarray) -> np.ndarray:
         ground = along * road.along + across * road.across + main.position[:2]
         return np.c_[ground, up]
 

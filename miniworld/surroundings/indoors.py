@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..categories import CATEGORIES
@@ -66,7 +68,7 @@ def _draw_room(stage: Stage) -> tuple[float, float]:
         half_width = uniform(0.8, 2.2)
     else:
         half_width = main.radius * 2 + stage.size * uniform(0.3, 1.4)
-    farthest = max([(thing.position[:2] @ stage.forward) + thing.radius for thing in stage.objects] + [0])
+    farthest: Any = max([(thing.position[:2] @ stage.forward) + thing.radius for thing in stage.objects] + [0])
     free = uniform(0.05, 1.6) if place_name == "room" else uniform(0.3, 2)
     if place_name == "studio":
         free = free * (main.radius * 2 + 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..lights import Lamp, unlit_lamp
@@ -65,7 +67,7 @@ def _build_ground_and_horizon(stage: Stage) -> None:
     if place.name != "sea":
         _flatten_under_things(stage, grid, ground)
     _add_ground(stage, grid, ground)
-    clear = stage.distance + max(thing.radius * 2 + np.linalg.norm(thing.position) for thing in stage.objects)
+    clear: Any = stage.distance + max(thing.radius * 2 + np.linalg.norm(thing.position) for thing in stage.objects)
     if uniform(0, 1) < place.hills:
         add_hills(stage, clear)
     if road is not None and (place.buildings == 1 or uniform(0, 1) < place.buildings):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..classes import STUFF
-from ..mesh import Mesh, triangle_soup_faces, vec
+from ..mesh import Mesh, Triple, triangle_soup_faces, vec
 from ..noise import flat, smoothstep, value_noise
 from ..stage import Stage
 from .ground import GroundGrid, ground_grid
@@ -134,15 +134,15 @@ def beach(stage: Stage, canvas: Canvas) -> Ground:
     return Ground(colors, heights, roughness, sand.classes)
 
 
-def _sand(stage: Stage, canvas: Canvas, color: tuple[float, float, float]) -> Ground:
+def _sand(stage: Stage, canvas: Canvas, color: Triple) -> Ground:
     """Rippled sand of a colour, with pebbles."""
-    color = vec(*color) * stage.rng.uniform(0.7, 1.1)
+    tint = vec(*color) * stage.rng.uniform(0.7, 1.1)
     coarse, fine, points = canvas.coarse, canvas.fine, canvas.grid.points
     across_ripples = points @ vec(np.cos(1 + stage.heading), np.sin(1 + stage.heading))
     ripples = 0.012 * np.sin(across_ripples * 22 + coarse * 14)
     heights = (0.05 * (coarse - 0.5) + 0.03 * (fine - 0.5) + ripples) * np.minimum(1, stage.main.height + 0.2)
     shade = 0.7 + 0.4 * coarse + 0.25 * (fine - 0.5) + 0.3 * (canvas.grain - 0.5) * canvas.fade
-    colors = color * shade[:, None]
+    colors = tint * shade[:, None]
     pebbles = value_noise(canvas.points, 9, 2, 2) > 0.73
     colors[pebbles] *= 0.5
     return canvas.ground(colors, heights)

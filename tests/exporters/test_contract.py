@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -71,9 +72,9 @@ def test_all_or_nothing(format: str, tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         list(iter_export(broken(), LABELS, format, tmp_path / "half"))
-    started = iter_export(samples, LABELS, format, tmp_path / "half")
+    started: Any = iter_export(samples, LABELS, format, tmp_path / "half")
     next(started)
-    started.close()  # type: ignore[attr-defined]
+    started.close()
     with pytest.raises(DataError, match="two samples have the key 'x.y'"):
         run([samples[4], samples[4]], format, tmp_path / "twice")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import hypothesis
 import numpy as np
-import OpenEXR
+import OpenEXR  # ty: ignore[import-not-found]  (compiled, without stubs)
 import pytest
 from hypothesis import strategies as st
 from PIL import Image

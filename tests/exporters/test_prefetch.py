@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from datasetdm.exporters.prefetch import ahead
 
 
-def counted(n: int, ends: list[str], error: Exception | None = None) -> Iterator[int]:
+def counted(n: int, ends: list[str], error: Exception | None = None) -> Generator[int]:
     try:
         yield from range(n)
         if error:
@@ -38,7 +38,7 @@ def test_closing_ends_the_thread() -> None:
     ends: list[str] = []
     stream = ahead(counted(10**9, ends), 3)
     assert next(stream) == 0
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert ends == ["read ahead"] and not [t for t in threading.enumerate() if t.name == "read ahead"]
 
 

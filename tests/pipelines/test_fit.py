@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ class Given:
         return iter(self.samples)
 
 
-def weights_hash(backbone: Backbone) -> str:
+def weights_hash(backbone: Any) -> str:
     h = hashlib.sha256()
     for part in (backbone.pipe.unet, backbone.pipe.vae, backbone.pipe.text_encoder):
         for name, value in sorted(part.state_dict().items()):
@@ -45,7 +46,7 @@ def weights_hash(backbone: Backbone) -> str:
     return h.hexdigest()
 
 
-def test_the_backbone_stays_frozen_and_any_size_fits(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
+def test_the_backbone_stays_frozen_and_any_size_fits(samples: list[Sample], tiny: Any, tmp_path: Path) -> None:
     before = weights_hash(tiny)
     decoder = fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
     assert weights_hash(tiny) == before

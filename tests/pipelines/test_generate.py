@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_resuming_changes_no_byte(generator: DatasetGenerator, tmp_path: Path) -
 
 
 def test_stopping_in_the_middle_keeps_finished_batches(generator: DatasetGenerator, tmp_path: Path) -> None:
-    run = generator.write(tmp_path / "s", 100, 50)
+    run: Any = generator.write(tmp_path / "s", 100, 50)
     assert [next(run) for _ in range(3)] == [0, 4, 8]
     run.close()  # what Ctrl-C does to the loop
     assert len(Store(tmp_path / "s")) == 8

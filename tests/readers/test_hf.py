@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import datasets.config
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +70,7 @@ def test_masks_depth_and_outlines_together(tmp_path: Path) -> None:
     def folder(name: str, **objects: Any) -> Path:
         one = {"bytes": noise_image(tmp_path / "x.png").read_bytes(), "path": None}
         maps = {"semantic": encode_png(ids), "depth": encode_png(steps)}
-        row = {"key": "a/b", "image": one, "caption": "a dog"} | {
+        row: dict[str, Any] = {"key": "a/b", "image": one, "caption": "a dog"} | {
             k: {"bytes": v, "path": None} for k, v in maps.items()
         }
         row["objects"] = {"bbox": [[4, 4, 4, 6]], "category": [1], "segmentation": [outline]} | objects

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -324,7 +325,8 @@ def test_chosen_objects_keep_all_they_have() -> None:
     boxes = [[0, 0, 1.5, 1], [1, 1, 1, 2.5], [2, 0, 1, 1]]
     masks = np.eye(12, dtype=bool)[:3].reshape(3, 3, 4)
     objects = Instances.from_masks(masks, [0, 1, 2], [0.25, 0.5, 0.75], boxes=boxes, crowd=[1, 0, 1], boxed=True)
-    for rows in ([2, 0], np.array([2, 0]), np.array([True, False, True]), slice(1, 3), []):
+    choices: list[Any] = [[2, 0], np.array([2, 0]), np.array([True, False, True]), slice(1, 3), []]
+    for rows in choices:
         part, chosen = objects.take(rows), np.arange(3)[rows if len(np.shape(rows)) == 0 or len(rows) else slice(0, 0)]
         assert part.label_ids.tolist() == chosen.tolist() and part.boxed and part.size == (3, 4)
         assert part.boxes.tolist() == [boxes[i] for i in chosen] and np.array_equal(part.masks.dense(), masks[chosen])

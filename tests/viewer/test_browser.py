@@ -60,7 +60,7 @@ def phone(browser: Browser, served: tuple[Client, Path]) -> Iterator[Page]:
 
 
 def opened(browser: Browser, client: Client, size: dict) -> Iterator[Page]:
-    with browser.new_context(viewport=size, reduced_motion="reduce") as context:  # ty: ignore[invalid-argument-type]
+    with browser.new_context(viewport=size, reduced_motion="reduce") as context:
         page = context.new_page()
         page.set_default_timeout(15_000)
         problems: list[str] = []
@@ -259,7 +259,7 @@ def test_a_phone(phone: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast_and_controls_have_names(page: Page, scheme: str) -> None:
     """WCAG 2 AA: at least 4.5 to 1 for text; every control has a name."""
-    page.emulate_media(color_scheme=scheme)  # ty: ignore[invalid-argument-type]
+    page.emulate_media(color_scheme=scheme)
     for selector in (
         "h1",
         ".soft.small",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def ahead(items: Generator[T], most: int = 8) -> Iterator[T]:
+def ahead(items: Generator[T], most: int = 8) -> Generator[T]:
     """The same items in the same order, worked out by a thread at most `most` before they are asked for.
 
     An error comes where it would have come; when this generator is closed, so is the other.
