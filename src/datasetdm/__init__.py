@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from datasetdm.errors import DatasetDMError
     from datasetdm.exporters import export
     from datasetdm.pipelines.evaluate import annotate, evaluate
-    from datasetdm.pipelines.fit import FitConfig, fit, iter_fit
-    from datasetdm.pipelines.generate import DatasetGenerator, GenerateConfig, generate
+    from datasetdm.pipelines.fit import fit, iter_fit
+    from datasetdm.pipelines.generate import DatasetGenerator, generate
+    from datasetdm.pipelines.settings import FitConfig, GenerateConfig
     from datasetdm.readers import read
     from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
     from datasetdm.store import Store, write_store
@@ -31,8 +32,9 @@ _HOMES = {
     "errors": ("DatasetDMError",),
     "pipelines.evaluate": ("annotate", "evaluate"),
     "exporters": ("export",),
-    "pipelines.fit": ("FitConfig", "fit", "iter_fit"),
-    "pipelines.generate": ("GenerateConfig", "DatasetGenerator", "generate"),
+    "pipelines.fit": ("fit", "iter_fit"),
+    "pipelines.settings": ("FitConfig", "GenerateConfig"),
+    "pipelines.generate": ("DatasetGenerator", "generate"),
     "decoder.model": ("PDecoder",),
     "readers": ("read",),
     "store": ("Store", "write_store"),

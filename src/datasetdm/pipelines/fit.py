@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from datasetdm.backbones import Backbone, load_backbone
@@ -29,6 +28,7 @@ from datasetdm.errors import DataError, OutputError
 from datasetdm.io.files import occupied, write_json
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate, read_features
+from datasetdm.pipelines.settings import FitConfig
 from datasetdm.readers import Reader, read
 from datasetdm.records import ANNOTATIONS, Labels, Sample
 from datasetdm.training.cache import FeatureCache, by_task, load_batch, target_maps
@@ -38,30 +38,6 @@ RULES = 2
 
 Build = Callable[[Backbone, Labels, Sequence[str], int], PDecoder]
 """A fresh decoder from (backbone, labels, tasks, width)."""
-
-
-class FitConfig(BaseModel):
-    """Settings of a fit.
-
-    tasks: what to learn; None for all that the data have labels of. variants: augmented copies of every image (the
-    first is the image itself). held_out: share of the images that only tells the figures and sets the confidences.
-    batch counts pictures. width: channels of the decoder's coarse levels. caption_dropout: share of the copies that
-    are read without their caption, for pictures that will have none.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tasks: tuple[str, ...] | None = Field(None, min_length=1)
-    steps: int = Field(400, ge=1)
-    batch: int = Field(16, ge=1)
-    variants: int = Field(6, ge=1)
-    held_out: float = Field(0.1, ge=0, lt=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    width: int = Field(128, ge=32)
-    evaluate_every: int = Field(50, ge=1)
-    caption_dropout: float = Field(0.0, ge=0, le=1)
-    seed: int = Field(0, ge=0, lt=2**63)
 
 
 @dataclass(frozen=True)

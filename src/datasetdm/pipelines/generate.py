@@ -16,36 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.backbones.canvas import Placement, to_uint8
 from datasetdm.decoder.model import PDecoder, load_pair, read_latents
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.io.settings import validated
+from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.records import Labels, Prompt, Provenance, Sample
 from datasetdm.store import META, Store, Writer
 
 FLUSH_SECONDS = 30
 """Finished batches are on disk after at most this time (or when the run ends, whatever ends it)."""
-
-
-class GenerateConfig(BaseModel):
-    """Settings of a generation; together with the models they are a store's recipe.
-
-    steps, guidance: None takes the backbone's own. negative: what pictures shall not show, for every prompt. labels: names
-    to annotate; None takes the decoder's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompts: tuple[str, ...] = Field(min_length=1)
-    seed: int = Field(0, ge=0)
-    batch: int = Field(16, ge=1)
-    steps: int | None = Field(None, ge=1)
-    guidance: float | None = Field(None, ge=0)
-    negative: str = ""
-    labels: tuple[str, ...] | None = None
 
 
 class DatasetGenerator:
@@ -67,7 +49,10 @@ class DatasetGenerator:
         options: RunOptions | None = None,
         **settings: Any,
     ):
-        self.config = validated(GenerateConfig, prompts=tuple(prompts), **settings)
+        self.config = validated(GenerateConfig, **settings)
+        if not prompts:
+            raise ConfigError("there are no prompts", expected="one or more")
+        self.prompts = tuple(prompts)
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
@@ -78,10 +63,10 @@ class DatasetGenerator:
     @property
     def recipe(self) -> dict[str, Any]:
         """All that the samples depend on, JSON-ready."""
-        texts = hashlib.sha256("\n".join(self.config.prompts).encode()).hexdigest()
+        texts = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()
         negative = {"negative": self.config.negative} if self.config.negative else {}
         return {
-            "prompts": {"count": len(self.config.prompts), "sha256": texts},
+            "prompts": {"count": len(self.prompts), "sha256": texts},
             "seed": self.config.seed,
             "batch": self.config.batch,
             "steps": self.steps,
@@ -94,7 +79,7 @@ class DatasetGenerator:
 
     def prompt(self, index: int) -> Prompt:
         """Prompt and seed of one sample."""
-        text = self.config.prompts[index % len(self.config.prompts)]
+        text = self.prompts[index % len(self.prompts)]
         seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
         return Prompt(text, self.labels.named_in(text), seed)
 
