@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     import kornia.augmentation  # noqa: F401
     import transformers  # noqa: F401
 
-MODULES = "backbones decoder exporters io metrics pipelines prompts readers store training"
+MODULES = "backbones decoder exporters io metrics pipelines prompts readers store training transforms"
 install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "beartype.beartype")
 
 from pathlib import Path

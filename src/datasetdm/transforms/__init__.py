@@ -3,16 +3,20 @@
 A transform is its own configuration: a frozen pydantic model with a name, JSON-ready. Transforms run in the order in which
 they are listed. A filter never deletes a sample: it writes scores and reasons (`Sample.quality`), the row stays, and
 exporting, fitting and evaluation skip what was rejected (`accepted`).
+
+An installed package adds one by an entry point of the group `datasetdm.transforms`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from datasetdm.errors import ConfigError
 from datasetdm.io.registry import Registry
 from datasetdm.io.settings import validated
 from datasetdm.records import Labels, Sample
@@ -25,6 +29,8 @@ class Transform(BaseModel, ABC):
 
     name: ClassVar[str]
     """What recipes and stores call it."""
+    selects: ClassVar[bool] = False
+    """Whether it passes on a part of the samples. Only a choice of the source's samples does; filters write reasons."""
 
     @abstractmethod
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -39,7 +45,18 @@ class Transform(BaseModel, ABC):
         return {"name": self.name, **self.model_dump(mode="json")}
 
 
-TRANSFORMS: Registry[type[Transform]] = Registry("transform", "datasetdm.transforms", {})
+TRANSFORMS: Registry[type[Transform]] = Registry(
+    "transform",
+    "datasetdm.transforms",
+    {
+        "apply-reviews": "datasetdm.transforms.reviews:ApplyReviews",
+        "choose": "datasetdm.transforms.choose:Choose",
+        "filter-by-score": "datasetdm.transforms.threshold:FilterByScore",
+        "mask-by-confidence": "datasetdm.transforms.threshold:MaskByConfidence",
+        "remap-labels": "datasetdm.transforms.remap:RemapLabels",
+        "split": "datasetdm.transforms.split:Split",
+    },
+)
 """Name -> the `Transform`."""
 
 
@@ -49,16 +66,54 @@ def transform_from_json(value: Mapping[str, Any]) -> Transform:
     return validated(TRANSFORMS.load(str(settings.pop("name", ""))), **settings)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A stream that can be read again, as its source can."""
+
+    transform: Transform
+    samples: Iterable[Sample]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.transform(self.samples)
+
+
 def apply(
     samples: Iterable[Sample], labels: Labels, transforms: Sequence[Transform]
-) -> tuple[Iterator[Sample], Labels]:
-    """The stream after all transforms, and its labels. Vocabularies are worked out before the first sample is read."""
-    stream = iter(samples)
+) -> tuple[Iterable[Sample], Labels]:
+    """The stream after all transforms, and its labels. Vocabularies are worked out before the first sample is read.
+
+    Args:
+        samples: a reader, a store, a list, or an iterator; the stream can be read as often as they can.
+        labels: the samples' vocabulary.
+        transforms: in the order in which they run.
+
+    Raises:
+        ConfigError: a transform that does not fit the labels.
+    """
+    once = isinstance(samples, Iterator)
     for transform in transforms:
-        labels, stream = transform.vocabulary(labels), transform(stream)
-    return stream, labels
+        labels = transform.vocabulary(labels)
+        samples = transform(samples) if once else _Step(transform, samples)
+    return samples, labels
 
 
 def accepted(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Only the samples that no filter rejected: what exporting, fitting and evaluation use."""
     return (s for s in samples if s.accepted)
+
+
+def parse_pairs(text: str, option: str, example: str) -> list[tuple[str, str]]:
+    """The names and values of a command line's `name=value,name=value`; a value may be empty.
+
+    Args:
+        text: what was typed.
+        option: the option's name without dashes, for the message.
+        example: what it might have been, for the message.
+
+    Raises:
+        ConfigError: a part without "=" or without a name.
+    """
+    pairs = [p.partition("=") for p in text.split(",")]
+    if not all(equals and name.strip() for name, equals, _ in pairs):
+        raise ConfigError(f"--{option} {text!r} cannot be read", expected=f"for instance {example}")
+    return [(name.strip(), value.strip()) for name, _, value in pairs]
