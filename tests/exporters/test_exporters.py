@@ -16,9 +16,10 @@ from pycocotools.coco import COCO
 from datasetdm.errors import ConfigError, DataError, OutputError
 from datasetdm.exporters import export, iter_export
 from datasetdm.exporters.outline import polygon
-from datasetdm.io.codecs import decode_polygons
+from datasetdm.io.codecs import polygon_runs
 from datasetdm.readers import read
 from datasetdm.records import BACKGROUND, IGNORE, Instances, Labels, Sample, SemanticMap, Skeleton
+from datasetdm.records.objects import decode_runs
 from datasetdm.store import Store, write_store
 from factory import LABELS, make_sample
 
@@ -169,7 +170,7 @@ def test_outlines_are_exact(mask: np.ndarray) -> None:
     """Filled again by COCO's own rule, also with holes, parts and pixels that touch at a corner."""
     hypothesis.assume(mask.any())
     corners = polygon(mask).astype(float).ravel().tolist()
-    assert np.array_equal(decode_polygons([corners], mask.shape), mask)
+    assert np.array_equal(decode_runs(polygon_runs([corners], mask.shape), mask.shape), mask)
 
 
 # ---------------------------------------------------------------------- COCO's keypoints

@@ -30,8 +30,9 @@ from datasetdm.exporters.formats.cvat import row_runs
 from datasetdm.exporters.formats.hf import push_to_hub
 from datasetdm.exporters.formats.labelstudio import encode_brush
 from datasetdm.exporters.options import Options
-from datasetdm.io.codecs import decode_polygons
+from datasetdm.io.codecs import polygon_runs
 from datasetdm.records import Instances, Labels, Provenance, Sample, Skeleton
+from datasetdm.records.objects import decode_runs
 from factory import make_sample
 
 POSED = Labels(("sky", "dog", "grass"), (), ("sky", "grass"), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
@@ -254,7 +255,7 @@ def cvat_mask(node: ElementTree.Element, size: tuple[int, int]) -> np.ndarray:
     """A polygon or a mask of CVAT's XML as pixels."""
     if node.tag == "polygon":
         flat = [float(v) for p in node.attrib["points"].split(";") for v in p.split(",")]
-        return decode_polygons([flat], size)
+        return decode_runs(polygon_runs([flat], size), size)
     left, top, w, h = (int(node.attrib[k]) for k in ("left", "top", "width", "height"))
     values = [i % 2 for i, n in enumerate(node.attrib["rle"].split(",")) for _ in range(int(n))]
     mask = np.zeros(size, bool)

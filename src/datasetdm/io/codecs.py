@@ -64,10 +64,10 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 _check_pixels(image, where)
-                turned = ImageOps.exif_transpose(image)
-                if turned.mode.startswith("I;16"):
-                    turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-                return np.asarray(turned.convert("RGB"))
+                ImageOps.exif_transpose(image, in_place=True)
+                if image.mode.startswith("I;16"):
+                    return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError as e:
         raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
@@ -106,13 +106,6 @@ def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
     return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def decode_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
-    """The mask of compressed or uncompressed run lengths."""
-    if isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, *rle["size"])
-    return coco_mask.decode(rle).astype(bool)
-
-
 def rle_counts(counts: str | bytes | Sequence[int]) -> Int64[np.ndarray, "n"]:
     """The lengths of runs, off and on in turn, of compressed or uncompressed run lengths. Any text gives some numbers;
     only those that are not negative and fill the picture are a mask.
@@ -143,9 +136,9 @@ def compress_runs(runs: Int[np.ndarray, "n"], size: tuple[int, int]) -> str:
     return rle["counts"].decode("ascii")
 
 
-def decode_polygons(polygons: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """The union of polygons [x0, y0, x1, y1, ...] in pixels."""
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], *size))).astype(bool)
+def polygon_runs(polygons: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Int64[np.ndarray, "n"]:
+    """Run lengths of the union of polygons [x0, y0, x1, y1, ...] in pixels."""
+    return rle_counts(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], *size))["counts"])
 
 
 def rle_box(rle: dict[str, Any]) -> tuple[list[float], float]:

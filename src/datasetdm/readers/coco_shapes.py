@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datasetdm.errors import DataError
-from datasetdm.io.codecs import decode_polygons, rle_counts
+from datasetdm.io.codecs import polygon_runs, rle_counts
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -94,7 +94,7 @@ def check_outline(polygon: list[Any], whole: list[list[Any]], size: Size) -> Non
             expected=f"x 0..{w}, y 0..{h}",
             remedy="clip the polygon, or check that the annotation belongs to this image",
         )
-    if all(_finite(p) for p in whole) and not decode_polygons(whole, size).any():
+    if all(_finite(p) for p in whole) and not polygon_runs(whole, size)[1::2].any():
         raise DataError("the polygons cover no pixel", expected="an area, or no annotation")
 
 

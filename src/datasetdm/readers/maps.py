@@ -16,6 +16,7 @@ from datasetdm.errors import DataError
 from datasetdm.io.codecs import MAX_PIXELS
 from datasetdm.readers.source import other_size
 from datasetdm.records import DepthMap
+from datasetdm.records.objects import spans
 
 Colour = tuple[int, int, int]
 
@@ -82,23 +83,30 @@ class Palette:
             return _looked_up(packed(pixels), {_pack(c): i for c, i in self.colours.items()}, where, _unpack)
         if not self.values:
             raise DataError("the label map has indices", where=where, expected="colours of the palette")
-        return _looked_up(pixels.astype(np.int64), self.values, where, str)
+        return _looked_up(pixels, self.values, where, str)
 
 
 def _looked_up(pixels: np.ndarray, table: Mapping[int, int], where: object, shown: Callable[[int], str]) -> np.ndarray:
-    found, inverse = np.unique(pixels, return_inverse=True)
+    flat = pixels.reshape(-1)
+    starts, lengths = spans(flat)
+    found, inverse = np.unique(flat[starts], return_inverse=True)
     strange = [v for v in found.tolist() if v not in table]
     if strange:
         names = ", ".join(shown(v) for v in strange[:5]) + (", ..." if len(strange) > 5 else "")
         known = ", ".join(shown(v) for v in sorted(table)[:8]) + (", ..." if len(table) > 8 else "")
-        count = int(np.isin(pixels, strange).sum())
+        count = int(lengths[np.isin(flat[starts], strange)].sum())
         raise DataError(f"{count} pixels of unknown classes: {names}", where=where, expected=f"one of: {known}")
-    return np.array([table[v] for v in found.tolist()], np.uint16)[inverse].reshape(pixels.shape)
+    ids = np.array([table[v] for v in found.tolist()], np.uint16)[inverse]
+    return np.repeat(ids, lengths).reshape(pixels.shape)
 
 
 def packed(pixels: np.ndarray) -> np.ndarray:
     """Colours u8[h w 3] as one number each, red + 256 green + 65536 blue (panopticapi's ids)."""
-    return pixels.astype(np.int64) @ np.array([1, 256, 65536])
+    numbers = pixels[..., 2].astype(np.uint32)
+    for channel in (1, 0):
+        numbers <<= 8
+        numbers |= pixels[..., channel]
+    return numbers
 
 
 def _pack(colour: Colour) -> int:

@@ -1,16 +1,26 @@
-"""Outlined objects as records: the part that formats of polygons and run lengths share."""
+"""Outlined objects as records: the part that formats of polygons, run lengths and label maps share.
+
+Masks are run lengths from the start, so that memory does not grow with objects times pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Integer, UInt16
 
-from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
+from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, MaskStack, SemanticMap
+from datasetdm.records.objects import Runs, spans
 
-Region = tuple[Bool[np.ndarray, "h w"], int]
-"""A mask and its label id; `IGNORE` for pixels (crowds) that nobody knows."""
+
+class Region(NamedTuple):
+    """One outlined object: its run lengths and its label id, or `IGNORE` for pixels of which nothing is known."""
+
+    runs: Runs
+    label_id: int
 
 
 def from_regions(
@@ -18,11 +28,26 @@ def from_regions(
 ) -> Annotations:
     """A semantic map, painted from the largest region to the smallest so that what lies on top stays visible, and the
     objects. Where no region lies, the label is `background`, or `elsewhere`."""
-    ids = np.full(size, labels.index[BACKGROUND] if elsewhere is None else elsewhere, np.uint16)
-    for mask, label in sorted(regions, key=lambda r: -int(r[0].sum())):
-        ids[mask] = label
-    objects = [(m, i) for m, i in regions if i != IGNORE and m.any()]
-    return Annotations(SemanticMap(ids), instances([m for m, _ in objects], [i for _, i in objects], size))
+    masks = MaskStack([r.runs for r in regions], size)
+    areas = masks.areas
+    order = np.argsort(-areas, kind="stable").tolist()
+    painted = (Region(masks.runs[i], regions[i].label_id) for i in order)
+    ids = paint(painted, size, labels.index[BACKGROUND] if elsewhere is None else elsewhere)
+    kept = [i for i, r in enumerate(regions) if r.label_id != IGNORE and areas[i]]
+    return Annotations(
+        SemanticMap(ids), Instances(masks[kept], np.array([regions[i].label_id for i in kept], np.int64))
+    )
+
+
+def paint(regions: Iterable[Region], size: tuple[int, int], elsewhere: int) -> UInt16[np.ndarray, "h w"]:
+    """A map of label ids: each region over those before it, `elsewhere` where none lies."""
+    h, w = size
+    flat = np.full(h * w, elsewhere, np.uint16)  # column by column, as run lengths are
+    for runs, label_id in regions:
+        ends = np.cumsum(runs)
+        for start, end in zip(ends[:-1:2].tolist(), ends[1::2].tolist(), strict=False):
+            flat[start:end] = label_id
+    return flat.reshape(w, h).T
 
 
 Number = float | int
@@ -31,7 +56,7 @@ Edges = tuple[Number, Number, Number, Number]
 
 
 def instances(
-    masks: Sequence[np.ndarray],
+    masks: Iterable[Runs],
     label_ids: Sequence[int],
     size: tuple[int, int],
     boxed: bool = False,
@@ -40,27 +65,48 @@ def instances(
     """Any number of objects as a record.
 
     Args:
-        masks: bool[h w] each.
+        masks: run lengths of each.
         size: (height, width) of the image.
         boxed: the source knows boxes only.
         boxes: the boxes of the source, with its fractions of a pixel; clipped to the image. The masks' unless given.
     """
-    stacked = np.stack(masks) if len(masks) else np.zeros((0, *size), bool)
-    clipped = None
-    if boxes is not None:
-        h, w = size
-        edges = np.clip(np.array(boxes, np.float64).reshape(-1, 4), 0, (w, h, w, h))  # [n 4]
-        clipped = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1).round(9)  # (x + w) - x is w again
-    return Instances.from_masks(stacked, np.array(label_ids, np.int64), boxes=clipped, boxed=boxed)
+    found = Instances(MaskStack(masks, size), np.array(label_ids, np.int64), boxed=boxed)
+    if boxes is None:
+        return found
+    h, w = size
+    edges = np.clip(np.array(boxes, np.float64).reshape(-1, 4), 0, (w, h, w, h))  # [n 4]
+    clipped = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1).round(9)  # (x + w) - x is w again
+    return replace(found, boxes=clipped)
 
 
-def box_mask(
-    left: Number, top: Number, right: Number, bottom: Number, size: tuple[int, int]
-) -> Bool[np.ndarray, "h w"]:
-    """The pixels of a box given by its edges in pixels."""
-    mask = np.zeros(size, bool)
-    mask[max(round(top), 0) : max(round(bottom), 0), max(round(left), 0) : max(round(right), 0)] = True
-    return mask
+def box_runs(left: Number, top: Number, right: Number, bottom: Number, size: tuple[int, int]) -> Runs:
+    """Run lengths of a box given by its edges in pixels; of no pixel where it has no area or lies outside."""
+    h, w = size
+    x0, x1 = (min(max(round(v), 0), w) for v in (left, right))
+    y0, y1 = (min(max(round(v), 0), h) for v in (top, bottom))
+    if x1 <= x0 or y1 <= y0:
+        return np.array([h * w])
+    starts = np.arange(x0, x1) * h + y0
+    edges = np.stack([starts, starts + (y1 - y0)], axis=1).reshape(-1)
+    return np.diff(edges, prepend=0, append=h * w)
+
+
+def value_runs(numbers: Integer[np.ndarray, "h w"]) -> dict[int, Runs]:
+    """Run lengths of the pixels of every value of a map, in one pass over it."""
+    flat = np.ascontiguousarray(numbers.T).reshape(-1)
+    starts, lengths = spans(flat)
+    order = np.argsort(flat[starts], kind="stable")
+    found, first = np.unique(flat[starts][order], return_index=True)
+    runs = {}
+    for value, own in zip(found.tolist(), np.split(order, first[1:]), strict=True):
+        edges = np.stack([starts[own], starts[own] + lengths[own]], axis=1).reshape(-1)
+        runs[value] = np.diff(edges, prepend=0, append=flat.size)
+    return runs
+
+
+def covers(runs: Runs) -> bool:
+    """Whether run lengths hold a pixel."""
+    return bool(runs[1::2].any())
 
 
 def labels_in(annotations: Annotations, labels: Labels) -> set[str]:

@@ -21,7 +21,7 @@ class MaskStack:
     `len`, iteration and an integer index give dense masks; a slice, an index array or a boolean array gives another stack.
 
     Args:
-        runs: one array per mask; each sums to height times width.
+        runs: one array per mask; each sums to height times width. They are kept in their shortest form.
         size: (height, width) in pixels.
     """
 
@@ -29,7 +29,7 @@ class MaskStack:
 
     def __init__(self, runs: Iterable[Any], size: tuple[int, int]):
         self.size = (int(size[0]), int(size[1]))
-        self.runs: tuple[Runs, ...] = tuple(checked_array(r, np.int64, (None,), "masks") for r in runs)
+        self.runs: tuple[Runs, ...] = tuple(_shortest(checked_array(r, np.int64, (None,), "masks")) for r in runs)
         pixels = self.size[0] * self.size[1]
         for i, r in enumerate(self.runs):
             good = bool((r >= 0).all()) and int(r.sum()) == pixels
@@ -101,15 +101,28 @@ class MaskStack:
         return np.array([_box(r, self.size[0]) for r in self.runs], np.int64).reshape(-1, 4)
 
 
+def spans(values: np.ndarray) -> tuple[Int64[np.ndarray, "s"], Int64[np.ndarray, "s"]]:
+    """(starts, lengths) of the stretches of equal values in a flat array: few in masks and label maps."""
+    if not values.size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+    return starts, np.diff(starts, append=values.size)
+
+
 def encode_runs(mask: Bool[np.ndarray, "h w"]) -> Runs:
     """Run lengths of a dense mask, the shortest form: no run is empty but the first."""
     flat = np.ascontiguousarray(mask.T).reshape(-1)
-    if not flat.size:
-        return np.zeros(1, np.int64)
-    turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], turns, [flat.size]])
-    runs = np.diff(edges)
-    return np.concatenate([[0], runs]) if flat[0] else runs
+    lengths = spans(flat)[1]
+    return np.concatenate([[0], lengths]) if not flat.size or flat[0] else lengths
+
+
+def _shortest(runs: Runs) -> Runs:
+    """The same mask without empty runs but the first: two turns at one pixel cancel each other."""
+    if runs[1:].all():
+        return runs
+    turns, count = np.unique(np.cumsum(runs)[:-1], return_counts=True)
+    pixels = int(runs.sum())
+    return np.diff(turns[(count % 2 == 1) & (turns < pixels)], prepend=0, append=pixels)
 
 
 def decode_runs(runs: Runs, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

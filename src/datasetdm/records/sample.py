@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from datasetdm.records.checks import checked_array, require, require_text
 from datasetdm.records.labels import IGNORE, Labels
 from datasetdm.records.maps import DepthMap, SemanticMap
-from datasetdm.records.objects import Instances, Keypoints, MaskStack
+from datasetdm.records.objects import Instances, Keypoints, MaskStack, spans
 
 Origin = Literal["user", "grammar", "language-model", "caption", "labels", "unknown"]
 """Who wrote a prompt: a user, a grammar, a language model; the data's own caption; composed from the image's true labels
@@ -113,7 +113,8 @@ class Annotations:
         """The ids of labels that have a pixel or an object."""
         ids: set[int] = set()
         if self.semantic is not None:
-            ids |= set(np.flatnonzero(np.bincount(self.semantic.ids.ravel(), minlength=IGNORE + 1)[:IGNORE]).tolist())
+            flat = self.semantic.ids.reshape(-1)
+            ids |= set(np.unique(flat[spans(flat)[0]]).tolist()) - {IGNORE}
         if self.instances is not None:
             ids |= set(self.instances.label_ids.tolist())
         return ids

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from datasetdm.errors import DataError
-from datasetdm.io.codecs import decode_polygons, decode_rle, image_size, read_image
+from datasetdm.io.codecs import image_size, polygon_runs, read_image, rle_counts
 from datasetdm.readers.coco_file import CocoFile
 from datasetdm.readers.places import json_of
-from datasetdm.readers.regions import Edges, box_mask, from_regions, instances, with_background
+from datasetdm.readers.regions import Edges, Region, box_runs, covers, from_regions, instances, with_background
 from datasetdm.readers.source import Source, caption_prompt, other_size
 from datasetdm.records import IGNORE, Annotations, Keypoints, Labels, MaskStack, Provenance, Sample
+from datasetdm.records.objects import Runs
 
 
 class CocoSource(Source):
@@ -86,19 +87,19 @@ class CocoSource(Source):
         if self._boxes or any(not a.get("segmentation") for a in annotations):
             return self._boxed(annotations, size)
         regions = [(a, mask_of(a, size)) for a in annotations]
-        known = [(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
+        known = [Region(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
         records = from_regions(known, self.labels, size)
         if not self.labels.skeletons:
             return records
-        objects = [a for a, m in regions if not a.get("iscrowd") and m.any()]
+        objects = [a for a, m in regions if not a.get("iscrowd") and covers(m)]
         return replace(records, keypoints=self._keypoints(objects))
 
     def _boxed(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
         """Of an image with an object that has a box only: every object's box, filled, and no semantic map."""
         own = [a for a in annotations if not a.get("iscrowd")]
         boxes = [_box_of(a, size) for a in own]
-        masks = [box_mask(*b, size) for b in boxes]
-        if flat := next((a for a, m in zip(own, masks, strict=True) if not m.any()), None):
+        masks = [box_runs(*b, size) for b in boxes]
+        if flat := next((a for a, m in zip(own, masks, strict=True) if not covers(m)), None):
             where = f"{self.path}, annotation {flat.get('id')}"
             raise DataError("a box covers no pixel", where=where, expected="an area, or no annotation")
         objects = instances(masks, [self._label_of[a["category_id"]] for a in own], size, boxed=True, boxes=boxes)
@@ -125,16 +126,16 @@ def key_of(name: str, file: CocoFile) -> str:
     return str(Path(name).with_suffix("")) if file.stems_differ else name
 
 
-def mask_of(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+def mask_of(annotation: dict[str, Any], size: tuple[int, int]) -> Runs:
     """The pixels of an annotation's polygons or run lengths."""
     shape = annotation["segmentation"]
-    return decode_rle(shape) if isinstance(shape, dict) else decode_polygons(shape, size)
+    return rle_counts(shape["counts"]) if isinstance(shape, dict) else polygon_runs(shape, size)
 
 
 def _box_of(annotation: dict[str, Any], size: tuple[int, int]) -> Edges:
     """An annotation's box; that of its mask, where it has one."""
     if annotation.get("segmentation"):
-        x, y, w, h = MaskStack.from_dense([mask_of(annotation, size)]).boxes[0].tolist()
+        x, y, w, h = MaskStack([mask_of(annotation, size)], size).boxes[0].tolist()
     else:
         x, y, w, h = annotation["bbox"]
     return x, y, x + w, y + h

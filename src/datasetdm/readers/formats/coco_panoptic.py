@@ -9,15 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, read_image
 from datasetdm.readers.coco_file import CocoFile
 from datasetdm.readers.formats.coco import captions_beside, check_image, find_images, key_of
 from datasetdm.readers.maps import packed, read_map
 from datasetdm.readers.places import inside
-from datasetdm.readers.regions import instances, labels_in
+from datasetdm.readers.regions import Region, instances, labels_in, paint, value_runs
 from datasetdm.readers.source import Source, caption_prompt, other_size
 from datasetdm.records import IGNORE, Annotations, Labels, Provenance, Sample, SemanticMap
 
@@ -77,25 +75,19 @@ class PanopticSource(Source):
         pixels = read_map(path, path, size)
         if pixels.ndim != 3:
             raise DataError("the PNG has no colours", where=path, expected="segment ids as red, green and blue")
-        segments, known = packed(pixels), {s["id"]: s for s in entry["segments_info"]}
-        drawn = set(np.unique(segments).tolist()) - {0}
+        segments, known = value_runs(packed(pixels)), {s["id"]: s for s in entry["segments_info"]}
+        drawn = set(segments) - {0}
         if drawn != set(known):
             strange, absent = sorted(drawn - set(known))[:5], sorted(set(known) - drawn)[:5]
             what = (
                 f"the PNG has segments {strange} that the file lacks" if strange else f"no pixel of segments {absent}"
             )
             raise DataError(what, where=path, expected="the segments of segments_info")
-        ids = np.full(size, IGNORE, np.uint16)
-        masks, label_ids = [], []
-        for number, segment in known.items():
-            mask, label = segments == number, self._label_of[segment["category_id"]]
-            if segment.get("iscrowd"):
-                continue
-            ids[mask] = label
-            if segment["category_id"] in self._things:
-                masks.append(mask)
-                label_ids.append(label)
-        return Annotations(SemanticMap(ids), instances(masks, label_ids, size))
+        own = [s for s in known.values() if not s.get("iscrowd")]
+        regions = [Region(segments[s["id"]], self._label_of[s["category_id"]]) for s in own]
+        things = [r for r, s in zip(regions, own, strict=True) if s["category_id"] in self._things]
+        objects = instances([r.runs for r in things], [r.label_id for r in things], size)
+        return Annotations(SemanticMap(paint(regions, size, IGNORE)), objects)
 
 
 def _check_segments(entry: dict[str, Any], label_of: dict[Any, int], where: str) -> None:

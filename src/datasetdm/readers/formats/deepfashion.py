@@ -19,6 +19,7 @@ from datasetdm.readers.places import folder_of, images_in, json_of, text_of
 from datasetdm.readers.regions import instances
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, Annotations, Keypoints, Labels, SemanticMap, Skeleton
+from datasetdm.records.objects import encode_runs
 
 CLASSES = (
     BACKGROUND, "top", "outer", "skirt", "dress", "pants", "leggings", "headwear", "eyeglass", "neckwear", "belt",
@@ -64,7 +65,9 @@ class DeepFashionSource(FilesSource):
         body = semantic.ids != CLASSES.index(BACKGROUND)
         if points is None or not body.any():
             return Annotations(semantic)
-        return Annotations(semantic, instances([body], [self.labels.index[PERSON]], size), keypoints=points)
+        return Annotations(
+            semantic, instances([encode_runs(body)], [self.labels.index[PERSON]], size), keypoints=points
+        )
 
     def _points(self, item: Item) -> Keypoints | None:
         name = item.image.name

@@ -19,17 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasetdm.errors import ConfigError, DataError
-from datasetdm.io.codecs import decode_rle, read_image
+from datasetdm.io.codecs import read_image, rle_counts
 from datasetdm.readers.coco_shapes import check_box, check_rle
 from datasetdm.readers.legend import FILES, read_legend
 from datasetdm.readers.maps import Palette, read_depth
 from datasetdm.readers.places import with_option
-from datasetdm.readers.regions import Edges, box_mask, instances, labels_in, with_background
+from datasetdm.readers.regions import Edges, box_runs, covers, instances, labels_in, with_background
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import BACKGROUND, Annotations, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
+from datasetdm.records.objects import Runs
 
 IMAGES = ("image", "img", "picture")
 MASKS = ("mask", "annotation", "semantic", "segmentation", "label", "labels")
@@ -116,23 +115,23 @@ class HfSource(Source):
                     masks.append(_outline(row["segmentation"], size))
                 else:
                     boxes.append(_box(row.get("bbox"), size))
-                    masks.append(box_mask(*boxes[-1], size))
+                    masks.append(box_runs(*boxes[-1], size))
             except DataError as e:
                 e.where = where
                 raise
         return instances(masks, label_ids, size, boxed=not outlined and bool(rows), boxes=boxes or None)
 
 
-def _outline(counts: str, size: tuple[int, int]) -> np.ndarray:
+def _outline(counts: str, size: tuple[int, int]) -> Runs:
     rle = {"size": [*size], "counts": counts}
     check_rle(rle, size)
-    return decode_rle(rle)
+    return rle_counts(counts)
 
 
 def _box(box: Any, size: tuple[int, int]) -> Edges:
     check_box(box, size)
     edges = (box[0], box[1], box[0] + box[2], box[1] + box[3])
-    if not box_mask(*edges, size).any():
+    if not covers(box_runs(*edges, size)):
         raise DataError(f"bbox {box} covers no pixel", expected="a larger one, or none")
     return edges
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import read_image
+from datasetdm.readers.regions import value_runs
 from datasetdm.readers.source import Source
 from datasetdm.readers.tables import Rows
 from datasetdm.records import (
@@ -27,6 +28,7 @@ from datasetdm.records import (
     Instances,
     Keypoints,
     Labels,
+    MaskStack,
     Prompt,
     Provenance,
     Sample,
@@ -148,9 +150,9 @@ def _sample(row: dict[str, Any], path: Path) -> Sample:
 
 def _objects(row: dict[str, Any], classes: np.ndarray) -> tuple[Instances, Keypoints]:
     """Instances, and keypoints in the same order; an object that is wholly hidden has no instance."""
-    ids = _png(row["instances"])
-    found = [i for i in np.unique(ids).tolist() if i]
-    masks = np.stack([ids == i for i in found]) if found else np.zeros((0, *ids.shape), bool)
+    found = value_runs(_png(row["instances"]))
+    found.pop(0, None)
+    masks = MaskStack(found.values(), classes.shape)
     label_ids = [int(np.bincount(_TO_LABEL[classes[m]]).argmax()) for m in masks]
     points: dict[str, dict[str, list[float]]] = json.loads(row["keypoints"])
     own = [points.get(str(i), {}) for i in found]
@@ -159,8 +161,7 @@ def _objects(row: dict[str, Any], classes: np.ndarray) -> tuple[Instances, Keypo
     for i, named in enumerate(own):
         values[i, : len(named)] = np.array(list(named.values())).reshape(-1, 3)
     names = tuple(tuple(p) for p in own)
-    objects = Instances.from_masks(masks, np.array(label_ids, np.int64))
-    return objects, Keypoints(values[..., :2], values[..., 2], names)
+    return Instances(masks, np.array(label_ids, np.int64)), Keypoints(values[..., :2], values[..., 2], names)
 
 
 def _png(data: bytes) -> np.ndarray:

@@ -14,9 +14,9 @@ import numpy as np
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Colour, Palette, read_depth, read_map
 from datasetdm.readers.places import pairs, text_of
-from datasetdm.readers.regions import instances
+from datasetdm.readers.regions import value_runs
 from datasetdm.readers.source import FilesSource, Item
-from datasetdm.records import IGNORE, Annotations, Instances, Labels, SemanticMap
+from datasetdm.records import IGNORE, Annotations, Instances, Labels, MaskStack, SemanticMap
 
 CENTIMETRE = 1 / 100
 COLOURS: dict[str, Colour] = {
@@ -87,13 +87,13 @@ class VkittiSource(FilesSource):
         numbers = read_map(path, path, size)
         if numbers.ndim != 2:
             raise DataError("the objects are colours", where=path, expected="a palette image, its index the object")
-        masks = [numbers == n for n in np.unique(numbers).tolist() if n]
+        masks = MaskStack([runs for n, runs in value_runs(numbers).items() if n], size)
         label_ids = [int(np.bincount(classes[m]).argmax()) for m in masks]
         strange = [i for i in label_ids if i == IGNORE or self.labels.names[i] not in THINGS]
         if strange:
             name = "unknown" if strange[0] == IGNORE else self.labels.names[strange[0]]
             raise DataError(f"an object is mostly {name}", where=path, expected=" or ".join(THINGS))
-        return instances(masks, label_ids, size)
+        return Instances(masks, np.array(label_ids, np.int64))
 
 
 def _colours(path: Path) -> dict[str, Colour]:

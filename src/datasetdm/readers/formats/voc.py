@@ -21,9 +21,10 @@ from datasetdm.io.codecs import image_size
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Colour, Palette
 from datasetdm.readers.places import SUFFIXES, distinct, folder_of, images_in, inside, text_of, with_option
-from datasetdm.readers.regions import box_mask, instances, with_background
+from datasetdm.readers.regions import box_runs, covers, instances, value_runs, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
+from datasetdm.records.objects import decode_runs
 
 CLASSES = {
     "aeroplane": ("airplane",), "bicycle": (), "bird": (), "boat": (), "bottle": (), "bus": (), "car": (), "cat": (),
@@ -127,8 +128,8 @@ class VocSource(FilesSource):
             return Annotations(semantic)
         kept = [(i, edges) for n, *edges in self._boxes(item) if (i := self._label_of[n]) != IGNORE]
         label_ids, boxes = [i for i, _ in kept], [(a, b, c, d) for _, (a, b, c, d) in kept]
-        masks = [box_mask(*b, size) for b in boxes]
-        if not all(m.any() for m in masks):
+        masks = [box_runs(*b, size) for b in boxes]
+        if not all(map(covers, masks)):
             raise DataError("a box covers no pixel", where=self._xml(item), expected="a box inside the image")
         return Annotations(semantic, instances(masks, label_ids, size, boxed=True, boxes=boxes))
 
@@ -136,15 +137,16 @@ class VocSource(FilesSource):
         where = item.maps["object"]
         numbers = _OBJECTS.ids(where, where, size)
         masks, label_ids = [], []
-        for number in np.unique(numbers[(numbers != 0) & (numbers != IGNORE)]).tolist():
-            mask = numbers == number
-            found = [i for i in np.unique(classes[mask]).tolist() if i != IGNORE]
+        for number, runs in value_runs(numbers).items():
+            if number in (0, IGNORE):
+                continue
+            found = [i for i in np.unique(classes[decode_runs(runs, size)]).tolist() if i != IGNORE]
             if not found:
                 continue  # void, or a class that was left out
             if len(found) > 1 or self.labels.names[found[0]] == BACKGROUND:
                 names = ", ".join(self.labels.names[i] for i in found)
                 raise DataError(f"object {number} has pixels of: {names}", where=where, expected="one class an object")
-            masks.append(mask)
+            masks.append(runs)
             label_ids.append(found[0])
         return instances(masks, label_ids, size)
 

@@ -16,11 +16,12 @@ import numpy as np
 import yaml
 
 from datasetdm.errors import DataError
-from datasetdm.io.codecs import decode_polygons, image_size, read_image
+from datasetdm.io.codecs import image_size, polygon_runs, read_image
 from datasetdm.readers.places import images_in, inside, text_of, with_option
-from datasetdm.readers.regions import Edges, box_mask, from_regions, instances, with_background
+from datasetdm.readers.regions import Edges, Region, box_runs, covers, from_regions, instances, with_background
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import Annotations, Keypoints, Labels, Provenance, Sample, Skeleton
+from datasetdm.records.objects import Runs
 
 Row = tuple[int, list[float]]
 """Class and the numbers behind it."""
@@ -65,13 +66,13 @@ class YoloSource(Source):
     def _records(self, rows: Sequence[Row], size: tuple[int, int], where: Path) -> Annotations:
         if rows and len(rows[0][1]) % 2 == 0 and len(rows[0][1]) >= 6 and not self.points:
             shapes = [[v * size[1 - i % 2] for i, v in enumerate(numbers)] for _, numbers in rows]
-            masks = [decode_polygons([s], size) for s in shapes]
+            masks = [polygon_runs([s], size) for s in shapes]
             _check_masks(masks, where)
             return from_regions(
-                [(m, self._label_of[c]) for m, (c, _) in zip(masks, rows, strict=True)], self.labels, size
+                [Region(m, self._label_of[c]) for m, (c, _) in zip(masks, rows, strict=True)], self.labels, size
             )
         boxes = [_edges(numbers[:4], size) for _, numbers in rows]
-        masks = [box_mask(*b, size) for b in boxes]
+        masks = [box_runs(*b, size) for b in boxes]
         _check_masks(masks, where)
         ids = [self._label_of[c] for c, _ in rows]
         objects = instances(masks, ids, size, boxed=True, boxes=boxes)
@@ -189,7 +190,7 @@ def _edges(box: Sequence[float], size: tuple[int, int]) -> Edges:
     return (x - w / 2) * wide, (y - h / 2) * high, (x + w / 2) * wide, (y + h / 2) * high
 
 
-def _check_masks(masks: Sequence[np.ndarray], where: Path) -> None:
+def _check_masks(masks: Sequence[Runs], where: Path) -> None:
     for n, mask in enumerate(masks, 1):
-        if not mask.any():
+        if not covers(mask):
             raise DataError("an object covers no pixel", where=f"{where}, object {n}", expected="a larger one, or none")
