@@ -56,7 +56,7 @@ class Row:
     @property
     def key(self) -> str:
         """Rows that are the same fit have the same."""
-        changes = {"t": self.features.timesteps, "inv": self.features.inversion, "no": self.without}
+        changes: dict[str, Any] = {"t": self.features.timesteps, "inv": self.features.inversion, "no": self.without}
         changes |= {"indices": self.indices, "images": self.images, "told": self.told}
         return "-".join(f"{k}_{'_'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in changes.items())
 
@@ -131,7 +131,7 @@ def measure(
     labels = samples[0].labels
     inner = load_backbone(backbone, config=row.features)
     indices = len(labels) if row.indices else None
-    frozen = Altered(inner, row.without, indices)
+    frozen: Any = Altered(inner, row.without, indices)
     config = config.model_copy(update={"tasks": fitting.available(samples)})
     ready = (lambda d: d) if row.told else deafen
     seconds = fitting.fit(
@@ -141,7 +141,7 @@ def measure(
     held = fitting.load_samples(test)
     value = {"figures": fitting.figures(decoder, frozen, held), "fit_seconds": seconds}
     if row.plain:
-        other = Altered(inner, row.without, indices, _synonyms(held))
+        other: Any = Altered(inner, row.without, indices, _synonyms(held))
         value["miou_of_synonyms"] = fitting.figures(decoder, other, held)["semantic"]["miou"]
     return value
 

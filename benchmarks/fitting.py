@@ -27,7 +27,7 @@ from datasetdm.readers import read
 from datasetdm.records import Labels, Sample
 
 
-@dataclass(frozen=True)
+@dataclass
 class Given:
     """Samples as a reader."""
 

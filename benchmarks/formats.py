@@ -68,7 +68,8 @@ WAYS = {
 def names_of(sample: Sample) -> np.ndarray:
     """The label's name at every pixel; empty where it is ignored."""
     table = np.array([*sample.labels.names, ""], object)
-    ids = sample.semantic.ids  # ty: ignore[possibly-missing-attribute]
+    assert sample.semantic
+    ids = sample.semantic.ids
     return table[np.where(ids == IGNORE, len(table) - 1, ids)]
 
 

@@ -67,6 +67,7 @@ def generated_figures(
     rendered = agreement((s for _, s in annotate(decoder, backbone, test)), oracle)
     judge = SemanticMeter()
     for sample, said in zip(test, oracle_maps(oracle, [s.image for s in test]), strict=True):
+        assert sample.semantic
         judge.update(said, sample.semantic, len(sample.labels))
     return {
         "generated_miou_gap": rendered["miou"] - drawn["miou"],

@@ -7,7 +7,7 @@ Features are read by our pass instead of the last step, which costs one evaluati
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -58,11 +58,9 @@ class Explicit:
         self.kept = kept
 
     def __call__(self, attn: Attention, hidden_states: Any, encoder_hidden_states: Any = None, **_: Any) -> Any:
+        to_k, to_v, to_out = cast(Any, (attn.to_k, attn.to_v, attn.to_out))  # None only in classes without them
         x, context = hidden_states, hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            attn.head_to_batch_dim(f(y)) for f, y in ((attn.to_q, x), (attn.to_k, context), (attn.to_v, context))
-        )
+        q, k, v = (attn.head_to_batch_dim(f(y)) for f, y in ((attn.to_q, x), (to_k, context), (to_v, context)))
         p = attn.get_attention_scores(q, k)
         self.kept[id(attn)] = self.kept[id(attn)] + p if id(attn) in self.kept else p
-        out = attn.to_out[0](attn.batch_to_head_dim(p @ v))
-        return attn.to_out[1](out)
+        return to_out[1](to_out[0](attn.batch_to_head_dim(p @ v)))

@@ -66,6 +66,7 @@ def confidence_figures(pictures: int) -> dict[str, float]:
     decoder, backbone = load_pair("mini")
     counts = {"semantic": np.zeros((256, 2), int), "depth": np.zeros((256, 2), int)}
     for sample, own in annotate(decoder, backbone, islice(read(TEST), pictures)):
+        assert sample.semantic and sample.depth and own.semantic and own.depth
         true, found = sample.semantic.ids, own.semantic
         counts["semantic"] += levels(found.confidence, found.ids == true, true != IGNORE)
         valid = sample.depth.valid & own.depth.valid
@@ -74,8 +75,9 @@ def confidence_figures(pictures: int) -> dict[str, float]:
     return {f"{task}_{k}": v for task, own in counts.items() for k, v in reliability(own).items()}
 
 
-def levels(confidence: np.ndarray, right: np.ndarray, known: np.ndarray) -> np.ndarray:
+def levels(confidence: np.ndarray | None, right: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Of every level of confidence, 0 to 255: known pixels, and those of them that are right."""
+    assert confidence is not None
     level = np.rint(confidence[known].astype(np.float32) * 255).astype(int)
     return np.stack([np.bincount(level, w, 256).astype(int) for w in (None, right[known])], 1)
 
@@ -97,15 +99,16 @@ def prior_figures(pictures: int) -> dict[str, float]:
     """The most frequent label and the mean log depth at every pixel of the 100 labelled pictures."""
     train = list(read("mini:train"))
     labels = len(train[0].labels)
-    ids = np.stack([s.semantic.ids for s in train])
+    ids = np.stack([s.semantic.ids for s in train if s.semantic])
     votes = np.stack([(ids == i).sum(0) for i in range(labels)])
-    depth = [s.depth for s in train]
+    depth = [s.depth for s in train if s.depth]
     logs = np.stack([np.where(d.valid, np.log(np.maximum(d.depth, 1e-3)), np.nan) for d in depth])
     everywhere = np.nanmean(logs)
     mean = np.exp(np.where(np.isnan(logs).all(0), everywhere, np.nanmean(logs, 0)))
     guess = SemanticMap(votes.argmax(0).astype(np.uint16)), DepthMap(mean, np.ones(mean.shape, bool))
     semantic, depths = SemanticMeter(), DepthMeter()
     for sample in islice(read(TEST), pictures):
+        assert sample.semantic and sample.depth
         semantic.update(guess[0], sample.semantic, labels)
         depths.update(guess[1], sample.depth)
     figures = depths.compute()

@@ -161,7 +161,7 @@ class Bench:
 
         return int(self.work.unit(f"{name}-steps", measure)["steps"])
 
-    def _fit(self, name: str, seed: int, rate: float, steps: int) -> tuple[Baseline, float]:
+    def _fit(self, name: str, seed: int, rate: float, steps: int) -> tuple[PDecoder, float]:
         samples = fitting.Given(self.train, self.train[0].labels)
         out = self.work.folder / f"{name}-{seed}-{rate:g}-{steps}"
         config, build = self._settings(name, seed, rate, steps), self._build(name)
@@ -191,8 +191,9 @@ class Bench:
         """Pretrained for as long as our fit takes."""
         path = self.work.folder / "encoder.safetensors"
         seconds = self.ours(self.seeds[0])["fit_seconds"]
-        assert self.captioned is not None
-        self.work.unit("pretraining", lambda: words.pretrain(self.captioned, path, seconds))
+        captioned = self.captioned
+        assert captioned is not None
+        self.work.unit("pretraining", lambda: words.pretrain(captioned, path, seconds))
         return path
 
     # ------------------------------------------------------------------ the rest

@@ -71,6 +71,7 @@ def attention_alone(
     new = [labels.index[n] for n in unseen]
 
     def hidden(s: Sample) -> Sample:
+        assert s.semantic
         return ignore_pixels(_semantic_only(s), np.isin(s.semantic.ids, new))
 
     way = attention.choose_way(backbone, [hidden(s) for s in train], labels.names)

@@ -80,5 +80,6 @@ def _meter(batches: Iterable[tuple[Tensor, list[Sample]]], way: Way, names: Sequ
                 absent = torch.tensor([n not in sample.prompt.labels for n in names])
                 score = score.masked_fill(absent[:, None, None], float("-inf"))
             ids = score.argmax(0).numpy().astype(np.uint16)
+            assert sample.semantic
             meter.update(SemanticMap(ids), sample.semantic, len(names))
     return meter

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ class Baseline(PDecoder):
     VARIANTS: ClassVar[int] = 6
     LEAST: ClassVar[int] = 50
     TOLD: ClassVar[bool] = False
+
+    pixels: Any
+    heads: Any
 
     def __init__(self, config: DecoderConfig):
         nn.Module.__init__(self)

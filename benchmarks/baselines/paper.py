@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from datasetdm.decoder.tasks import Head, Outputs, Task, make_task, sample_pixel
 from datasetdm.decoder.tasks.depth import Depth
 from datasetdm.decoder.tasks.instance import Instance
 from datasetdm.decoder.tasks.semantic import Semantic
-from datasetdm.records import IGNORE, Instances, Sample
+from datasetdm.records import IGNORE, Annotations, Instances, Labels, Sample
 
 WIDTH, LAYERS, HEADS, QUERIES, FEEDFORWARD, LEVELS = 256, 10, 8, 100, 1024, 3
 KEPT = 30
@@ -183,14 +182,14 @@ class PaperInstance(Instance):
         ]
         return matched_loss(outputs["masks"], outputs["classes"], truth, labels, ids >= 0)
 
-    def record(self, head: Head, outputs: Outputs, *others: Any) -> Instances:
+    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Annotations) -> Instances:
         """A score is the label's probability times the mask's mean probability over its pixels."""
         p, masks = outputs["masks"].sigmoid(), outputs["masks"] > 0
         area = masks.sum((1, 2))
         scores = outputs["score"][:, 0, 0] * (p * masks).sum((1, 2)) / area.clamp_min(1)
         some = area > 0
-        labels = outputs["label"][:, 0, 0].round().long()
-        return Instances.from_masks(masks[some].cpu().numpy(), labels[some].cpu().numpy(), scores[some].cpu().numpy())
+        ids = outputs["label"][:, 0, 0].round().long()
+        return Instances.from_masks(masks[some].cpu().numpy(), ids[some].cpu().numpy(), scores[some].cpu().numpy())
 
 
 class PaperDepthHead(PlainDepthHead):

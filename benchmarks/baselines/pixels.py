@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from miniworld.score.oracle import Block
@@ -109,7 +110,8 @@ def with_encoder(path: Path) -> Callable[[Backbone, Labels, Sequence[str], int],
 
     def build(backbone: Backbone, labels: Labels, tasks: Sequence[str], width: int) -> PDecoder:
         net = PixelNet.for_backbone(backbone, labels, tasks, width)
-        net.pixels.encoder.load_state_dict(load_file(path))
+        encoder: Any = net.pixels.encoder
+        encoder.load_state_dict(load_file(path))
         return net
 
     return build
