@@ -37,7 +37,8 @@ def test_coco_paints_small_on_large(tmp_path: Path) -> None:
     assert (ids == 1).sum() == 36 and (ids == 2).sum() == 18 * 16 - 36
     assert first.instances.label_ids.tolist() == [1, 2]
     crowd = second.semantic.ids
-    assert (crowd == IGNORE).sum() == 40 and len(second.instances) == 0
+    assert (crowd == IGNORE).sum() == 40 and second.instances.crowd.tolist() == [True]
+    assert second.instances.masks.areas.tolist() == [40] and second.annotations.labels_in() == {0}
     assert second.key == "b b" and first.prompt is not None and first.prompt.text == "a photo of a dog and a cat"
 
 
@@ -267,7 +268,8 @@ def test_panoptic_segments(tmp_path: Path) -> None:
     ids, objects = sample.semantic.ids, sample.instances
     assert ids[0, 0] == 1 and ids[18, 0] == 2 and (ids[2:6, 2:8] == 0).all()
     assert (ids[12:16, 20:26] == IGNORE).all() and (ids[19] == IGNORE).all()
-    assert objects.label_ids.tolist() == [0] and objects.boxes.tolist() == [[2, 2, 6, 4]]
+    assert objects.label_ids.tolist() == [0, 0] and objects.boxes.tolist() == [[2, 2, 6, 4], [20, 12, 6, 4]]
+    assert objects.crowd.tolist() == [False, True]
 
 
 def segment(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
@@ -314,10 +316,10 @@ def test_real_panoptic_files() -> None:
     areas = {a["image_id"]: a["segments_info"] for a in content["annotations"]}
     things = {c["id"] for c in content["categories"] if c["isthing"]}
     for sample in read(f"coco-panoptic:{path}"):
-        told = [s for s in areas[sample.provenance.details["coco_image_id"]] if not s["iscrowd"]]
-        assert int((sample.semantic.ids != IGNORE).sum()) == sum(s["area"] for s in told)
-        own = sample.instances.masks.areas.tolist()
-        assert own == [s["area"] for s in told if s["category_id"] in things]
+        segments = areas[sample.provenance.details["coco_image_id"]]
+        assert int((sample.semantic.ids != IGNORE).sum()) == sum(s["area"] for s in segments if not s["iscrowd"])
+        own = zip(sample.instances.masks.areas.tolist(), sample.instances.crowd.tolist(), strict=True)
+        assert list(own) == [(s["area"], bool(s["iscrowd"])) for s in segments if s["category_id"] in things]
 
 
 # ---------------------------------------------------------------------- LVIS

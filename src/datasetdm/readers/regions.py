@@ -17,10 +17,14 @@ from datasetdm.records.objects import Runs, spans
 
 
 class Region(NamedTuple):
-    """One outlined object: its run lengths and its label id, or `IGNORE` for pixels of which nothing is known."""
+    """One outlined object: its run lengths, its label id (`IGNORE`: nothing is known of its pixels), and whether it is a crowd.
+
+    A crowd stands for an uncounted group: its pixels are ignored in the semantic map, and it is a row of `Instances.crowd`.
+    """
 
     runs: Runs
     label_id: int
+    crowd: bool = False
 
 
 def from_regions(
@@ -31,22 +35,20 @@ def from_regions(
     masks = MaskStack([r.runs for r in regions], size)
     areas = masks.areas
     order = np.argsort(-areas, kind="stable").tolist()
-    painted = (Region(masks.runs[i], regions[i].label_id) for i in order)
+    painted = (regions[i]._replace(runs=masks.runs[i]) for i in order)
     ids = paint(painted, size, labels.index[BACKGROUND] if elsewhere is None else elsewhere)
-    kept = [i for i, r in enumerate(regions) if r.label_id != IGNORE and areas[i]]
-    return Annotations(
-        SemanticMap(ids), Instances(masks[kept], np.array([regions[i].label_id for i in kept], np.int64))
-    )
+    kept = [r for r, area in zip(regions, areas.tolist(), strict=True) if r.label_id != IGNORE and area]
+    return Annotations(SemanticMap(ids), instances(kept, size))
 
 
 def paint(regions: Iterable[Region], size: tuple[int, int], elsewhere: int) -> UInt16[np.ndarray, "h w"]:
     """A map of label ids: each region over those before it, `elsewhere` where none lies."""
     h, w = size
     flat = np.full(h * w, elsewhere, np.uint16)  # column by column, as run lengths are
-    for runs, label_id in regions:
+    for runs, label_id, crowd in regions:
         ends = np.cumsum(runs)
         for start, end in zip(ends[:-1:2].tolist(), ends[1::2].tolist(), strict=False):
-            flat[start:end] = label_id
+            flat[start:end] = IGNORE if crowd else label_id
     return flat.reshape(w, h).T
 
 
@@ -56,21 +58,18 @@ Edges = tuple[Number, Number, Number, Number]
 
 
 def instances(
-    masks: Iterable[Runs],
-    label_ids: Sequence[int],
-    size: tuple[int, int],
-    boxed: bool = False,
-    boxes: Sequence[Edges] | None = None,
+    objects: Sequence[Region], size: tuple[int, int], boxed: bool = False, boxes: Sequence[Edges] | None = None
 ) -> Instances:
     """Any number of objects as a record.
 
     Args:
-        masks: run lengths of each.
+        objects: none of them of the label `IGNORE`.
         size: (height, width) of the image.
         boxed: the source knows boxes only.
         boxes: the boxes of the source, with its fractions of a pixel; clipped to the image. The masks' unless given.
     """
-    found = Instances(MaskStack(masks, size), np.array(label_ids, np.int64), boxed=boxed)
+    label_ids, crowd = np.array([r.label_id for r in objects], np.int64), np.array([r.crowd for r in objects], bool)
+    found = Instances(MaskStack([r.runs for r in objects], size), label_ids, crowd=crowd, boxed=boxed)
     if boxes is None:
         return found
     h, w = size

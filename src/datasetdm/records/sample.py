@@ -110,13 +110,13 @@ class Annotations:
         return {name: getattr(self, name) for name in ANNOTATIONS}
 
     def labels_in(self) -> set[int]:
-        """The ids of labels that have a pixel or an object."""
+        """The ids of labels that have a pixel or an object that is no crowd."""
         ids: set[int] = set()
         if self.semantic is not None:
             flat = self.semantic.ids.reshape(-1)
             ids |= set(np.unique(flat[spans(flat)[0]]).tolist()) - {IGNORE}
         if self.instances is not None:
-            ids |= set(self.instances.label_ids.tolist())
+            ids |= set(self.instances.label_ids[~self.instances.crowd].tolist())
         return ids
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Palette, read_map
 from datasetdm.readers.places import folder_of, images_in, inside, with_option
-from datasetdm.readers.regions import instances, value_runs
+from datasetdm.readers.regions import Region, instances, value_runs
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, SemanticMap
 
@@ -57,7 +57,7 @@ class CityscapesSource(FilesSource):
         """The semantic map, and the objects where there are instance ids."""
         numbers = None
         if path := item.maps.get("instanceIds"):
-            numbers = read_map(path, path, size)
+            numbers = read_map(path, path, size).astype(np.int32)
         if path := item.maps.get("labelIds"):
             ids = self._ids.ids(path, path, size)
         elif numbers is not None:
@@ -68,8 +68,8 @@ class CityscapesSource(FilesSource):
 
     def _objects(self, numbers: np.ndarray, size: tuple[int, int]) -> Instances:
         """Numbers below 1000 are regions of objects that nobody told apart."""
-        found = {n: runs for n, runs in value_runs(numbers).items() if n >= 1000 and n // 1000 in self._label_of}
-        return instances(found.values(), [self._label_of[n // 1000] for n in found], size)
+        found = ((runs, self._label_of.get(n // 1000)) for n, runs in value_runs(numbers).items() if n >= 1000)
+        return instances([Region(runs, label) for runs, label in found if label is not None], size)
 
 
 def _item(image: Path, images: Path, labels: Path) -> Item:

@@ -1,6 +1,7 @@
 """COCO annotations: instances, keypoints and semantic regions, as polygons or run lengths.
 
-Crowd regions are ignored pixels of the semantic map and no objects; objects too small to cover a pixel are left out.
+Crowd regions are ignored pixels of the semantic map and rows of `Instances.crowd`; objects too small to cover a pixel are
+left out.
 Captions come from the images' own entries, or from `captions*.json` beside `instances*.json`, `*keypoints*.json` or
 `panoptic*.json`, the first of each image. Everything that can be wrong is checked when the file is opened.
 
@@ -86,24 +87,25 @@ class CocoSource(Source):
     def _records(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
         if self._boxes or any(not a.get("segmentation") for a in annotations):
             return self._boxed(annotations, size)
-        regions = [(a, mask_of(a, size)) for a in annotations]
-        known = [Region(m, IGNORE if a.get("iscrowd") else self._label_of[a["category_id"]]) for a, m in regions]
-        records = from_regions(known, self.labels, size)
+        regions = [self._region(a, mask_of(a, size)) for a in annotations]
+        records = from_regions(regions, self.labels, size)
         if not self.labels.skeletons:
             return records
-        objects = [a for a, m in regions if not a.get("iscrowd") and covers(m)]
+        objects = [a for a, r in zip(annotations, regions, strict=True) if covers(r.runs)]
         return replace(records, keypoints=self._keypoints(objects))
+
+    def _region(self, a: dict[str, Any], runs: Runs) -> Region:
+        return Region(runs, self._label_of.get(a["category_id"], IGNORE), bool(a.get("iscrowd")))
 
     def _boxed(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
         """Of an image with an object that has a box only: every object's box, filled, and no semantic map."""
-        own = [a for a in annotations if not a.get("iscrowd")]
-        boxes = [_box_of(a, size) for a in own]
-        masks = [box_runs(*b, size) for b in boxes]
-        if flat := next((a for a, m in zip(own, masks, strict=True) if not covers(m)), None):
+        boxes = [_box_of(a, size) for a in annotations]
+        regions = [self._region(a, box_runs(*b, size)) for a, b in zip(annotations, boxes, strict=True)]
+        if flat := next((a for a, r in zip(annotations, regions, strict=True) if not covers(r.runs)), None):
             where = f"{self.path}, annotation {flat.get('id')}"
             raise DataError("a box covers no pixel", where=where, expected="an area, or no annotation")
-        objects = instances(masks, [self._label_of[a["category_id"]] for a in own], size, boxed=True, boxes=boxes)
-        return Annotations(instances=objects, keypoints=self._keypoints(own) if self.labels.skeletons else None)
+        objects = instances(regions, size, boxed=True, boxes=boxes)
+        return Annotations(instances=objects, keypoints=self._keypoints(annotations) if self.labels.skeletons else None)
 
     def _details(self, image: dict[str, Any]) -> dict[str, Any]:
         return {"coco_image_id": image["id"]}

@@ -1,7 +1,8 @@
 """COCO panoptic: `coco-panoptic:FILE.json` with one PNG per image in a folder named like the file, beside it.
 
 A pixel's colour is its segment's id (red + 256 green + 65536 blue); 0 is unlabelled and ignored, and so are crowds. Segments
-of things are objects; every segment labels its pixels of the semantic map. A category without `isthing` is a thing.
+of things are objects, crowds among them; every segment labels its pixels of the semantic map. A category without
+`isthing` is a thing.
 """
 
 from __future__ import annotations
@@ -83,11 +84,11 @@ class PanopticSource(Source):
                 f"the PNG has segments {strange} that the file lacks" if strange else f"no pixel of segments {absent}"
             )
             raise DataError(what, where=path, expected="the segments of segments_info")
-        own = [s for s in known.values() if not s.get("iscrowd")]
-        regions = [Region(segments[s["id"]], self._label_of[s["category_id"]]) for s in own]
-        things = [r for r, s in zip(regions, own, strict=True) if s["category_id"] in self._things]
-        objects = instances([r.runs for r in things], [r.label_id for r in things], size)
-        return Annotations(SemanticMap(paint(regions, size, IGNORE)), objects)
+        regions = {
+            n: Region(segments[n], self._label_of[s["category_id"]], bool(s.get("iscrowd"))) for n, s in known.items()
+        }
+        things = [regions[n] for n, s in known.items() if s["category_id"] in self._things]
+        return Annotations(SemanticMap(paint(regions.values(), size, IGNORE)), instances(things, size))
 
 
 def _check_segments(entry: dict[str, Any], label_of: dict[Any, int], where: str) -> None:

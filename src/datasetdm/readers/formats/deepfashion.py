@@ -16,7 +16,7 @@ import numpy as np
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Palette
 from datasetdm.readers.places import folder_of, images_in, json_of, text_of
-from datasetdm.readers.regions import instances
+from datasetdm.readers.regions import Region, instances
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, Annotations, Keypoints, Labels, SemanticMap, Skeleton
 from datasetdm.records.objects import encode_runs
@@ -66,7 +66,7 @@ class DeepFashionSource(FilesSource):
         if points is None or not body.any():
             return Annotations(semantic)
         return Annotations(
-            semantic, instances([encode_runs(body)], [self.labels.index[PERSON]], size), keypoints=points
+            semantic, instances([Region(encode_runs(body), self.labels.index[PERSON])], size), keypoints=points
         )
 
     def _points(self, item: Item) -> Keypoints | None:

@@ -25,7 +25,7 @@ from datasetdm.readers.coco_shapes import check_box, check_rle
 from datasetdm.readers.legend import FILES, read_legend
 from datasetdm.readers.maps import Palette, read_depth
 from datasetdm.readers.places import with_option
-from datasetdm.readers.regions import Edges, box_runs, covers, instances, labels_in, with_background
+from datasetdm.readers.regions import Edges, Region, box_runs, covers, instances, labels_in, with_background
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import BACKGROUND, Annotations, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
 from datasetdm.records.objects import Runs
@@ -104,22 +104,22 @@ class HfSource(Source):
 
     def _objects(self, rows: Sequence[Mapping[str, Any]], where: str, size: tuple[int, int]) -> Instances:
         outlined = bool(rows) and all(isinstance(r.get("segmentation"), str) and r["segmentation"] for r in rows)
-        masks, boxes, label_ids = [], [], []
+        objects, boxes = [], []
         for row in rows:
             category = row.get(str(self._category))
             if not isinstance(category, int) or not 0 <= category < len(self._label_of):
                 raise DataError(f"category {category}", where=where, expected=f"0..{len(self._label_of) - 1}")
-            label_ids.append(self._label_of[category])
             try:
                 if outlined:
-                    masks.append(_outline(row["segmentation"], size))
+                    runs = _outline(row["segmentation"], size)
                 else:
                     boxes.append(_box(row.get("bbox"), size))
-                    masks.append(box_runs(*boxes[-1], size))
+                    runs = box_runs(*boxes[-1], size)
             except DataError as e:
                 e.where = where
                 raise
-        return instances(masks, label_ids, size, boxed=not outlined and bool(rows), boxes=boxes or None)
+            objects.append(Region(runs, self._label_of[category]))
+        return instances(objects, size, boxed=not outlined and bool(rows), boxes=boxes or None)
 
 
 def _outline(counts: str, size: tuple[int, int]) -> Runs:

@@ -17,7 +17,7 @@ from datasetdm.errors import DataError
 from datasetdm.readers.coco_file import CocoFile
 from datasetdm.readers.formats.coco import CocoSource, mask_of
 from datasetdm.readers.places import with_option
-from datasetdm.readers.regions import Region, from_regions
+from datasetdm.readers.regions import from_regions
 from datasetdm.records import IGNORE, Annotations, Labels
 
 FREQUENCY = {"rare": "r", "common": "c", "frequent": "f"}
@@ -47,8 +47,8 @@ class LvisSource(CocoSource):
         return Labels(tuple(map(self._word, kept)), tuple(_synonyms(c, self._word(c)) for c in kept))
 
     def _records(self, annotations: Sequence[dict[str, Any]], size: tuple[int, int]) -> Annotations:
-        known = [Region(mask_of(a, size), self._label_of.get(a["category_id"], IGNORE)) for a in annotations]
-        return from_regions(known, self.labels, size, elsewhere=IGNORE)
+        regions = [self._region(a, mask_of(a, size)) for a in annotations]
+        return from_regions(regions, self.labels, size, elsewhere=IGNORE)
 
     def _details(self, image: dict[str, Any]) -> dict[str, Any]:
         lists = {"negative": "neg_category_ids", "not_exhaustive": "not_exhaustive_category_ids"}

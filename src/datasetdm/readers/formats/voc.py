@@ -21,7 +21,7 @@ from datasetdm.io.codecs import image_size
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Colour, Palette
 from datasetdm.readers.places import SUFFIXES, distinct, folder_of, images_in, inside, text_of, with_option
-from datasetdm.readers.regions import box_runs, covers, instances, value_runs, with_background
+from datasetdm.readers.regions import Region, box_runs, covers, instances, value_runs, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
 from datasetdm.records.objects import decode_runs
@@ -127,16 +127,16 @@ class VocSource(FilesSource):
         if not self._xml(item).is_file():
             return Annotations(semantic)
         kept = [(i, edges) for n, *edges in self._boxes(item) if (i := self._label_of[n]) != IGNORE]
-        label_ids, boxes = [i for i, _ in kept], [(a, b, c, d) for _, (a, b, c, d) in kept]
-        masks = [box_runs(*b, size) for b in boxes]
-        if not all(map(covers, masks)):
+        boxes = [(a, b, c, d) for _, (a, b, c, d) in kept]
+        objects = [Region(box_runs(*b, size), i) for b, (i, _) in zip(boxes, kept, strict=True)]
+        if not all(covers(r.runs) for r in objects):
             raise DataError("a box covers no pixel", where=self._xml(item), expected="a box inside the image")
-        return Annotations(semantic, instances(masks, label_ids, size, boxed=True, boxes=boxes))
+        return Annotations(semantic, instances(objects, size, boxed=True, boxes=boxes))
 
     def _objects(self, item: Item, classes: np.ndarray, size: tuple[int, int]) -> Instances:
         where = item.maps["object"]
         numbers = _OBJECTS.ids(where, where, size)
-        masks, label_ids = [], []
+        objects = []
         for number, runs in value_runs(numbers).items():
             if number in (0, IGNORE):
                 continue
@@ -146,9 +146,8 @@ class VocSource(FilesSource):
             if len(found) > 1 or self.labels.names[found[0]] == BACKGROUND:
                 names = ", ".join(self.labels.names[i] for i in found)
                 raise DataError(f"object {number} has pixels of: {names}", where=where, expected="one class an object")
-            masks.append(runs)
-            label_ids.append(found[0])
-        return instances(masks, label_ids, size)
+            objects.append(Region(runs, found[0]))
+        return instances(objects, size)
 
     def _xml(self, item: Item) -> Path:
         return self.root / "Annotations" / f"{item.key}.xml"

@@ -68,15 +68,15 @@ class YoloSource(Source):
             shapes = [[v * size[1 - i % 2] for i, v in enumerate(numbers)] for _, numbers in rows]
             masks = [polygon_runs([s], size) for s in shapes]
             _check_masks(masks, where)
-            return from_regions(
-                [Region(m, self._label_of[c]) for m, (c, _) in zip(masks, rows, strict=True)], self.labels, size
-            )
+            return from_regions(self._regions(rows, masks), self.labels, size)
         boxes = [_edges(numbers[:4], size) for _, numbers in rows]
         masks = [box_runs(*b, size) for b in boxes]
         _check_masks(masks, where)
-        ids = [self._label_of[c] for c, _ in rows]
-        objects = instances(masks, ids, size, boxed=True, boxes=boxes)
+        objects = instances(self._regions(rows, masks), size, boxed=True, boxes=boxes)
         return Annotations(instances=objects, keypoints=self._keypoints(rows, size) if self.points else None)
+
+    def _regions(self, rows: Sequence[Row], masks: Sequence[Runs]) -> list[Region]:
+        return [Region(m, self._label_of[c]) for m, (c, _) in zip(masks, rows, strict=True)]
 
     def _keypoints(self, rows: Sequence[Row], size: tuple[int, int]) -> Keypoints:
         k, d = len(self.points), self._numbers
