@@ -1,6 +1,6 @@
 """How fast the viewer is on a store of 100,000 samples: `python -m benchmarks.viewer_speed`.
 
-The first page counts from the start of a fresh server process until its page, its data and its first pictures have come;
+The first page counts from the start of a fresh server process until its page, its data and its first images have come;
 a filter from the request to the last of its two answers, rows and histograms. The server runs as its users run it, and the
 page is asked for as the browser does: after the first rows come the histograms of the whole store, which no filter precedes.
 """
@@ -40,7 +40,7 @@ FILTERS: tuple[dict[str, Any], ...] = (
 
 
 def make_store(folder: Path, count: int, side: int = 16, seed: int = 0) -> None:
-    """A store of `count` samples: few different pictures, but keys, prompts, labels and scores of their own."""
+    """A store of `count` samples: few different images, but keys, prompts, labels and scores of their own."""
     rng = np.random.default_rng(seed)
     meta = {"format": "datasetdm-store", "version": VERSION, "labels": LABELS.to_json(), "shard_size": SHARD}
     write_json(folder / META, meta | {"recipe": {"source": "samples"}})
@@ -103,16 +103,16 @@ def _measure(folder: Path) -> tuple[float, dict[str, float]]:
             _get(address)
             page = json.loads(_get(address + "api/samples?limit=48"))
             for item in page["items"][:24]:
-                _get(f"{address}picture/{item['row']}/image")
+                _get(f"{address}image/{item['row']}/image")
             first = time.perf_counter() - started
             _get(address + "api/summary")
             times = {}
             for asked in FILTERS:
                 rows = asked | {"limit": 48}
-                before = time.perf_counter()
+                begun = time.perf_counter()
                 for path in (f"api/samples?{urlencode(rows)}", f"api/summary?{urlencode(asked)}"):
                     _get(address + path)
-                times[json.dumps(asked)] = time.perf_counter() - before
+                times[json.dumps(asked)] = time.perf_counter() - begun
         finally:
             server.terminate()
     return first, times

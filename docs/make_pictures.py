@@ -1,4 +1,4 @@
-"""The README's pictures, from a demo's store: python docs/make_pictures.py [demo/store]"""
+"""The README's images, from a demo's store: python docs/make_pictures.py [demo/store]"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EDGE = 4
 
 
 def row(sample: Sample, colours: np.ndarray) -> np.ndarray:
-    """Picture, semantic map over it, objects over it, depth: u8[h 4w 3]."""
+    """Image, semantic map over it, objects over it, depth: u8[h 4w 3]."""
     semantic, depth, objects = sample.semantic, sample.depth, sample.instances
     assert semantic is not None and depth is not None and objects is not None
     labels = paint.paint_semantic(semantic, colours)[..., :3]
@@ -26,8 +26,8 @@ def row(sample: Sample, colours: np.ndarray) -> np.ndarray:
     far = paint.paint_depth(depth)
     distance = np.where(far[..., 3:] > 0, far[..., :3], np.uint8(230))
     things = paint.paint_instances(objects).astype(float)
-    share = things[..., 3:] / 255
-    singled = ((1 - share) * sample.image + share * things[..., :3]).astype(np.uint8)
+    alpha = things[..., 3:] / 255
+    singled = ((1 - alpha) * sample.image + alpha * things[..., :3]).astype(np.uint8)
     return np.concatenate([sample.image, mixed, singled, distance], 1)
 
 
@@ -39,7 +39,7 @@ def grid(tiles: list[np.ndarray], columns: int) -> Image.Image:
 
 
 def main() -> None:
-    """Write docs/demo.webp (ten annotated pictures) and docs/mini.webp (8 x 8 pictures), the first of the store."""
+    """Write docs/demo.webp (ten annotated images) and docs/mini.webp (8 x 8 images), the first of the store."""
     store = Store(sys.argv[1] if len(sys.argv) > 1 else "demo/store")
     samples = list(islice(store, 64))
     colours = paint.label_colours(store.labels)

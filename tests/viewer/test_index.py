@@ -1,30 +1,33 @@
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasetdm.records import Sample
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review
-from datasetdm.viewer.index import UNSAID, Index, Query
-from datasetdm.viewer.rows import Rows
+from datasetdm.viewer.index import NO_REASON, SCORE_BINS, Index, Query
+from datasetdm.viewer.rows import Listed, Rows
 from factory import LABELS
 
+SCORES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 ROW = st.fixed_dictionaries(
     {
-        "found": st.lists(st.sampled_from(LABELS.names), unique=True),
+        "labels": st.lists(st.sampled_from(LABELS.names), unique=True),
         "objects": st.lists(st.sampled_from(LABELS.names), max_size=4),
-        "score": st.none() | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
+        "confidence": st.none() | SCORES,
+        "sharpness": st.none() | SCORES,
         "prompt": st.none() | st.sampled_from(["a dog", "A DOG, two", "nothing", ""]),
         "verdict": st.sampled_from(["", "accept", "reject"]),
         "reason": st.sampled_from(["", "mask"]),
-        "dropped": st.sampled_from(["", "blurred"]),
+        "reasons": st.lists(st.sampled_from(["blurred", "twice", "mask"]), unique=True),
     }
 )
 QUERY = st.fixed_dictionaries(
@@ -33,11 +36,12 @@ QUERY = st.fixed_dictionaries(
         "class": st.sampled_from([*LABELS.names, "other"]),
         "objects_min": st.integers(0, 3),
         "objects_max": st.integers(0, 3),
+        "score": st.sampled_from(["confidence", "sharpness", "other"]),
         "score_min": st.sampled_from([0.25, 0.6]),
         "score_max": st.sampled_from([0.25, 0.9]),
         "prompt": st.sampled_from(["dog", "two"]),
-        "reason": st.sampled_from(["mask", "blurred", UNSAID]),
-        "verdict": st.sampled_from(["open", "accept", "reject"]),
+        "reason": st.sampled_from(["mask", "blurred", NO_REASON, "other"]),
+        "verdict": st.sampled_from(["open", "accept", "reject", "filtered"]),
     },
 )
 
@@ -45,33 +49,63 @@ QUERY = st.fixed_dictionaries(
 def matches(row: dict, query: dict) -> bool:
     """The filters once more, one row at a time."""
     objects = [o for o in row["objects"] if query.get("class", o) == o]
-    reason = (row["reason"] or UNSAID) if row["verdict"] == "reject" else row["dropped"]
-    score = row["score"]
+    reasons = row["reasons"] + ([row["reason"] or NO_REASON] if row["verdict"] == "reject" else [])
+    score = row.get(query.get("score", "confidence"))
+    verdicts = {row["verdict"] or "open"} | ({"filtered"} if row["reasons"] else set())
     return (
-        query.get("class") in (None, *row["found"])
+        query.get("class") in (None, *row["labels"])
         and query.get("objects_min", 0) <= len(objects) <= query.get("objects_max", 99)
         and ("score_min" not in query or (score is not None and score >= query["score_min"]))
         and ("score_max" not in query or (score is not None and score <= query["score_max"]))
         and query.get("prompt", "") in (row["prompt"] or "").lower()
-        and query.get("reason", reason) == reason
-        and query.get("verdict", row["verdict"]).replace("open", "") == row["verdict"]
+        and query.get("reason") in (None, *reasons)
+        and query.get("verdict") in (None, *verdicts)
     )
 
 
+def numbers(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if v is None else v for v in values], np.float32)
+
+
+@settings(deadline=None)  # the first call compiles shape checks
 @given(st.lists(ROW, min_size=1, max_size=8), QUERY)
 def test_filters_agree_with_a_loop(rows: list[dict], query: dict) -> None:
-    names = ("key", "prompt", "found", "objects", "score", "provenance")
-    types = (pa.string(), pa.string(), pa.list_(pa.string()), pa.list_(pa.string()), pa.float32(), pa.string())
-    for i, row in enumerate(rows):
-        row |= {"key": str(i), "provenance": json.dumps({"dropped": row["dropped"]} if row["dropped"] else {})}
-    columns = [pa.array([r[n] for r in rows], t) for n, t in zip(names, types, strict=True)]
-    reviews = {r["key"]: Review(r["key"], r["verdict"], r["reason"]) for r in rows if r["verdict"]}
-    index = Index(pa.table(columns, names=list(names)), LABELS.names, reviews)
-    found = index.rows(Query(**query))
-    assert found.tolist() == [i for i, r in enumerate(rows) if matches(r, query)]
-    summary = index.summary(found)
-    counted = {n: sum(n in rows[i]["found"] for i in found) for n in LABELS.names}
-    assert dict(summary["labels"]) == counted and sum(summary["scores"]) + summary["unscored"] == len(found)
+    texts = {n: pa.array([r[n] for r in rows], pa.list_(pa.string())) for n in ("labels", "objects", "reasons")}
+    listed = Listed(
+        keys=pa.array([str(i) for i in range(len(rows))]),
+        prompts=pa.array([r["prompt"] for r in rows], pa.string()),
+        confidence=numbers([r["confidence"] for r in rows]),
+        scores={"sharpness": numbers([r["sharpness"] for r in rows])},
+        **texts,
+    )
+    reviews = {str(i): Review(str(i), r["verdict"], r["reason"]) for i, r in enumerate(rows) if r["verdict"]}
+    index = Index(listed, LABELS.names, reviews)
+    found = index.rows(Query(**query)).tolist()
+    assert found == [i for i, r in enumerate(rows) if matches(r, query)]
+    summary = index.summary(Query(**query))
+    expected = {n: sum(n in rows[i]["labels"] for i in found) for n in LABELS.names}
+    assert {c.name: c.rows for c in summary.labels} == expected
+    assert summary.total == len(found) == sum(summary.score.counts) + summary.score.missing
+    assert summary.verdicts.filtered == sum(bool(rows[i]["reasons"]) for i in found)
+    reasons = [
+        *(t for r in rows for t in r["reasons"]),
+        *(r["reason"] or NO_REASON for r in rows if r["verdict"] == "reject"),
+    ]
+    assert {c.name: c.rows for c in summary.reasons} == Counter(reasons)
+
+
+def test_the_histogram_spans_the_values() -> None:
+    """From 0 to 1 for probabilities, else from the least to the largest."""
+    nothing = pa.array([[]] * 3, pa.list_(pa.string()))
+    keys = pa.array(["a", "b", "c"])
+    scores = {"sharpness": numbers([3, 43, None]), "constant": numbers([7, 7, 7])}
+    index = Index(Listed(keys, keys, nothing, nothing, numbers([0.2, 0.4, None]), nothing, scores), LABELS.names, {})
+    score = index.summary(Query()).score
+    assert score.names == ["confidence", "constant", "sharpness"] and (score.low, score.high) == (0, 1)
+    score = index.summary(Query(score="sharpness")).score
+    assert (score.low, score.high, score.missing) == (3, 43, 1) and score.counts == [1, *[0] * (SCORE_BINS - 2), 1]
+    assert index.rows(Query(score="sharpness", order="-score")).tolist() == [1, 0, 2]
+    assert sum(index.summary(Query(score="constant")).score.counts) == 3
 
 
 def test_rows_are_read_by_group_in_any_order(samples: list[Sample], tmp_path: Path) -> None:
@@ -79,6 +113,6 @@ def test_rows_are_read_by_group_in_any_order(samples: list[Sample], tmp_path: Pa
     rows = Rows(Store(tmp_path / "s"))
     for i in (149, 0, 64, 69, 70, 133, 134, 63):
         assert rows.row(i)["key"] == f"k{i}" and rows.sample(i).digest() == samples[i % 12].digest()
-    assert rows.listed(60, 145)["key"].to_pylist() == [f"k{i}" for i in range(60, 145)]
+    assert rows.listed(60, 145).keys.to_pylist() == [f"k{i}" for i in range(60, 145)]
     with pytest.raises(IndexError):
         rows.row(150)

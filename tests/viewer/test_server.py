@@ -16,11 +16,12 @@ from PIL import Image
 
 from datasetdm.errors import ConfigError, DataError, StoreError
 from datasetdm.io.codecs import encode_png
-from datasetdm.records import Keypoints, Labels, Prompt, Provenance, Sample, Skeleton
+from datasetdm.records import Keypoints, Labels, Prompt, Sample, Skeleton
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review, append_review, read_reviews
 from datasetdm.viewer import detail, paint
-from datasetdm.viewer.index import SCORE_BINS, UNSAID
+from datasetdm.viewer.index import NO_REASON, SCORE_BINS
+from datasetdm.viewer.payloads import Edge
 from datasetdm.viewer.rows import Rows
 from datasetdm.viewer.server import listen
 from factory import LABELS, make_sample
@@ -29,11 +30,10 @@ from served import Client, serving
 
 @pytest.fixture(scope="module")
 def shown(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Twelve samples in shards of five, the last one dropped by a filter; only looked at."""
+    """Twelve samples in shards of five; only looked at."""
     folder = tmp_path_factory.mktemp("shown") / "store"
     last = replace(
         samples[-1],
-        provenance=Provenance(details={"dropped": "blurred"}),
         prompt=Prompt("100% <b>Other</b>", (), 2**63),
     )
     write_store([*samples[:-1], last], folder, LABELS, shard_size=5)
@@ -49,27 +49,33 @@ def mine(samples: list[Sample], tmp_path: Path) -> Iterator[tuple[Client, Path]]
         yield client, tmp_path / "store"
 
 
+def counts(rows: list[dict]) -> dict[str, int]:
+    return {row["name"]: row["rows"] for row in rows}
+
+
 # ---------------------------------------------------------------------- rows and filters
 def test_pages(shown: Client) -> None:
     page = shown.get("/api/samples", offset=3, limit=4)
     assert page["total"] == 12 and [i["key"] for i in page["items"]] == ["s3", "s4", "s5", "s6"]
     assert [i["row"] for i in page["items"]] == [3, 4, 5, 6]
     first = page["items"][0]
-    assert first["found"] == ["sky", "dog", "grass"] and first["objects"] == 1 and first["prompt"] == "a photo of a dog"
-    assert 0.4 < first["score"] < 0.6 and first["review"] is None
+    assert (
+        first["labels"] == ["sky", "dog", "grass"] and first["objects"] == 1 and first["prompt"] == "a photo of a dog"
+    )
+    assert 0.4 < first["confidence"] < 0.6 and first["review"] is None
     assert shown.keys(offset=10) == ["s10", "s11"] and shown.keys(offset=99) == []
 
 
 def test_filters(shown: Client) -> None:
     everything = [f"s{i}" for i in range(12)]
-    scores = {i["key"]: i["score"] for i in shown.get("/api/samples")["items"]}
+    scores = {i["key"]: i["confidence"] for i in shown.get("/api/samples")["items"]}
     assert shown.keys(**{"class": "dog"}) == everything and shown.keys(**{"class": "cat"}) == []
     assert shown.keys(prompt="OTHER") == ["s11"] and shown.keys(prompt="100%") == ["s11"]
     assert shown.keys(prompt="photo of") == everything[:-1] and shown.keys(prompt=".*") == []
     assert shown.keys(objects_min=1) == everything and shown.keys(objects_max=0) == []
     assert shown.keys(**{"class": "sky", "objects_min": 1}) == []
     assert shown.keys(**{"class": "sky", "objects_max": 0}) == everything
-    assert shown.keys(reason="blurred") == ["s11"] and shown.keys(verdict="open") == everything
+    assert shown.keys(verdict="open") == everything
     middle = sorted(scores.values())[6]
     above = shown.keys(score_min=middle - 0.0006)
     assert set(above) == {k for k, v in scores.items() if v >= middle} and 0 < len(above) < 12
@@ -80,11 +86,12 @@ def test_filters(shown: Client) -> None:
 
 def test_summary_counts_what_matches(shown: Client) -> None:
     found = shown.get("/api/summary")
-    assert found["total"] == 12 and found["labels"] == [["sky", 12], ["dog", 12], ["grass", 12]]
-    assert len(found["scores"]) == SCORE_BINS and sum(found["scores"]) == 12 and found["unscored"] == 0
-    assert found["reasons"] == {"blurred": 1}
-    assert found["verdicts"] == {"open": 12, "accept": 0, "reject": 0, "fixed": 0}
-    assert shown.get("/api/summary", prompt="other")["labels"][0] == ["sky", 1]
+    assert found["total"] == 12 and counts(found["labels"]) == {"sky": 12, "dog": 12, "grass": 12}
+    score = found["score"]
+    assert len(score["counts"]) == SCORE_BINS and sum(score["counts"]) == 12 and score["missing"] == 0
+    assert score["names"] == ["confidence"] and (score["low"], score["high"]) == (0, 1)
+    assert found["verdicts"] == {"open": 12, "accept": 0, "reject": 0, "fixed": 0, "filtered": 0}
+    assert shown.get("/api/summary", prompt="other")["labels"][0] == {"name": "sky", "rows": 1}
 
 
 @pytest.mark.parametrize(
@@ -96,21 +103,25 @@ def test_wrong_filters_are_refused(shown: Client, query: str) -> None:
     assert answer.status == 400 and query.split("=")[0] in answer.json["error"]
 
 
-# ---------------------------------------------------------------------- single samples
+# ---------------------------------------------------------------------- detail samples
 def test_one_sample(shown: Client, samples: list[Sample]) -> None:
     facts = shown.get("/api/sample/1")
     sample = samples[1]
-    assert (facts["key"], facts["width"], facts["height"]) == ("s1", sample.size[1], sample.size[0])
-    assert facts["seed"] == "7" and facts["asked"] == ["dog"] and facts["provenance"] == {"source": "test"}
+    assert facts["key"] == "s1" and (facts["shapes"]["height"], facts["shapes"]["width"]) == sample.size
+    assert (
+        facts["prompt"]["seed"] == "7"
+        and facts["prompt"]["labels"] == ["dog"]
+        and facts["provenance"] == {"source": "test"}
+    )
     assert {r["label"] for r in facts["regions"]} == {"sky", "dog", "grass"}
-    assert abs(sum(r["share"] for r in facts["regions"]) - 1) < 1e-3
-    assert facts["regions"] == sorted(facts["regions"], key=lambda r: -r["share"])
+    assert abs(sum(r["fraction"] for r in facts["regions"]) - 1) < 1e-3
+    assert facts["regions"] == sorted(facts["regions"], key=lambda r: -r["fraction"])
     assert facts["depth"]["unit"] == "metre" and facts["depth"]["ticks"] == sorted(facts["depth"]["ticks"])
     near, far = paint.depth_range(sample.depth)
     assert facts["depth"]["ticks"][0] == pytest.approx(near, rel=0.01)
     assert facts["depth"]["ticks"][-1] == pytest.approx(far, rel=0.01)
-    assert shown.get("/api/sample/11")["seed"] == str(2**63), "more than a browser's numbers hold"
-    assert shown.ask("/api/sample/12").status == 404 and shown.ask("/picture/12/image").status == 404
+    assert shown.get("/api/sample/11")["prompt"]["seed"] == str(2**63), "more than a browser's numbers hold"
+    assert shown.ask("/api/sample/12").status == 404 and shown.ask("/image/12/image").status == 404
 
 
 def test_outlines_are_the_masks(shown: Client, samples: list[Sample]) -> None:
@@ -129,27 +140,27 @@ def test_skeletons() -> None:
     labels = Labels(LABELS.names, skeletons={"dog": Skeleton(("nose", "neck", "tail"), ((0, 1), (1, 2)))})
     points = Keypoints([[[5, 6], [7, 8], [9, 9]]], [[2, 1, 0]], (("nose", "neck", "tail"),))
     sample = replace(make_sample(labels=labels), keypoints=points)
-    drawn = detail.shapes(sample)
-    assert drawn["bones"] == [{"object": 0, "x1": 5.0, "y1": 6.0, "x2": 7.0, "y2": 8.0}]
-    assert [(p["name"], p["hidden"]) for p in drawn["points"]] == [("nose", False), ("neck", True)]
+    shapes = detail.shapes(sample, sample)
+    assert shapes.edges == [Edge(0, 5.0, 6.0, 7.0, 8.0)]
+    assert [(p.name, p.hidden) for p in shapes.points] == [("nose", False), ("neck", True)]
 
 
-def test_pictures(shown: Client, samples: list[Sample]) -> None:
-    answer = shown.ask("/picture/0/image")
+def test_images(shown: Client, samples: list[Sample]) -> None:
+    answer = shown.ask("/image/0/image")
     assert answer.headers["content-type"] == "image/png"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.body))), samples[0].image)
-    overlay = np.asarray(Image.open(io.BytesIO(shown.ask("/picture/0/semantic").body)))
+    overlay = np.asarray(Image.open(io.BytesIO(shown.ask("/image/0/semantic").body)))
     ids = samples[0].semantic.ids
     assert np.array_equal(overlay[..., :3], paint.label_colours(LABELS)[ids])
-    for layer in detail.DRAWN:
-        assert Image.open(io.BytesIO(shown.ask(f"/picture/3/{layer}").body)).size == (64, 17)
-    small = Image.open(io.BytesIO(shown.ask("/picture/3/image?side=32").body))
-    assert small.size == (32, 8) and Image.open(io.BytesIO(shown.ask("/picture/3/depth?side=32").body)).size == (32, 8)
-    assert shown.ask("/picture/0/nothing").status == 404 and shown.ask("/picture/0/image?side=x").status == 400
+    for layer in detail.IMAGE_LAYERS:
+        assert Image.open(io.BytesIO(shown.ask(f"/image/3/{layer}").body)).size == (64, 17)
+    small = Image.open(io.BytesIO(shown.ask("/image/3/image?side=32").body))
+    assert small.size == (32, 8) and Image.open(io.BytesIO(shown.ask("/image/3/depth?side=32").body)).size == (32, 8)
+    assert shown.ask("/image/0/nothing").status == 404 and shown.ask("/image/0/image?side=x").status == 400
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", encode_png(np.zeros((64, 64, 3), np.uint8))[:-30]])
-def test_a_picture_that_is_none(content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", encode_png(np.zeros((64, 64, 3), np.uint8))[:-30]])
+def test_a_image_that_is_none(content: bytes) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         detail.thumbnail(content, 8)
 
@@ -159,45 +170,49 @@ def test_a_missing_layer_is_clear(tmp_path: Path) -> None:
     write_store([bare], tmp_path / "s", LABELS)
     with serving(tmp_path / "s") as client:
         assert client.get("/api/store")["layers"] == []
-        assert Image.open(io.BytesIO(client.ask("/picture/0/depth").body)).getpixel((0, 0))[3] == 0
+        assert Image.open(io.BytesIO(client.ask("/image/0/depth").body)).getpixel((0, 0))[3] == 0
         facts = client.get("/api/sample/0")
-        assert facts["regions"] == facts["objects"] == [] and facts["depth"] is None
-        assert client.get("/api/samples")["items"][0]["score"] is None
-        assert client.get("/api/summary")["unscored"] == 1
+        assert facts["regions"] == facts["shapes"]["objects"] == [] and facts["depth"] is None
+        assert client.get("/api/samples")["items"][0]["confidence"] is None
+        assert client.get("/api/summary")["score"]["missing"] == 1
 
 
 def test_layers_are_those_of_the_store(shown: Client) -> None:
     about = shown.get("/api/store")
     layers = [layer["name"] for layer in about["layers"]]
-    assert layers == ["semantic", "doubt", "instance", "depth", "depth-doubt", "keypoints"]
+    assert layers == ["semantic", "uncertainty", "instance", "depth", "depth-uncertainty", "keypoints"]
     assert about["count"] == 12 and [label["name"] for label in about["labels"]] == list(LABELS.names)
 
 
 # ---------------------------------------------------------------------- reviews
 def test_a_review_is_kept_shown_and_found(mine: tuple[Client, Path]) -> None:
     client, folder = mine
-    before = client.ask("/picture/2/semantic").body
-    edition = client.get("/api/samples")["items"][2]["edition"]
+    unfixed = client.ask("/image/2/semantic").body
+    revision = client.get("/api/samples")["items"][2]["revision"]
     assert client.get("/api/summary")["verdicts"]["open"] == 12
     answer = client.review(
         2, {"verdict": "reject", "reason": "mask", "labels": {"sky": "grass"}, "objects": {"0": "sky"}}
     )
     assert (
-        answer.status == 200 and answer.json["review"]["objects"] == {"0": "sky"} and answer.json["edition"] != edition
+        answer.status == 200
+        and answer.json["review"]["objects"] == {"0": "sky"}
+        and answer.json["revision"] != revision
     )
     assert read_reviews(folder) == {"s2": Review("s2", "reject", "mask", {"sky": "grass"}, {0: "sky"})}
     assert client.keys(verdict="reject") == client.keys(reason="mask") == client.keys(verdict="fixed") == ["s2"]
-    assert client.get("/api/summary")["verdicts"] == {"open": 11, "accept": 0, "reject": 1, "fixed": 1}
+    assert client.get("/api/summary")["verdicts"] == {"open": 11, "accept": 0, "reject": 1, "fixed": 1, "filtered": 0}
     facts = client.get("/api/sample/2")
-    assert facts["objects"][0]["label"] == "sky" and facts["objects"][0]["was"] == "dog"
+    assert facts["shapes"]["objects"][0]["label"] == "sky" and facts["shapes"]["objects"][0]["stored"] == "dog"
     assert {r["label"] for r in facts["regions"]} == {"sky", "dog", "grass"}, "as the store has them"
-    assert client.ask("/picture/2/semantic").body != before
-    assert client.get("/api/samples")["items"][2]["found"] == ["sky", "grass"], "the object took the dog's pixels along"
+    assert client.ask("/image/2/semantic").body != unfixed
+    assert client.get("/api/samples")["items"][2]["labels"] == ["sky", "grass"], (
+        "the object took the dog's pixels along"
+    )
     assert client.keys(**{"class": "sky", "objects_min": 1}) == ["s2"] and "s2" not in client.keys(**{"class": "dog"})
-    assert dict(client.get("/api/summary")["labels"]) == {"sky": 12, "dog": 11, "grass": 12}
+    assert counts(client.get("/api/summary")["labels"]) == {"sky": 12, "dog": 11, "grass": 12}
     assert client.review(2, {}).status == 200
-    assert dict(client.get("/api/summary")["labels"]) == {"sky": 12, "dog": 12, "grass": 12}
-    assert client.keys(verdict="reject") == [] and client.ask("/picture/2/semantic").body == before
+    assert counts(client.get("/api/summary")["labels"]) == {"sky": 12, "dog": 12, "grass": 12}
+    assert client.keys(verdict="reject") == [] and client.ask("/image/2/semantic").body == unfixed
 
 
 def test_reviews_of_an_earlier_day(samples: list[Sample], tmp_path: Path) -> None:
@@ -206,9 +221,9 @@ def test_reviews_of_an_earlier_day(samples: list[Sample], tmp_path: Path) -> Non
         append_review(tmp_path / "s", replace(review, key=key))
     append_review(tmp_path / "s", Review("s9", labels={"dog": "sky"}))
     with serving(tmp_path / "s") as client:
-        assert client.keys(verdict="reject") == client.keys(reason=UNSAID) == ["s7"]
+        assert client.keys(verdict="reject") == client.keys(reason=NO_REASON) == ["s7"]
         items = client.get("/api/samples")["items"]
-        assert items[7]["review"]["verdict"] == "reject" and items[9]["found"] == ["sky", "grass"]
+        assert items[7]["review"]["verdict"] == "reject" and items[9]["labels"] == ["sky", "grass"]
         assert client.keys(verdict="fixed") == ["s9"] and "s9" not in client.keys(**{"class": "dog"})
 
 
@@ -258,7 +273,7 @@ def test_other_sites_cannot_review(mine: tuple[Client, Path]) -> None:
     assert not read_reviews(folder)
 
 
-@pytest.mark.parametrize("path", ["/", "/api/samples", "/picture/0/image", "/static/app.js"])
+@pytest.mark.parametrize("path", ["/", "/api/samples", "/image/0/image", "/static/app.js"])
 def test_other_names_for_this_machine_are_refused(shown: Client, path: str) -> None:
     assert shown.ask(path, Host="evil.example").status == 400
     assert shown.ask(path, Host=f"evil.example:{shown.host.split(':')[1]}").status == 400
@@ -267,7 +282,7 @@ def test_other_names_for_this_machine_are_refused(shown: Client, path: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/samples", "/picture/0/image", "/static/style.css", "/nothing", "/api/sample/99"]
+    "path", ["/", "/api/samples", "/image/0/image", "/static/style.css", "/nothing", "/api/sample/99"]
 )
 def test_every_answer_is_guarded(shown: Client, path: str) -> None:
     answer = shown.ask(path)
@@ -306,9 +321,9 @@ def test_a_damaged_shard_is_an_answer(samples: list[Sample], tmp_path: Path) -> 
     write_store(samples, tmp_path / "s", LABELS, shard_size=5)
     with serving(tmp_path / "s") as client:
         (tmp_path / "s" / "data" / "shard-000001.parquet").write_bytes(b"PAR1 and no more")
-        answer = client.ask("/picture/5/image")
+        answer = client.ask("/image/5/image")
         assert answer.status == 400 and "damaged" in answer.json["error"]
-        assert client.ask("/picture/4/image").status == 200
+        assert client.ask("/image/4/image").status == 200
     with pytest.raises(StoreError):
         Rows(Store(tmp_path / "s"))
 

@@ -54,11 +54,11 @@ def test_overlays() -> None:
     colours = paint.label_colours(LABELS)
     semantic = sample.semantic
     assert np.array_equal(paint.paint_semantic(semantic, colours)[..., :3], colours[semantic.ids])
-    sure = SemanticMap(semantic.ids, np.ones(semantic.size))
-    assert paint.paint_confidence(sure)[..., 3].max() == 0
+    certain = SemanticMap(semantic.ids, np.ones(semantic.size))
+    assert paint.paint_uncertainty(certain)[..., 3].max() == 0
     far = sample.depth
-    doubt = paint.paint_confidence(far)[..., 3]
-    assert np.array_equal(doubt > 127, far.valid & (far.confidence < 0.5)) and not doubt[~far.valid].any()
+    uncertain = paint.paint_uncertainty(far)[..., 3]
+    assert np.array_equal(uncertain > 127, far.valid & (far.confidence < 0.5)) and not uncertain[~far.valid].any()
     depth = paint.paint_depth(sample.depth)
     valid = sample.depth.valid
     assert (depth[..., 3] == np.where(valid, 255, 0)).all()

@@ -83,6 +83,16 @@ class MaskStack:
             out[i] = mask
         return out
 
+    def crop(self, index: int) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
+        """One mask within its tight box, and the box's top left corner (x, y) in pixels."""
+        height, runs = self.size[0], self.runs[index]
+        x, y, w, h = _box(runs, height)
+        flat = np.zeros(w * height, bool)
+        ends = np.cumsum(runs) - x * height
+        for start, end in zip(ends[:-1:2].tolist(), ends[1::2].tolist(), strict=False):
+            flat[max(start, 0) : end] = end > start
+        return flat.reshape(w, height).T[y : y + h], (x, y)
+
     def union(self) -> Bool[np.ndarray, "h w"]:
         """The pixels that belong to any of the masks."""
         out = np.zeros(self.size, bool)

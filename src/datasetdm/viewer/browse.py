@@ -1,142 +1,197 @@
-"""A store as the page's server looks at it: pages of rows, filters, single samples, and what people say of them."""
+"""A store as the page's server looks at it: pages of rows, filters, single samples, and reviews."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict
-from functools import cached_property
 from threading import RLock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from datasetdm.errors import DataError
 from datasetdm.records import Sample
 from datasetdm.store import Store, summary
-from datasetdm.store.reviews import Review, append_review, read_reviews
+from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews
 from datasetdm.viewer import detail, paint
-from datasetdm.viewer.index import Index, Query
-from datasetdm.viewer.rows import Rows
+from datasetdm.viewer.index import Index, Query, Relabelled
+from datasetdm.viewer.payloads import About, Detail, Item, Label, Layer, Page, PromptFacts, Reviewed, Shapes, Summary
+from datasetdm.viewer.rows import Listed, Rows
 
 LAYERS = {
-    "semantic": ("semantic", "Semantic"),
-    "semantic_confidence": ("doubt", "Doubt"),
-    "instances": ("instance", "Instances"),
-    "depth": ("depth", "Depth"),
-    "depth_confidence": ("depth-doubt", "Depth doubt"),
-    "keypoints": ("keypoints", "Skeletons"),
+    "semantic": Layer("semantic", "Semantic"),
+    "semantic_confidence": Layer("uncertainty", "Uncertainty"),
+    "instances": Layer("instance", "Instances"),
+    "depth": Layer("depth", "Depth"),
+    "depth_confidence": Layer("depth-uncertainty", "Depth uncertainty"),
+    "keypoints": Layer("keypoints", "Keypoints"),
 }
-"""Column of a store -> (layer, its switch's text)."""
+"""By column of a store."""
 
 
 class Browser:
-    """An opened store with its reviews. The index of all rows is read when a filter is first asked for, not before.
+    """An opened store with its reviews. The index of all rows is read when a filter is first used, not before.
 
-    Safe to share among threads.
+    Reviews that other viewers of the same store append are read at the next request. Safe to share among threads.
     """
 
     def __init__(self, store: Store):
         self.store, self.rows = store, Rows(store)
-        self.reviews = read_reviews(store.folder)
-        self._edition = secrets.token_hex(4)
+        self._reviews: dict[str, Review] = {}
+        self._reviews_size = -1
+        self._start = secrets.token_hex(4)
         self._lock = RLock()
+        self._opened_index: Index | None = None
 
-    @cached_property
-    def _index(self) -> Index:
-        index = Index(self.rows.listed(0, len(self.rows)), self.store.labels.names, self.reviews)
-        index.relabel({row: summary(self.sample(row)) for row in index.rows(Query(verdict="fixed")).tolist()})
-        return index
-
-    @property
-    def index(self) -> Index:
-        """Columns of all rows, read once."""
+    def reviews(self) -> dict[str, Review]:
+        """Key -> the review that counts, by whichever viewer."""
         with self._lock:
-            return self._index
+            size = self._size_of_reviews()
+            if size != self._reviews_size:
+                self._reviews, self._reviews_size = read_reviews(self.store.folder), size
+                self._opened_index = None
+            return self._reviews
 
-    def about(self) -> dict[str, Any]:
+    def _size_of_reviews(self) -> int:
+        path = self.store.folder / REVIEWS
+        return path.stat().st_size if path.exists() else 0
+
+    def index(self) -> Index:
+        """Columns of all rows, read once per change by another viewer."""
+        with self._lock:
+            reviews = self.reviews()
+            if self._opened_index is None:
+                index = Index(self.rows.listed(0, len(self.rows)), self.store.labels.names, reviews)
+                fixed = index.rows(Query(verdict="fixed")).tolist()
+                index.relabel({row: _relabelled(self.sample(row)) for row in fixed})
+                self._opened_index = index
+            return self._opened_index
+
+    def about(self) -> About:
         """What the page shows before any sample."""
         labels, filled = self.store.labels, self.rows.annotated()
-        colours = [paint.css(c) for c in paint.label_colours(labels)]
-        return {
-            "title": self.store.folder.resolve().name,
-            "count": len(self.rows),
-            "labels": [{"name": n, "colour": c} for n, c in zip(labels.names, colours, strict=True)],
-            "layers": [{"name": name, "text": text} for column, (name, text) in LAYERS.items() if column in filled],
-        }
+        colours = paint.label_colours(labels)
+        return About(
+            title=self.store.folder.resolve().name,
+            count=len(self.rows),
+            labels=[Label(name, paint.css(colour)) for name, colour in zip(labels.names, colours, strict=True)],
+            layers=[layer for column, layer in LAYERS.items() if column in filled],
+        )
 
-    def page(self, query: Query, offset: int, limit: int) -> dict[str, Any]:
+    def page(self, query: Query, offset: int, limit: int) -> Page:
         """`limit` of the matching rows, from `offset`."""
         if query.everything:
-            rows = np.arange(offset, min(offset + limit, len(self.rows)))
-            total, table = len(self.rows), None
-            if len(rows):
-                table = self.rows.listed(int(rows[0]), int(rows[-1]) + 1)
+            total, rows = len(self.rows), np.arange(offset, min(offset + limit, len(self.rows)))
+            listed = self.rows.listed(int(rows[0]), int(rows[-1]) + 1) if len(rows) else None
         else:
-            matching = self.index.rows(query)
-            rows, total = matching[offset : offset + limit], len(matching)
-            table = self.index.table.take(pa.array(rows))
-        values = table.to_pylist() if table is not None else []
-        items = [self._item(row, value) for row, value in zip(rows.tolist(), values, strict=True)]
-        return {"total": total, "offset": offset, "items": items}
+            index = self.index()
+            matching = index.rows(query)
+            total, rows = len(matching), matching[offset : offset + limit]
+            listed = index.listed.take(rows)
+        return Page(total, offset, self._items(rows, listed) if listed else [])
 
-    def _item(self, row: int, value: dict[str, Any]) -> dict[str, Any]:
-        review, score = self.reviews.get(value["key"]), value["score"]
-        if review and review.fixes:
-            value = value | summary(self.sample(row))
-        return {
-            "row": row,
-            "key": value["key"],
-            "prompt": value["prompt"] or "",
-            "found": value["found"] or [],
-            "objects": len(value["objects"] or ()),
-            "score": None if score is None else round(score, 3),
-            "review": self._said(value["key"]),
-            "edition": self._edition_of(value["key"]),
-        }
+    def _items(self, rows: np.ndarray, listed: Listed) -> list[Item]:
+        reviews = self.reviews()
+        columns = (listed.keys, listed.prompts, listed.labels, listed.objects, listed.reasons)
+        items = []
+        for row, confidence, key, prompt, labels, objects, reasons in zip(
+            rows.tolist(), listed.confidence.tolist(), *(c.to_pylist() for c in columns), strict=True
+        ):
+            review = reviews.get(key)
+            if review and review.fixes:
+                known = _relabelled(self.sample(row))
+                labels, objects = known.labels, known.objects
+            item = Item(
+                row=row,
+                key=key,
+                prompt=prompt or "",
+                labels=labels or [],
+                objects=len(objects or ()),
+                confidence=None if np.isnan(confidence) else round(confidence, 3),
+                reasons=reasons or [],
+                review=review,
+                revision=self._revision(review),
+            )
+            items.append(item)
+        return items
 
-    def distribution(self, query: Query) -> dict[str, Any]:
+    def summary(self, query: Query) -> Summary:
         """How the matching rows are distributed."""
-        return self.index.summary(self.index.rows(query))
+        return self.index().summary(query)
 
     def sample(self, row: int) -> Sample:
-        """A sample with its labels fixed."""
-        raw = self.rows.sample(row)
-        review = self.reviews.get(raw.key)
-        return review.apply(raw) if review else raw
+        """A sample with its labels corrected by its review."""
+        return self._fixed(self.rows.sample(row))
 
-    def describe(self, row: int) -> dict[str, Any]:
+    def _fixed(self, stored: Sample) -> Sample:
+        review = self.reviews().get(stored.key)
+        return review.apply(stored) if review else stored
+
+    def image(self, row: int, side: int) -> tuple[bytes, str]:
+        """(bytes, media type) of the stored image, or of a small one (`detail.thumbnail`)."""
+        with self.rows.turn(row):
+            return detail.thumbnail(self.rows.encoded(row), side)
+
+    def layer(self, row: int, name: str, side: int) -> bytes:
+        """A layer as PNG (`detail.layer`)."""
+        with self.rows.turn(row):
+            return detail.layer(self.sample(row), name, side)
+
+    def shapes(self, row: int) -> Shapes:
+        """Outlines and keypoints of one sample."""
+        with self.rows.turn(row):
+            stored = self.rows.sample(row)
+            return detail.shapes(stored, self._fixed(stored))
+
+    def detail(self, row: int) -> Detail:
         """Everything about one sample."""
-        raw = self.rows.sample(row)
-        said = {"row": row, "review": self._said(raw.key), "edition": self._edition_of(raw.key)}
-        return said | detail.describe(raw, self.sample(row))
+        with self.rows.turn(row):
+            stored = self.rows.sample(row)
+            prompt, review = stored.prompt, self.reviews().get(stored.key)
+            return Detail(
+                row=row,
+                key=stored.key,
+                split=stored.split,
+                prompt=PromptFacts(prompt.text, prompt.labels, str(prompt.seed), prompt.origin) if prompt else None,
+                shapes=detail.shapes(stored, self._fixed(stored)),
+                regions=detail.regions(stored),
+                depth=detail.depth_scale(stored),
+                scores=stored.quality.scores,
+                reasons=stored.quality.reasons,
+                provenance={str(k): str(v) for k, v in stored.provenance.to_json().items()},
+                review=review,
+                revision=self._revision(review),
+            )
 
-    def review(self, row: int, value: Any) -> dict[str, Any]:
-        """Keep what somebody says of a sample; on the disk when this returns.
+    def review(self, row: int, value: Any) -> Reviewed:
+        """Keep a review; it is on the disk when this returns.
 
         Raises:
-            IndexError, DataError, ConfigError: no such sample, no review, or labels and objects that are not there.
+            IndexError: no such row.
+            DataError: no review, or objects that are not there.
+            ConfigError: unknown labels.
         """
         if not isinstance(value, dict):
             raise DataError("this is no review", expected="a JSON object")
-        raw = self.rows.sample(row)
-        review = Review.from_json(value | {"key": raw.key})
-        told = summary(review.apply(raw))
+        with self.rows.turn(row):
+            stored = self.rows.sample(row)
+            review = Review.from_json(value | {"key": stored.key})
+            known = _relabelled(review.apply(stored))
         with self._lock:
+            self.reviews()
             append_review(self.store.folder, review)
-            self.reviews[raw.key] = review
-            if "_index" in self.__dict__:
-                self._index.review(row, review)
-                self._index.relabel({row: told})
-        said = {"review": self._said(raw.key), "edition": self._edition_of(raw.key)}
-        return said | {"found": told["found"], "objects": len(told["objects"])}
+            self._reviews[stored.key] = review
+            self._reviews_size = self._size_of_reviews()
+            if self._opened_index is not None:
+                self._opened_index.review(row, review)
+                self._opened_index.relabel({row: known})
+        return Reviewed(review, self._revision(review), known.labels, len(known.objects))
 
-    def _said(self, key: str) -> dict[str, Any] | None:
-        review = self.reviews.get(key)
-        return None if review is None else asdict(review)
-
-    def _edition_of(self, key: str) -> str:
-        """Part of the pictures' addresses: another one whenever they would look different."""
-        review = self.reviews.get(key)
+    def _revision(self, review: Review | None) -> str:
+        """Part of the images' addresses: another one whenever they would look different."""
         fixes = f"{review.labels}{review.objects}" if review and review.fixes else ""
-        return self._edition + (f"-{hash(fixes) & 0xFFFFFFFF:x}" if fixes else "")
+        return self._start + (f"-{hash(fixes) & 0xFFFFFFFF:x}" if fixes else "")
+
+
+def _relabelled(sample: Sample) -> Relabelled:
+    known = summary(sample)
+    return Relabelled(known["found"], known["objects"])

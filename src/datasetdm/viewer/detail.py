@@ -1,143 +1,122 @@
-"""One sample as the page wants it: JSON with outlines and points, and its layers as pictures."""
+"""One sample as the page wants it: outlines and points as lines, its layers as images."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from datasetdm.errors import DataError
 from datasetdm.exporters.outline import loops
 from datasetdm.io.codecs import encode_png
-from datasetdm.records import IGNORE, Keypoints, Sample
+from datasetdm.records import IGNORE, Keypoints, Labels, Sample
 from datasetdm.viewer import paint
+from datasetdm.viewer.payloads import DepthScale, Edge, Outline, Point, Region, Shapes
 
-DRAWN = {"semantic": "semantic", "doubt": "semantic", "depth": "depth", "depth-doubt": "depth"}
-"""Layers that come as pictures -> their annotation. Instances and keypoints come as outlines and points."""
+IMAGE_LAYERS = ("semantic", "uncertainty", "depth", "depth-uncertainty")
+"""Layers that are sent as images. Instances and keypoints are sent as outlines and points."""
 
 TICKS = 5
-NEARLY = 1.5
-"""Pictures that are at most so many times as large as asked for are not made smaller."""
+JPEG_QUALITY = 88
 
 
-def describe(raw: Sample, fixed: Sample) -> dict[str, Any]:
-    """All but the pixels. `raw` is the sample as the store has it, `fixed` the one with people's labels."""
-    prompt = raw.prompt
-    facts: dict[str, Any] = {
-        "key": raw.key,
-        "height": raw.size[0],
-        "width": raw.size[1],
-        "prompt": prompt.text if prompt else "",
-        "asked": list(prompt.labels) if prompt else [],
-        "seed": str(prompt.seed) if prompt else "",
-        "provenance": {str(k): str(v) for k, v in raw.provenance.to_json().items()},
-    }
-    facts |= shapes(fixed) | _regions(raw) | _depth(raw)
-    objects = raw.instances
-    if objects is not None:
-        for entry, label in zip(facts["objects"], objects.label_ids.tolist(), strict=True):
-            entry["was"] = raw.labels.names[label]
-    return facts
+def shapes(stored: Sample, fixed: Sample) -> Shapes:
+    """Objects and keypoints, with the labels of `fixed`; `stored` is the sample before any review."""
+    objects, keypoints = fixed.instances, fixed.keypoints
+    outlines = []
+    if objects is not None and stored.instances is not None:
+        for i in range(len(objects)):
+            mask, corner = objects.masks.crop(i)
+            outline = Outline(
+                label=fixed.labels.names[objects.label_ids[i]],
+                stored=stored.labels.names[stored.instances.label_ids[i]],
+                score=round(float(objects.scores[i]), 3),
+                box=tuple(objects.boxes[i].tolist()),
+                outline=_path(mask, corner),
+                crowd=bool(objects.crowd[i]),
+            )
+            outlines.append(outline)
+    points, edges = [], []
+    if keypoints is not None:
+        for i in range(len(keypoints)):
+            points += _points(keypoints, i)
+            edges += _edges(fixed.labels, keypoints, i)
+    return Shapes(fixed.size[0], fixed.size[1], outlines, points, edges)
 
 
-def shapes(sample: Sample) -> dict[str, Any]:
-    """Instances and keypoints in pixels, for drawing: an outline is an SVG path with the even-odd rule."""
-    facts: dict[str, Any] = {
-        "height": sample.size[0],
-        "width": sample.size[1],
-        "objects": [],
-        "points": [],
-        "bones": [],
-    }
-    objects, points = sample.instances, sample.keypoints
-    if objects is not None:
-        names = [sample.labels.names[i] for i in objects.label_ids.tolist()]
-        rows = zip(names, objects.scores.tolist(), objects.masks, objects.boxes.tolist(), strict=True)
-        facts["objects"] = [
-            {"label": name, "score": round(score, 3), "box": box, "outline": _path(mask)}
-            for name, score, mask, box in rows
-        ]
-    if points is not None:
-        for n, names in enumerate(points.names):
-            facts["points"] += _points(points, n, names)
-            facts["bones"] += _bones(sample, points, n)
-    return facts
+def _path(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int]) -> str:
+    left, top = corner
+    return "".join("M" + "L".join(f"{x + left} {y + top}" for x, y in loop) + "Z" for loop in loops(mask))
 
 
-def _path(mask: np.ndarray) -> str:
-    return "".join("M" + "L".join(f"{x} {y}" for x, y in loop) + "Z" for loop in loops(mask))
+def _points(keypoints: Keypoints, i: int) -> Iterator[Point]:
+    rows = zip(keypoints.names[i], keypoints.xy[i].tolist(), keypoints.visibility[i].tolist(), strict=False)
+    return (Point(i, name, x, y, hidden=visibility == 1) for name, (x, y), visibility in rows if visibility)
 
 
-def _points(record: Keypoints, n: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = zip(names, record.xy[n].tolist(), record.visibility[n].tolist(), strict=False)
-    return [{"object": n, "name": name, "x": x, "y": y, "hidden": seen == 1} for name, (x, y), seen in rows if seen]
+def _edges(labels: Labels, keypoints: Keypoints, i: int) -> Iterator[Edge]:
+    """The joined pairs of object `i`, by the skeleton that has exactly its points."""
+    xy, there = keypoints.xy[i].tolist(), keypoints.visibility[i] > 0
+    known = labels.skeletons.values()
+    edges = next((s.edges for s in known if s.points == keypoints.names[i]), ())
+    return (Edge(i, *xy[a], *xy[b]) for a, b in edges if there[a] and there[b])
 
 
-def _bones(sample: Sample, record: Keypoints, n: int) -> list[dict[str, Any]]:
-    """The joined pairs of object n, by the skeleton that has exactly its points."""
-    known = sample.labels.skeletons.values()
-    edges = next((s.edges for s in known if s.points == record.names[n]), ())
-    seen = record.visibility[n] > 0
-    ends = [(record.xy[n, a].tolist(), record.xy[n, b].tolist()) for a, b in edges if seen[a] and seen[b]]
-    return [{"object": n, "x1": a[0], "y1": a[1], "x2": b[0], "y2": b[1]} for a, b in ends]
+def regions(sample: Sample) -> list[Region]:
+    """The labels of the semantic map, largest first."""
+    semantic = sample.semantic
+    if semantic is None:
+        return []
+    ids, counts = np.unique(semantic.ids, return_counts=True)
+    rows = [
+        (sample.labels.names[i], n / semantic.ids.size)
+        for i, n in zip(ids.tolist(), counts, strict=True)
+        if i != IGNORE
+    ]
+    return [Region(name, round(float(fraction), 4)) for name, fraction in sorted(rows, key=lambda r: -r[1])]
 
 
-def _regions(raw: Sample) -> dict[str, Any]:
-    """The labels that the store's map has, largest first, and the share of each."""
-    record = raw.semantic
-    if record is None:
-        return {"regions": []}
-    ids, counts = np.unique(record.ids[record.ids != IGNORE], return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    rows = [(raw.labels.names[int(ids[k])], float(counts[k] / record.ids.size)) for k in order]
-    return {"regions": [{"label": name, "share": round(share, 4)} for name, share in rows]}
-
-
-def _depth(sample: Sample) -> dict[str, Any]:
-    """The scale of the colours: `ticks` from near to far, evenly spaced on the bar."""
-    record = sample.depth
-    if record is None:
-        return {"depth": None}
-    near, far = paint.depth_range(record)
+def depth_scale(sample: Sample) -> DepthScale | None:
+    """What the colours of the depth layer mean."""
+    if sample.depth is None:
+        return None
+    near, far = paint.depth_range(sample.depth)
     ticks = np.exp(np.linspace(np.log(near + paint.NEAREST), np.log(far + paint.NEAREST), TICKS)) - paint.NEAREST
-    return {"depth": {"unit": record.unit, "ticks": [float(f"{t:.3g}") for t in ticks]}}
+    return DepthScale(sample.depth.unit, [float(f"{t:.3g}") for t in ticks])
 
 
 def layer(sample: Sample, name: str, side: int) -> bytes:
-    """A layer of `DRAWN` as PNG, at most `side` pixels wide and high (0: as it is); clear where there is nothing."""
-    record = getattr(sample, DRAWN[name])
-    if record is None:
-        picture = np.zeros((1, 1, 4), np.uint8)
-    elif name == "semantic":
-        picture = paint.paint_semantic(record, paint.label_colours(sample.labels))
-    elif name == "depth":
-        picture = paint.paint_depth(record)
-    else:
-        picture = paint.paint_confidence(record)
-    return encode_png(np.asarray(_reduced(Image.fromarray(picture), side, Image.Resampling.NEAREST)))
+    """One of `IMAGE_LAYERS` as PNG, at most about `side` pixels wide and high (0: as it is); clear where nothing is known."""
+    overlay = None
+    if name == "semantic" and sample.semantic is not None:
+        overlay = paint.paint_semantic(
+            paint.reduced_semantic(sample.semantic, side), paint.label_colours(sample.labels)
+        )
+    elif name == "uncertainty" and sample.semantic is not None:
+        overlay = paint.paint_uncertainty(paint.reduced_semantic(sample.semantic, side))
+    elif name == "depth" and sample.depth is not None:
+        overlay = paint.paint_depth(paint.reduced_depth(sample.depth, side), paint.depth_range(sample.depth))
+    elif name == "depth-uncertainty" and sample.depth is not None:
+        overlay = paint.paint_uncertainty(paint.reduced_depth(sample.depth, side))
+    return encode_png(np.zeros((1, 1, 4), np.uint8) if overlay is None else overlay)
 
 
 def thumbnail(encoded: bytes, side: int) -> tuple[bytes, str]:
-    """(bytes, media type) of a stored picture: itself if it is hardly larger than `side` (or that is 0), else a small JPEG.
+    """(bytes, media type) of a stored image: itself if it is hardly larger than `side` (or that is 0), else a small JPEG.
 
     Raises:
-        DataError: bytes that are no picture.
+        DataError: bytes that are no image.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            if not side or max(image.size) <= NEARLY * side:
+            small = paint.reduced_size(image.size, side)
+            if small == image.size:
                 return encoded, Image.MIME[image.format or "PNG"]
             out = io.BytesIO()
-            _reduced(image.convert("RGB"), side, Image.Resampling.BILINEAR).save(out, "JPEG", quality=88)
+            image.resize(small, Image.Resampling.BILINEAR).convert("RGB").save(out, "JPEG", quality=JPEG_QUALITY)
             return out.getvalue(), "image/jpeg"
     except (OSError, ValueError, SyntaxError) as e:
-        raise DataError(f"the picture cannot be read: {e}", expected="a whole PNG") from e
-
-
-def _reduced(image: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
-    scale = side / max(image.size) if side else 1.0
-    if scale >= 1 / NEARLY:
-        return image
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
+        raise DataError(f"the image cannot be read: {e}", expected="a whole PNG") from e

@@ -1,94 +1,108 @@
-"""One HTML page over a store: every picture with overlays that can be switched. It loads nothing from anywhere."""
+"""One HTML page over samples: every image with overlays that can be switched. It loads nothing from anywhere."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from datasetdm.io.codecs import encode_png
 from datasetdm.io.files import write_text
-from datasetdm.records import IGNORE, Labels, Sample, SemanticMap
-from datasetdm.viewer import paint
+from datasetdm.records import Labels, Sample
+from datasetdm.viewer import detail, paint
+from datasetdm.viewer.payloads import Point
 
 LAYERS = {
     "semantic": "Semantic",
-    "confidence": "Doubt",
+    "uncertainty": "Uncertainty",
     "instance": "Instances",
     "depth": "Depth",
-    "depth-doubt": "Depth doubt",
+    "depth-uncertainty": "Depth uncertainty",
     "keypoints": "Keypoints",
 }
 """Overlay -> its switch's text."""
 
+SMALLEST_FRACTION = 0.005
+"""Regions below this fraction of the image are not listed."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of the page: layers are data addresses by name, regions are (label, text, colour)."""
+
+    key: str
+    image: str
+    height: int
+    width: int
+    prompt: str
+    asked: str
+    layers: dict[str, str]
+    points: Sequence[Point]
+    regions: Sequence[tuple[str, str, str]]
+    facts: str
+
 
 def write_gallery(samples: Iterable[Sample], labels: Labels, path: Path, title: str) -> Iterator[None]:
     """Write the page at `path`; yields after every sample."""
-    colours = paint.label_colours(labels)
+    colours = {name: paint.css(c) for name, c in zip(labels.names, paint.label_colours(labels), strict=True)}
     cards = []
     for sample in samples:
         cards.append(_card(sample, colours))
         yield
-    present = [k for k in LAYERS if any(k in c["layers"] or (k == "keypoints" and c["points"]) for c in cards)]
-    used = sorted({i for c in cards for i, _, _ in c["shares"]})
-    legend = [(labels.names[i], paint.css(colours[i])) for i in used]
+    present = {name for card in cards for name in card.layers} | (
+        {"keypoints"} if any(c.points for c in cards) else set()
+    )
+    used = {label for card in cards for label, _, _ in card.regions}
     environment = Environment(loader=PackageLoader("datasetdm.viewer", "."), autoescape=select_autoescape(["j2"]))
-    page = environment.get_template("gallery.html.j2")
-    switches = [(k, LAYERS[k]) for k in present]
-    write_text(path, page.render(title=title, cards=cards, switches=switches, legend=legend))
+    page = environment.get_template("gallery.html.j2").render(
+        title=title,
+        cards=cards,
+        switches=[(name, text) for name, text in LAYERS.items() if name in present],
+        legend=[(name, colour) for name, colour in colours.items() if name in used],
+    )
+    write_text(path, page)
 
 
-def _card(sample: Sample, colours: np.ndarray) -> dict[str, Any]:
+def _card(sample: Sample, colours: dict[str, str]) -> Card:
+    semantic, objects, depth = sample.semantic, sample.instances, sample.depth
     layers: dict[str, str] = {}
-    shares: list[tuple[int, str, str]] = []
     facts: list[str] = []
-    points: list[dict[str, Any]] = []
-    semantic, objects, depth, keypoints = sample.semantic, sample.instances, sample.depth, sample.keypoints
     if semantic is not None:
-        layers["semantic"] = _uri(paint.paint_semantic(semantic, colours))
-        shares = _shares(semantic, sample.labels, colours)
+        layers["semantic"] = _address(detail.layer(sample, "semantic", 0))
         if semantic.confidence is not None:
-            layers["confidence"] = _uri(paint.paint_confidence(semantic))
-            facts.append(f"confidence {semantic.confidence.astype(float).mean():.2f}")
+            layers["uncertainty"] = _address(detail.layer(sample, "uncertainty", 0))
+            facts.append(f"confidence {semantic.confidence.mean(dtype=np.float64):.2f}")
     if depth is not None:
-        layers["depth"] = _uri(paint.paint_depth(depth))
+        layers["depth"] = _address(detail.layer(sample, "depth", 0))
         if depth.confidence is not None:
-            layers["depth-doubt"] = _uri(paint.paint_confidence(depth))
+            layers["depth-uncertainty"] = _address(detail.layer(sample, "depth-uncertainty", 0))
         near, far = paint.depth_range(depth)
         facts.append(f"depth {near:.1f} to {far:.1f} {'m' if depth.unit == 'metre' else '(relative)'}")
     if objects is not None:
-        layers["instance"] = _uri(paint.paint_instances(objects))
-        facts.append("1 object" if len(objects) == 1 else f"{len(objects)} objects")
-    if keypoints is not None:
-        xy, visibility = keypoints.xy, keypoints.visibility
-        seen = np.argwhere(visibility > 0).tolist()
-        points = [dict(x=xy[i, k, 0], y=xy[i, k, 1], hidden=visibility[i, k] == 1) for i, k in seen]
+        layers["instance"] = _address(encode_png(paint.paint_instances(objects)))
+        crowds = int(objects.crowd.sum())
+        facts.append(
+            f"{len(objects)} object{'' if len(objects) == 1 else 's'}" + (f", {crowds} crowd" if crowds else "")
+        )
+    regions = [r for r in detail.regions(sample) if r.fraction >= SMALLEST_FRACTION]
     prompt = sample.prompt
-    return dict(
+    return Card(
         key=sample.key,
-        image=_uri(sample.image),
+        image=_address(encode_png(sample.image)),
         height=sample.size[0],
         width=sample.size[1],
         prompt=prompt.text if prompt else "",
         asked=", ".join(prompt.labels) if prompt else "",
         layers=layers,
-        points=points,
-        shares=shares,
+        points=detail.shapes(sample, sample).points,
+        regions=[(r.label, f"{r.label} {r.fraction:.0%}", colours[r.label]) for r in regions],
         facts=" · ".join(facts),
     )
 
 
-def _shares(record: SemanticMap, labels: Labels, colours: np.ndarray) -> list[tuple[int, str, str]]:
-    """(id, text, colour) of every label that covers at least half a percent, largest first."""
-    ids, counts = np.unique(record.ids[record.ids != IGNORE], return_counts=True)
-    order = np.argsort(-counts)
-    rows = [(int(ids[k]), counts[k] / record.ids.size) for k in order]
-    return [(i, f"{labels.names[i]} {share:.0%}", paint.css(colours[i])) for i, share in rows if share >= 0.005]
-
-
-def _uri(array: np.ndarray) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(array)).decode("ascii")
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,34 +1,37 @@
 """The page's server, on this machine only: Starlette answers, uvicorn serves (small, typed, long kept, no build step).
 
-    GET  /                        the page; its files are in `static/`
-    GET  /api/store               labels, colours, layers, count
-    GET  /api/samples?...         a page of rows; parameters: `index.Query`, offset, limit
-    GET  /api/summary?...         how the matching rows are distributed
-    GET  /api/sample/ROW          one sample: regions, outlines, points, depth scale, review;  .../shapes for the grid
-    GET  /picture/ROW/LAYER?side  a picture or a layer of it
-    POST /api/review/ROW          what somebody says of it
+    GET  /                       the page; its files are in `static/`
+    GET  /api/store              payloads.About
+    GET  /api/samples?...        payloads.Page; parameters: `index.Query`, offset, limit
+    GET  /api/summary?...        payloads.Summary of the rows that match
+    GET  /api/sample/ROW         payloads.Detail;  .../shapes gives payloads.Shapes alone
+    GET  /image/ROW/LAYER?side   an image or a layer of it, at most about `side` pixels wide and high
+    POST /api/review/ROW         stores a review; payloads.Reviewed
 
-Other sites cannot reach it: the Host header must name this machine (DNS rebinding), a review must come from the page itself.
+Requests that are not understood are answered by payloads.Problem and a status of 400 to 499. Other sites cannot reach the
+server: the Host header must name this machine (DNS rebinding), and a review must come from the page itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import mimetypes
 import socket
 import webbrowser
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
+import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasetdm.errors import ConfigError, DatasetDMError
@@ -37,11 +40,20 @@ from datasetdm.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser
 from datasetdm.viewer.index import Query
+from datasetdm.viewer.payloads import Problem
 
 STATIC = Path(__file__).parent / "static"
 LOCAL = "127.0.0.1"
+HOSTS = (LOCAL, "localhost")
 MAX_BODY = 1_000_000
 """Bytes that a review may have."""
+
+MAX_SIDE = 4096
+PAGE, MAX_PAGE = 48, 500
+"""Samples per page, unless the request says otherwise, and at most."""
+
+LARGEST_NUMBER = 2**53
+"""JavaScript's integers end here."""
 
 HEADERS = {
     "content-security-policy": (
@@ -55,44 +67,59 @@ HEADERS = {
 }
 
 
+class JSON(Response):
+    """A dataclass of `payloads` as JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of the body."""
+        return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+
+
 def application(browser: Browser) -> Starlette:
     """The server's routes over an opened store."""
 
-    async def page(_: Request) -> Response:
-        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+    def page(_: Request) -> Response:
+        return _static("index.html")
+
+    def static(request: Request) -> Response:
+        return _static(request.path_params["name"])
 
     def store(_: Request) -> Response:
-        return JSONResponse(browser.about())
+        return JSON(browser.about())
 
     def samples(request: Request) -> Response:
         query, others = _query(request)
-        return JSONResponse(browser.page(query, _number(others, "offset", 0), _number(others, "limit", 48, 500)))
+        offset = _number(others, "offset", 0)
+        return JSON(browser.page(query, offset, _number(others, "limit", PAGE, MAX_PAGE)))
 
     def summary(request: Request) -> Response:
-        return JSONResponse(browser.distribution(_query(request)[0]))
+        return JSON(browser.summary(_query(request)[0]))
 
     def sample(request: Request) -> Response:
-        return JSONResponse(browser.describe(request.path_params["row"]))
+        return JSON(browser.detail(_row(request)))
 
     def shapes(request: Request) -> Response:
-        return JSONResponse(detail.shapes(browser.sample(request.path_params["row"])))
+        return JSON(browser.shapes(_row(request)))
 
-    def picture(request: Request) -> Response:
-        row, layer = request.path_params["row"], request.path_params["layer"]
-        side = _number(dict(request.query_params), "side", 0, 4096)
+    def image(request: Request) -> Response:
+        row, layer = _row(request), request.path_params["layer"]
+        side = _number(request.query_params, "side", 0, MAX_SIDE)
         if layer == "image":
-            content, kind = detail.thumbnail(browser.rows.row(row)["image"]["bytes"], side)
-        elif layer in detail.DRAWN:
-            content, kind = detail.layer(browser.sample(row), layer, side), "image/png"
+            content, kind = browser.image(row, side)
+        elif layer in detail.IMAGE_LAYERS:
+            content, kind = browser.layer(row, layer, side), "image/png"
         else:
             return _problem(HTTPStatus.NOT_FOUND, f"no layer {layer!r}")
         # The address names this server's start and the review, so that what it shows never changes.
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=86400, immutable"})
 
     async def review(request: Request) -> Response:
+        row = _row(request)
         if request.headers.get("origin") != f"http://{request.headers['host']}":
             return _problem(HTTPStatus.FORBIDDEN, "a review must come from the page itself")
-        if request.headers.get("content-type") != "application/json":
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a review is application/json")
         body = b""
         async for part in request.stream():
@@ -100,29 +127,28 @@ def application(browser: Browser) -> Starlette:
             if len(body) > MAX_BODY:
                 return _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a review has at most {MAX_BODY} bytes")
         try:
-            value = json.loads(body)
+            value = orjson.loads(body)
         except ValueError as e:
-            return _problem(HTTPStatus.BAD_REQUEST, f"this is no JSON: {e}")
-        return JSONResponse(await run_in_threadpool(browser.review, request.path_params["row"], value))
+            return _problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {e}")
+        return JSON(await run_in_threadpool(browser.review, row, value))
 
     routes = [
         Route("/", page),
+        Route("/static/{name}", static),
         Route("/api/store", store),
         Route("/api/samples", samples),
         Route("/api/summary", summary),
-        Route("/api/sample/{row:int}", sample),
-        Route("/api/sample/{row:int}/shapes", shapes),
-        Route("/picture/{row:int}/{layer}", picture),
-        Route("/api/review/{row:int}", review, methods=["POST"]),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/api/sample/{row}", sample),
+        Route("/api/sample/{row}/shapes", shapes),
+        Route("/image/{row}/{layer}", image),
+        Route("/api/review/{row}", review, methods=["POST"]),
     ]
-    middleware = [Middleware(_Guard), Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost"])]
-    refused = {DatasetDMError: _refused, IndexError: _missing}
-    return Starlette(routes=routes, middleware=middleware, exception_handlers=refused)
+    handlers = {DatasetDMError: _refused, IndexError: _missing, HTTPException: _unknown}
+    return Starlette(routes=routes, middleware=[Middleware(_Guard)], exception_handlers=handlers)
 
 
 class _Guard:
-    """Adds `HEADERS` to every answer."""
+    """Refuses requests for other hosts, and adds `HEADERS` to every answer."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -133,7 +159,15 @@ class _Guard:
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
             await send(message)
 
-        await self.app(scope, receive, guarded)
+        app = (
+            self.app if _is_local(scope) else _problem(HTTPStatus.BAD_REQUEST, "the Host header names another machine")
+        )
+        await app(scope, receive, guarded)
+
+
+def _is_local(scope: Scope) -> bool:
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return len(hosts) == 1 and hosts[0].partition(":")[0] in HOSTS
 
 
 def _refused(_: Request, error: Exception) -> Response:
@@ -144,8 +178,31 @@ def _missing(_: Request, error: Exception) -> Response:
     return _problem(HTTPStatus.NOT_FOUND, f"no sample {error}")
 
 
+def _unknown(_: Request, error: Exception) -> Response:
+    """No such address, or not by this method."""
+    assert isinstance(error, HTTPException)
+    return JSON(Problem(error.detail), error.status_code, error.headers)
+
+
 def _problem(status: HTTPStatus, text: str) -> Response:
-    return JSONResponse({"error": text}, status)
+    return JSON(Problem(text), status)
+
+
+def _static(name: str) -> Response:
+    """A file of the page, by its name in the folder."""
+    path = next((p for p in STATIC.iterdir() if p.name == name), None)
+    if path is None:
+        return _problem(HTTPStatus.NOT_FOUND, "no such file")
+    kind, _ = mimetypes.guess_type(name)
+    return Response(path.read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
+
+
+def _row(request: Request) -> int:
+    """The row's number in the address; IndexError if it is no number of a row."""
+    text = request.path_params["row"]
+    if not _is_number(text):
+        raise IndexError(text[:20])
+    return int(text)
 
 
 def _query(request: Request) -> tuple[Query, dict[str, str]]:
@@ -155,11 +212,15 @@ def _query(request: Request) -> tuple[Query, dict[str, str]]:
     return validated(Query, **{k: v for k, v in values.items() if v != ""}), others
 
 
-def _number(values: dict[str, str], name: str, default: int, most: int = 2**53) -> int:
+def _number(values: Mapping[str, str], name: str, default: int, most: int = LARGEST_NUMBER) -> int:
     text = values.get(name, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) < 17 and int(text) <= most):
-        raise ConfigError(f"{name} = {text!r}", expected=f"a whole number of at most {most}")
+    if not (_is_number(text) and int(text) <= most):
+        raise ConfigError(f"{name} = {text[:40]!r}", expected=f"a whole number of at most {most}")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_NUMBER))
 
 
 def listen(port: int = 0) -> socket.socket:

@@ -23,4 +23,4 @@ export const get = (path, values = {}) => answer(fetch(address(path, values)));
 export const post = (path, value) =>
   answer(fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) }));
 
-export const picture = (item, layer, side) => address(`/picture/${item.row}/${layer}`, { side, v: item.edition });
+export const imageAddress = (item, layer, side) => address(`/image/${item.row}/${layer}`, { side, v: item.revision });

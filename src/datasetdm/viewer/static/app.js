@@ -4,7 +4,7 @@ import { $, TYPING, counted, el, swatch, toast } from "./dom.js";
 import * as filters from "./filters.js";
 import * as layers from "./layers.js";
 import * as reviews from "./reviews.js";
-import * as single from "./single.js";
+import * as detail from "./detail.js";
 
 const SIDE = 512;
 const CHIPS = 8;
@@ -20,9 +20,9 @@ async function load({ focus = null } = {}) {
   Object.assign(state, { items: page.items, total: page.total });
   $("grid").replaceChildren(...state.items.map(card));
   $("grid").removeAttribute("aria-busy");
-  if (!state.items.length) $("grid").append(el("li", { class: "nothing" }, "No picture matches these filters."));
+  if (!state.items.length) $("grid").append(el("li", { class: "nothing" }, "No image matches these filters."));
   const few = state.total !== state.count;
-  $("count").textContent = few ? `${state.total.toLocaleString("en")} of ${counted(state.count, "picture")}` : counted(state.count, "picture");
+  $("count").textContent = few ? `${state.total.toLocaleString("en")} of ${counted(state.count, "image")}` : counted(state.count, "image");
   const pages = Math.max(1, Math.ceil(state.total / state.limit));
   $("page").value = Math.floor(state.offset / state.limit) + 1;
   $("page").max = pages;
@@ -62,19 +62,20 @@ function card(item, i) {
 
 // What a card says; done again after a review.
 function dress(node, item) {
-  const { verdict, reason, labels, objects } = reviews.said(item);
+  const { verdict, reason, labels, objects } = reviews.reviewOf(item);
   const fixed = Object.keys(labels).length + Object.keys(objects).length > 0;
   const name = item.prompt || item.key;
   const words = { accept: "accepted", reject: "rejected" }[verdict];
-  Object.assign(node.dataset, { verdict, key: item.key });
-  node.querySelector(".open").setAttribute("aria-label", [name, words, fixed && "labels fixed"].filter(Boolean).join(", "));
-  const facts = [item.score !== null && `score ${item.score.toFixed(2)}`, item.objects && counted(item.objects, "object"), item.key];
+  Object.assign(node.dataset, { verdict: verdict || (item.reasons.length ? "filtered" : ""), key: item.key });
+  node.querySelector(".open").setAttribute("aria-label", [name, words ?? (item.reasons.length > 0 && "rejected by a filter"), fixed && "labels fixed"].filter(Boolean).join(", "));
+  const facts = [item.confidence !== null && `confidence ${item.confidence.toFixed(2)}`, item.objects && counted(item.objects, "object"), item.key];
   node.querySelector(".text").replaceChildren(
     el("p", { class: "prompt", title: name }, name),
-    el("p", { class: "chips soft" }, ...item.found.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), n))),
+    el("p", { class: "chips soft" }, ...item.labels.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), n))),
     el("p", { class: "soft small" }, facts.filter(Boolean).join(" · ")));
   node.querySelector(".badge")?.remove();
-  const badge = [words && (reason ? `${words}: ${reason}` : words), fixed && "labels fixed"].filter(Boolean).join(" · ");
+  const filtered = item.reasons.length > 0 && `rejected by a filter: ${item.reasons.join(", ")}`;
+  const badge = [words ? (reason ? `${words}: ${reason}` : words) : filtered, fixed && "labels fixed"].filter(Boolean).join(" · ");
   if (badge) node.append(el("span", { class: "badge", "aria-hidden": "true" }, badge));
 }
 
@@ -85,22 +86,22 @@ function rove(i) {
   cards().forEach((b, k) => { b.tabIndex = k === i ? 0 : -1; });
 }
 
-// ---------------------------------------------------------------------- one picture
+// ---------------------------------------------------------------------- one image
 function show(i) {
   const item = state.items[i];
   rove(i);
-  single.open(item, `${(state.offset + i + 1).toLocaleString("en")} of ${state.total.toLocaleString("en")}`, [state.items[i - 1], state.items[i + 1]]);
+  detail.open(item, `${(state.offset + i + 1).toLocaleString("en")} of ${state.total.toLocaleString("en")}`, [state.items[i - 1], state.items[i + 1]]);
 }
 
 async function step(by) {
-  const i = state.items.indexOf(single.current()) + by;
+  const i = state.items.indexOf(detail.current()) + by;
   if (state.items[i]) return show(i);
   if (await turn(by)) return show(by > 0 ? 0 : state.items.length - 1);
-  toast(by > 0 ? "That was the last picture." : "This is the first picture.");
+  toast(by > 0 ? "That was the last image." : "This is the first image.");
 }
 
 async function undo() {
-  const open = single.current();
+  const open = detail.current();
   const item = await reviews.undo();
   const i = state.items.indexOf(item);
   if (open && i >= 0 && item !== open) show(i);
@@ -115,7 +116,7 @@ reviews.onChange(item => {
     stack.replaceWith(layers.stack(item, SIDE));
     dress(node, item);
   }
-  if (single.current() === item) show(i);
+  if (detail.current() === item) show(i);
   clearTimeout(later);
   later = setTimeout(filters.summarise, 300);
 });
@@ -133,7 +134,7 @@ function move(key) {
 }
 
 function judge(verdict) {
-  if (single.current()) return single.judge(verdict);
+  if (detail.current()) return detail.judge(verdict);
   const item = state.items[focused()];
   if (item) reviews.judge(item, verdict);
 }
@@ -141,7 +142,7 @@ function judge(verdict) {
 const KEYS = {
   a: () => judge("accept"),
   r: () => judge("reject"),
-  R: () => { if (single.current()) $("reason").focus(); },
+  R: () => { if (detail.current()) $("reason").focus(); },
   u: undo,
   l: () => $("fixes").querySelector("select")?.focus(),
   n: () => turn(1, { focus: 0 }),
@@ -155,7 +156,7 @@ const KEYS = {
 
 document.addEventListener("keydown", e => {
   if (e.ctrlKey || e.metaKey || e.altKey || $("help").open) return;
-  const open = single.current();
+  const open = detail.current();
   if (e.target.matches(TYPING)) return;
   if (open && ["n", "p", "/"].includes(e.key)) return;
   if (e.key.startsWith("Arrow")) {
@@ -189,7 +190,7 @@ async function start() {
   filters.write(place);
   state.query = filters.read();
   layers.setUp(about.layers);
-  single.setUp({ step, undo, closed: item => { const i = state.items.indexOf(item); if (i >= 0) { rove(i); cards()[i].focus(); } } });
+  detail.setUp({ step, undo, closed: item => { const i = state.items.indexOf(item); if (i >= 0) { rove(i); cards()[i].focus(); } } });
   for (const b of document.querySelectorAll("[data-turn]")) b.onclick = () => turn(Number(b.dataset.turn));
   $("page").onchange = e => { const p = parseInt(e.target.value) || 1; state.offset = (Math.min(Math.max(1, p), e.target.max) - 1) * state.limit; load(); };
   $("limit").onchange = e => { state.limit = Number(e.target.value); state.offset -= state.offset % state.limit; load(); };

@@ -2,8 +2,9 @@
 import { get } from "./api.js";
 import { $, counted, el, swatch } from "./dom.js";
 
-const FIELDS = ["prompt", "objects_min", "objects_max", "score_min", "score_max", "reason", "order"];
-const VERDICTS = { "": "all", open: "open", accept: "accepted", reject: "rejected", fixed: "fixed" };
+const FIELDS = ["prompt", "objects_min", "objects_max", "score", "score_min", "score_max", "reason", "order"];
+const VERDICTS = { "": "all", open: "open", accept: "accepted", reject: "rejected", fixed: "fixed", filtered: "rejected by a filter" };
+const DEFAULTS = { order: "row", score: "confidence" };
 const FEW = 40;
 const form = $("query");
 let chosen = { class: "", verdict: "" };
@@ -39,15 +40,15 @@ export function setUp(labels, onchange) {
 
 // The filter as the server's parameters, only what asks for something.
 export function read() {
-  const values = FIELDS.map(n => [n, form.elements[n].value.trim()]).filter(([n, v]) => v && !(n === "order" && v === "row"));
+  const values = FIELDS.map(n => [n, form.elements[n].value.trim()]).filter(([n, v]) => v && v !== DEFAULTS[n]);
   return Object.fromEntries([...values, ...Object.entries(chosen).filter(([, v]) => v)]);
 }
 
 export function write(query) {
   for (const name of FIELDS) {
     const field = form.elements[name];
-    if (name === "reason" && query.reason) field.replaceChildren(el("option", { value: query.reason }, query.reason));
-    field.value = query[name] ?? (name === "order" ? "row" : "");
+    if (["reason", "score"].includes(name) && query[name]) field.replaceChildren(el("option", { value: query[name] }, query[name]));
+    field.value = query[name] ?? DEFAULTS[name] ?? "";
   }
   chosen = { class: query.class ?? "", verdict: query.verdict ?? "" };
 }
@@ -67,47 +68,54 @@ function draw(summary) {
     b.setAttribute("aria-pressed", value === chosen.verdict);
     b.lastChild.textContent = value ? summary.verdicts[value].toLocaleString("en") : "";
   }
-  drawLabels(summary.labels.filter(([name, n]) => n || name === chosen.class));
-  drawScores(summary);
+  drawLabels(summary.labels.filter(({ name, rows }) => rows || name === chosen.class));
+  drawScores(summary.score, summary.total);
   drawReasons(summary.reasons);
 }
 
-function drawLabels(rows) {
-  const most = Math.max(1, ...rows.map(([, n]) => n));
-  const shown = everyLabel ? rows : rows.filter(([name], i) => i < FEW || name === chosen.class);
+function drawLabels(counts) {
+  const most = Math.max(1, ...counts.map(c => c.rows));
+  const shown = everyLabel ? counts : counts.filter(({ name }, i) => i < FEW || name === chosen.class);
   const focused = document.activeElement?.label;
-  $("labels").replaceChildren(...shown.map(([name, n]) => {
-    const button = el("button", { type: "button", "aria-pressed": name === chosen.class, style: { "--share": n / most } },
-      swatch(colours[name]), el("span", { class: "name" }, name), el("span", { class: "soft" }, n.toLocaleString("en")));
+  $("labels").replaceChildren(...shown.map(({ name, rows }) => {
+    const button = el("button", { type: "button", "aria-pressed": name === chosen.class, style: { "--fraction": rows / most } },
+      swatch(colours[name]), el("span", { class: "name" }, name), el("span", { class: "soft" }, rows.toLocaleString("en")));
     button.label = name;
     if (name === focused) queueMicrotask(() => button.focus());
     return el("li", {}, button);
   }));
-  $("labels-all").hidden = shown.length === rows.length;
+  $("labels-all").hidden = shown.length === counts.length;
 }
 
-function drawScores({ scores, unscored, total }) {
-  const most = Math.max(1, ...scores);
-  $("scores").replaceChildren(...scores.map((n, i) => {
-    const bin = [(i / scores.length).toFixed(2), ((i + 1) / scores.length).toFixed(2)];
-    const button = el("button", { type: "button", tabindex: -1, title: `${bin[0]} to ${bin[1]}: ${counted(n, "picture")}`,
-      "aria-label": `score ${bin[0]} to ${bin[1]}: ${counted(n, "picture")}`, style: { "--share": n / most } });
+function drawScores({ names, low, high, counts, missing }, total) {
+  const field = form.elements.score;
+  const score = field.value || names[0];
+  field.replaceChildren(...[...new Set([...names, score])].map(n => el("option", { value: n }, n)));
+  field.value = score;
+  field.hidden = field.options.length === 1;
+  const most = Math.max(1, ...counts);
+  const edge = i => parseFloat((low + (high - low) * i / counts.length).toPrecision(4));
+  $("scores").replaceChildren(...counts.map((n, i) => {
+    const bin = [edge(i), edge(i + 1)];
+    const button = el("button", { type: "button", tabindex: -1, title: `${bin[0]} to ${bin[1]}: ${counted(n, "image")}`,
+      "aria-label": `${score} ${bin[0]} to ${bin[1]}: ${counted(n, "image")}`, style: { "--fraction": n / most } });
     button.bin = bin;
     return button;
   }));
-  $("scores").hidden = unscored === total;
+  $("scores").hidden = missing === total;
 }
 
-function drawReasons(reasons) {
-  const names = Object.keys(reasons);
+function drawReasons(counts) {
+  const rows = Object.fromEntries(counts.map(c => [c.name, c.rows]));
+  const names = Object.keys(rows);
   const field = form.elements.reason;
   const value = field.value;
   if (value && !names.includes(value)) names.push(value);
   field.replaceChildren(el("option", { value: "" }, "any reason, or none"),
-    ...names.map(n => el("option", { value: n }, `${n} (${(reasons[n] ?? 0).toLocaleString("en")})`)));
+    ...names.map(n => el("option", { value: n }, `${n} (${(rows[n] ?? 0).toLocaleString("en")})`)));
   field.value = value;
   $("reason-field").hidden = names.length === 0;
-  $("reasons").replaceChildren(...[...new Set([...names, "picture", "wrong mask", "wrong label", "wrong depth", "wrong points"])]
+  $("reasons").replaceChildren(...[...new Set([...names, "bad image", "wrong mask", "wrong label", "wrong depth", "wrong points"])]
     .filter(n => n !== "no reason given").map(n => el("option", { value: n })));
 }
 

@@ -1,4 +1,4 @@
-// What somebody says of a picture; every word goes to the server at once, and can be taken back.
+// Reviews: each goes to the server at once, and can be undone.
 import { post } from "./api.js";
 import { toast } from "./dom.js";
 
@@ -6,7 +6,7 @@ const NOTHING = { verdict: "", reason: "", labels: {}, objects: {} };
 const past = [];
 let changed = () => {};
 
-export const said = item => ({ ...NOTHING, ...item.review });
+export const reviewOf = item => ({ ...NOTHING, ...item.review });
 export const canUndo = () => past.length > 0;
 export const onChange = f => { changed = f; };
 
@@ -16,20 +16,20 @@ async function send(item, review) {
 }
 
 export async function judge(item, verdict, reason = "") {
-  const before = said(item);
-  const same = before.verdict === verdict && before.reason === reason;
-  const review = { ...before, verdict: same ? "" : verdict, reason: same || verdict !== "reject" ? "" : reason };
-  past.push([item, before]);
+  const previous = reviewOf(item);
+  const same = previous.verdict === verdict && previous.reason === reason;
+  const review = { ...previous, verdict: same ? "" : verdict, reason: same || verdict !== "reject" ? "" : reason };
+  past.push([item, previous]);
   await send(item, review);
   toast(`${item.key} ${same ? "is open again" : { accept: "accepted", reject: "rejected" }[verdict]} · u undoes`);
 }
 
 export async function fix(item, part, name, label) {
-  const before = said(item);
-  const values = { ...before[part] };
+  const previous = reviewOf(item);
+  const values = { ...previous[part] };
   label === null ? delete values[name] : values[name] = label;
-  past.push([item, before]);
-  await send(item, { ...before, [part]: values });
+  past.push([item, previous]);
+  await send(item, { ...previous, [part]: values });
   toast(`${item.key}: label ${label === null ? "as it was" : "fixed"} · u undoes`);
 }
 
