@@ -90,7 +90,7 @@ class MaskStack:
         flat = np.zeros(w * height, bool)
         ends = np.cumsum(runs) - x * height
         for start, end in zip(ends[:-1:2].tolist(), ends[1::2].tolist(), strict=False):
-            flat[max(start, 0) : end] = end > start
+            flat[max(start, 0) : end] = True
         return flat.reshape(w, height).T[y : y + h], (x, y)
 
     def union(self) -> Bool[np.ndarray, "h w"]:
