@@ -22,6 +22,7 @@ from datasetdm.io.codecs import decode_png
 from datasetdm.readers import READERS, Reader, read
 from datasetdm.readers.formats.images import ImagesSource
 from datasetdm.readers.formats.mini import CLASSES, PACKAGED
+from datasetdm.readers.layouts import layout
 from datasetdm.readers.overview import part, summarise
 from datasetdm.readers.source import ValidatingReader
 from datasetdm.records import IGNORE, Sample
@@ -229,3 +230,12 @@ def test_a_decompression_bomb_is_met_before_work_starts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="pixels"):
         read(f"masks:{folder}")
     assert len(read(f"masks:{folder}", on_error="skip")) == 1
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_a_layout_draws_files_that_the_format_has(format: str) -> None:
+    drawn = layout(format)
+    assert all(len(line) <= 132 for line in drawn.splitlines())
+    assert re.search(r"\.(json|png|jpg|parquet|yaml|arrow)\b", drawn)
+    with pytest.raises(ConfigError, match="unknown format"):
+        layout(format + "x")

@@ -17,6 +17,13 @@ from datasetdm.readers.regions import Region, instances, value_runs
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, SemanticMap
 
+LAYOUT = """\
+ROOT/
+  leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png     images
+  gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      class per pixel (or labelTrainIds)
+  gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png   1000 x class + number of the object; optional
+"""
+
 CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",

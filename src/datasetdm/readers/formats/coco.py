@@ -28,6 +28,13 @@ from datasetdm.readers.source import Source, caption_prompt, other_size
 from datasetdm.records import IGNORE, Annotations, Keypoints, Labels, MaskStack, Provenance, Sample
 from datasetdm.records.objects import Runs
 
+LAYOUT = """\
+ROOT/
+  annotations/instances_SPLIT.json   images, annotations, categories
+  annotations/captions_SPLIT.json    optional
+  images/NAME.jpg                    or SPLIT/NAME.jpg, or beside the JSON file, or --images DIR
+"""
+
 
 class CocoSource(Source):
     """`coco:FILE.json`; images lie in `images`, beside the file, or where COCO's own folders have them."""

@@ -20,6 +20,13 @@ from datasetdm.readers.regions import Region, instances, labels_in, paint, value
 from datasetdm.readers.source import Source, caption_prompt, other_size
 from datasetdm.records import IGNORE, Annotations, Labels, Provenance, Sample, SemanticMap
 
+LAYOUT = """\
+ROOT/
+  annotations/panoptic_SPLIT.json    images, annotations with segments_info, categories
+  annotations/panoptic_SPLIT/NAME.png   colour = segment id: red + 256 green + 65536 blue
+  SPLIT/NAME.jpg                     or images/NAME.jpg, or beside the JSON file, or --images DIR
+"""
+
 
 class PanopticSource(Source):
     """See the module."""

@@ -21,6 +21,15 @@ from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, Annotations, Keypoints, Labels, SemanticMap, Skeleton
 from datasetdm.records.objects import encode_runs
 
+LAYOUT = """\
+ROOT/
+  images/NAME.jpg
+  segm/NAME_segm.png             class per pixel
+  keypoints/keypoints_loc.txt    NAME.jpg x y ... (21 points); optional
+  keypoints/keypoints_vis.txt    NAME.jpg v ... (0 seen, 1 hidden, 2 absent); optional
+  captions.json                  {"NAME.jpg": "caption"}; optional
+"""
+
 CLASSES = (
     BACKGROUND, "top", "outer", "skirt", "dress", "pants", "leggings", "headwear", "eyeglass", "neckwear", "belt",
     "footwear", "bag", "hair", "face", "skin", "ring", "wrist wearing", "socks", "gloves", "necklace", "rompers",

@@ -30,6 +30,14 @@ from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import BACKGROUND, Annotations, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
 from datasetdm.records.objects import Runs
 
+LAYOUT = """\
+PATH/                            or OWNER/NAME of the hub
+  state.json, data-*.arrow       what save_to_disk wrote; or Parquet, JSON or image files that load_dataset knows
+  classes.json                   what the values of a mask column mean (or id2label.json, ...)
+
+columns: image; mask; objects: {bbox, category, segmentation}; caption; key
+"""
+
 IMAGES = ("image", "img", "picture")
 MASKS = ("mask", "annotation", "semantic", "segmentation", "label", "labels")
 CAPTIONS = ("caption", "text", "prompt")

@@ -12,6 +12,12 @@ from datasetdm.readers.places import images_in, text_of
 from datasetdm.readers.source import Source
 from datasetdm.records import Labels, Prompt, Provenance, Sample
 
+LAYOUT = """\
+DIR/
+  NAME.jpg                       images, also in subfolders
+  NAME.txt                       its caption; optional
+"""
+
 
 class ImagesSource(Source):
     """See the module. Its only label is `image`, which no sample carries."""

@@ -15,6 +15,15 @@ from datasetdm.readers.places import pairs
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import Annotations, Labels
 
+LAYOUT = """\
+FOLDER/                          or FOLDER with image/ and groundtruth_depth/ (the official validation crops)
+  image/NAME.png
+  depth/NAME.png                 16 bits, 1/256 m, 0 unknown
+
+ANNOTATED/DRIVE/proj_depth/groundtruth/image_02/N.png   with --images RAW:
+RAW/DATE/DRIVE/image_02/data/N.png
+"""
+
 STEP = 1 / 256
 """Metres that a value is worth."""
 

@@ -20,6 +20,12 @@ from datasetdm.readers.places import with_option
 from datasetdm.readers.regions import from_regions
 from datasetdm.records import IGNORE, Annotations, Labels
 
+LAYOUT = """\
+ROOT/
+  lvis_SPLIT.json                images, annotations, categories with frequency
+  SPLIT/NAME.jpg                 named by coco_url or file_name; or --images DIR
+"""
+
 FREQUENCY = {"rare": "r", "common": "c", "frequent": "f"}
 """In 1-10, 11-100, or more training images."""
 

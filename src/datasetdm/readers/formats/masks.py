@@ -16,6 +16,14 @@ from datasetdm.readers.places import distinct, folder_of, images_in, inside, wit
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import Annotations, SemanticMap
 
+LAYOUT = """\
+ROOT/
+  classes.json                   {"wall": 1, "tree": 2, "ignore": 0}, or a list, or colours (or id2label.json, ...)
+  images/NAME.jpg                with @SPLIT: images/SPLIT/NAME.jpg, and so for the others
+  masks/NAME.png                 class per pixel (or annotations/NAME.png)
+  depth/NAME.png                 16 bits, millimetres, 0 unknown; optional
+"""
+
 
 class MasksSource(FilesSource):
     """See the module."""

@@ -36,6 +36,13 @@ from datasetdm.records import (
     Skeleton,
 )
 
+LAYOUT = """\
+mini:train, mini:test            the 100 + 100 labelled renders of the package
+
+DIR/
+  SPLIT-000000.parquet, ...      mini:DIR/SPLIT
+"""
+
 PACKAGED = Path(__file__).parent.parent.parent / "assets" / "labelled"
 
 CLASSES = {

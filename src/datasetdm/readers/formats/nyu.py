@@ -19,6 +19,16 @@ from datasetdm.readers.places import pairs
 from datasetdm.readers.source import FilesSource, Item, Source, caption_prompt
 from datasetdm.records import IGNORE, Annotations, DepthMap, Labels, Provenance, Sample, SemanticMap
 
+LAYOUT = """\
+FOLDER/                          one of these pairs
+  rgb_N.jpg, sync_depth_N.png    16 bits, millimetres, 0 unknown
+  N_colors.png, N_depth.png
+  rgb/NAME.jpg, depth/NAME.png   (or images/NAME.jpg)
+  NAME.h5                        rgb u8[3 h w], depth in metres
+
+nyu_depth_v2_labeled.mat         the labelled set
+"""
+
 NO_LABELS = Labels(("image",))
 RULES = {
     "depth": (

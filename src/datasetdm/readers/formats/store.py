@@ -8,6 +8,13 @@ from datasetdm.readers.source import Source
 from datasetdm.records import Sample
 from datasetdm.store import Store
 
+LAYOUT = """\
+DIR/                             what generate and annotate write
+  dataset.json
+  data/*.parquet
+  reviews.jsonl                  optional
+"""
+
 
 class StoreSource(Source):
     """`store:DIR`. Samples come with everything that the store knows."""

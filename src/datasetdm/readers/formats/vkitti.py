@@ -18,6 +18,15 @@ from datasetdm.readers.regions import value_runs
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, MaskStack, SemanticMap
 
+LAYOUT = """\
+ROOT/SceneNN/VARIATION/
+  colors.txt                                             colours of the classes; optional
+  frames/rgb/Camera_0/rgb_00001.jpg
+  frames/depth/Camera_0/depth_00001.png                  16 bits, centimetres, 65535 unknown
+  frames/classSegmentation/Camera_0/classgt_00001.png    colour per class
+  frames/instanceSegmentation/Camera_0/instancegt_00001.png   palette index per vehicle
+"""
+
 CENTIMETRE = 1 / 100
 COLOURS: dict[str, Colour] = {
     "Terrain": (210, 0, 200), "Sky": (90, 200, 255), "Tree": (0, 199, 0), "Vegetation": (90, 240, 0),

@@ -26,6 +26,16 @@ from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
 from datasetdm.records.objects import decode_runs
 
+LAYOUT = """\
+ROOT/
+  JPEGImages/NAME.jpg
+  ImageSets/Segmentation/SPLIT.txt   one NAME per line (or ImageSets/Main)
+  SegmentationClass/NAME.png         class per pixel, 255 void; or boxes only:
+  SegmentationObject/NAME.png        object per pixel; optional
+  Annotations/NAME.xml               boxes
+  labelmap.txt                       name:r,g,b per line, for other classes than VOC's; optional
+"""
+
 CLASSES = {
     "aeroplane": ("airplane",), "bicycle": (), "bird": (), "boat": (), "bottle": (), "bus": (), "car": (), "cat": (),
     "chair": (), "cow": (), "diningtable": ("dining table", "table"), "dog": (), "horse": (),

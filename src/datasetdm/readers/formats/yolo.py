@@ -23,6 +23,13 @@ from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import Annotations, Keypoints, Labels, Provenance, Sample, Skeleton
 from datasetdm.records.objects import Runs
 
+LAYOUT = """\
+ROOT/
+  data.yaml                      train: images/train, val: images/val, names: [dog, cat]
+  images/train/NAME.jpg
+  labels/train/NAME.txt          per object: class x y w h, or class x1 y1 x2 y2 ... as fractions of width and height
+"""
+
 Row = tuple[int, list[float]]
 """Class and the numbers behind it."""
 
