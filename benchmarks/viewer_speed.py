@@ -22,11 +22,13 @@ from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from datasetdm.io.files import write_json
 from datasetdm.records import DepthMap, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
-from datasetdm.store import META, SCHEMA, VERSION, shard_path, to_row
+from datasetdm.store import Writer
+from datasetdm.store.manifest import Manifest
+from datasetdm.store.rows import to_row, to_table
+from datasetdm.store.schema import SCHEMA
+from datasetdm.store.writer import write_parquet
 
 LABELS = Labels(tuple(f"label {i}" for i in range(30)))
 SHARD = 256
@@ -42,25 +44,28 @@ FILTERS: tuple[dict[str, Any], ...] = (
 def make_store(folder: Path, count: int, side: int = 16, seed: int = 0) -> None:
     """A store of `count` samples: few different images, but keys, prompts, labels and scores of their own."""
     rng = np.random.default_rng(seed)
-    meta = {"format": "datasetdm-store", "version": VERSION, "labels": LABELS.to_json(), "shard_size": SHARD}
-    write_json(folder / META, meta | {"recipe": {"source": "samples"}})
-    (folder / "data").mkdir()
-    base = pa.Table.from_pylist([to_row(_sample(i, side, rng)) for i in range(SHARD)], schema=SCHEMA)
-    for number, first in enumerate(range(0, count, SHARD)):
-        n = min(SHARD, count - first)
-        found = [[LABELS.names[k] for k in row] for row in rng.integers(0, len(LABELS), (n, 4)).tolist()]
-        fresh = {
-            "key": [f"{i:08d}" for i in range(first, first + n)],
-            "prompt": [f"a photo of {names[0]} and {names[1]}, number {first + i}" for i, names in enumerate(found)],
-            "found": [sorted(set(names)) for names in found],
-            "objects": [names[: rng.integers(0, 5)] for names in found],
-            "score": rng.random(n).tolist(),
-        }
-        table = base.slice(0, n)
-        for name, values in fresh.items():
-            field = SCHEMA.field(name)
-            table = table.set_column(SCHEMA.get_field_index(name), field, pa.array(values, field.type))
-        pq.write_table(table, shard_path(folder, number), compression="zstd", row_group_size=64)
+    base = to_table([to_row(_sample(i, side, rng)) for i in range(SHARD)])
+    shard = folder.parent / "shard.parquet"
+    with Writer(folder, LABELS, {"source": "samples"}, SHARD) as writer:
+        for first in range(0, count, SHARD):
+            n = min(SHARD, count - first)
+            found = [[LABELS.names[k] for k in row] for row in rng.integers(0, len(LABELS), (n, 4)).tolist()]
+            fresh: dict[str, list[Any]] = {
+                "key": [f"{i:08d}" for i in range(first, first + n)],
+                "prompt": [
+                    f"a photo of {names[0]} and {names[1]}, number {first + i}" for i, names in enumerate(found)
+                ],
+                "found": [sorted(set(names)) for names in found],
+                "objects": [names[: rng.integers(0, 5)] for names in found],
+                "score": rng.random(n).tolist(),
+            }
+            table = base.slice(0, n)
+            for name, values in fresh.items():
+                field = SCHEMA.field(name)
+                table = table.set_column(SCHEMA.get_field_index(name), field, pa.array(values, field.type))
+            write_parquet(table, shard)
+            writer.append_shard(shard, Manifest.of_file(shard, fresh["key"]))
+            shard.unlink()
 
 
 def _sample(i: int, side: int, rng: np.random.Generator) -> Sample:

@@ -165,7 +165,7 @@ def test_settings_from_file_and_environment(
 
 
 def test_interrupt_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    import datasetdm.store as store
+    import datasetdm.store.store as store
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

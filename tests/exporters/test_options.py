@@ -29,6 +29,7 @@ from datasetdm.records import (
     Skeleton,
 )
 from datasetdm.store import write_store
+from datasetdm.store.rows import IMAGE_LEVEL
 from factory import LABELS, make_sample
 
 SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))
@@ -199,7 +200,7 @@ def test_bytes_of_a_store_are_copied(tmp_path: Path) -> None:
     write_store(samples, tmp_path / "store", LABELS)
     main_exits(["export", str(tmp_path / "store"), "--format", "yolo-detect", "--out", str(tmp_path / "y")], 0)
     for sample in samples:
-        assert (tmp_path / "y/images/train" / f"{sample.key}.png").read_bytes() == encode_png(sample.image)
+        assert (tmp_path / "y/images/train" / f"{sample.key}.png").read_bytes() == encode_png(sample.image, IMAGE_LEVEL)
 
 
 # ---------------------------------------------------------------------- by command

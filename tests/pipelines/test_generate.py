@@ -17,7 +17,8 @@ from datasetdm.backbones import Backbone
 from datasetdm.decoder.model import PDecoder
 from datasetdm.errors import ConfigError, DecoderError, StoreError
 from datasetdm.pipelines.generate import DatasetGenerator, default_batch, generate
-from datasetdm.store import Store, shard_path
+from datasetdm.store import Store
+from datasetdm.store.manifest import shard_path
 from factory import LABELS, known
 
 PROMPTS = ["a dog on the grass", "the sky", "two dogs under the sky"]

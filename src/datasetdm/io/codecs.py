@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,38 @@ MAX_PIXELS = 100_000_000
 
 
 def encode_png(array: np.ndarray, level: int = 6) -> bytes:
-    """u8[h w], u8[h w 3] or u16[h w] as PNG. The same array gives the same bytes.
+    """u8[h w], u8[h w 3 or 4] or u16[h w] as PNG. The same array gives the same bytes.
 
-    level: of compression; 1 makes files a tenth larger in a third of the time.
+    Every row holds the differences to the pixel at its left, and runs are all that level 1 looks for: five times as fast as
+    trying every filter, in files a tenth larger.
+
+    Args:
+        level: of compression: 0 is none (for a column that is compressed as a whole), 1 fast, 9 small.
     """
-    out = io.BytesIO()
-    Image.fromarray(array).save(out, "PNG", compress_level=level)
-    return out.getvalue()
+    h, w = array.shape[:2]
+    channels = array.shape[2] if array.ndim == 3 else 1
+    rows = np.ascontiguousarray(array.astype(array.dtype.newbyteorder(">"), copy=False)).view(np.uint8).reshape(h, -1)
+    step = channels * array.itemsize
+    filtered = np.empty((h, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = _SUB
+    filtered[:, 1 : step + 1] = rows[:, :step]
+    np.subtract(rows[:, step:], rows[:, :-step], out=filtered[:, step + 1 :])
+    strategy = zlib.Z_RLE if level == 1 else zlib.Z_DEFAULT_STRATEGY
+    packer = zlib.compressobj(level, strategy=strategy)
+    header = struct.pack(">IIBBBBB", w, h, 8 * array.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", packer.compress(filtered.data) + packer.flush()), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(kind, data) for kind, data in chunks)
+
+
+_SUB = 1
+"""PNG's filter type for differences to the left."""
+
+_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
+"""Channels -> PNG's colour type: greyscale, RGB, RGBA."""
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def copyable_suffix(encoded: Path | bytes) -> str | None:

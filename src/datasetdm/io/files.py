@@ -8,10 +8,16 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import signal
+import socket
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from datasetdm.errors import DataError, OutputError
 
@@ -48,11 +54,92 @@ def atomic(path: Path) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Generator[None]:
+    """Hold the lock file `path` while the block runs. The operating system frees it whatever ends the process.
+
+    Args:
+        path: name it with a leading dot and the suffix `.lock`, so that `occupied` does not count it.
+        what: what only one process at a time may write, for instance "store".
+
+    Raises:
+        OutputError: another process (or another part of this one) holds it, or it cannot be made.
+    """
+    holder = path.with_suffix(".holder")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as e:
+            raise OutputError(
+                f"this {what} is being written by another process",
+                where=path.parent,
+                expected=f"one writer at a time; now it is {_read_holder(holder)}",
+                remedy="wait until it has ended, stop it, or choose another folder",
+            ) from e
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "an unknown process"
+    except (OSError, UnicodeDecodeError):
+        return "an unknown process"
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Generator[None]:
+    """Put off SIGINT and SIGTERM until the block has ended (in the main thread; elsewhere they never arrive)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    previous = {s: signal.signal(s, lambda number, _: arrived.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
 def occupied(folder: Path) -> bool:
-    """Whether something is there that a new output would overwrite; leftovers of a killed `atomic` do not count."""
+    """Whether something is there that a new output would overwrite; locks and leftovers of a killed `atomic` do not count."""
     if not folder.exists():
         return False
-    return not folder.is_dir() or any(not (p.name.startswith(".") and p.suffix == ".tmp") for p in folder.iterdir())
+    return not folder.is_dir() or any(not _passing(p) for p in folder.iterdir())
+
+
+def _passing(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix in (".tmp", ".lock", ".holder")
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete the temporary files and folders (`.NAME.*.tmp`) that killed runs left in `folder`.
+
+    Only whoever holds the lock on what they would have become may call this.
+    """
+    with writing(folder):
+        for path in folder.glob(f".{name}.*.tmp"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for any that is none, also if it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as e:
+        raise ValueError("nested too deeply") from e
 
 
 def write_text(path: Path, text: str) -> None:

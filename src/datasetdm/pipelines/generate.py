@@ -136,7 +136,7 @@ def default_batch(out: Path, count: int) -> int:
     """The batch of the store that is already in `out`, or at most 16."""
     if (out / META).exists():
         try:
-            return int(Store(out).recipe["batch"])
+            return int(Store(out).stream["batch"])
         except (KeyError, TypeError, ValueError) as e:
             raise StoreError("this store was not made by generate", where=out, remedy="choose another --out") from e
     return min(16, count)

@@ -7,22 +7,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 
-from datasetdm.errors import DataError, StoreError, unknown_name
+from datasetdm.errors import DataError, unknown_name
 from datasetdm.io.files import writing
 from datasetdm.records import Sample
 from datasetdm.records.edits import relabel
-from datasetdm.store import Store
+from datasetdm.store.quality import append_lines, bad_line, read_lines
+from datasetdm.store.store import Store
 
 REVIEWS = "reviews.jsonl"
+LOCK = ".reviews.lock"
 Verdict = Literal["", "accept", "reject"]
 
 
@@ -120,52 +121,28 @@ def read_reviews(folder: Path) -> dict[str, Review]:
     """Key -> what was said last.
 
     Raises:
-        StoreError: a line that is no review; the rest of a line that was being written when the machine stopped is none.
+        StoreError: a line that is no review.
     """
-    path = folder / REVIEWS
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return {}
     found: dict[str, Review] = {}
-    for number, line in enumerate(lines, 1):
+    for where, value in read_lines(folder / REVIEWS, "a review"):
         try:
-            review = Review.from_json(json.loads(line))
-        except (ValueError, DataError) as e:
-            if not line.endswith(b"\n"):
-                break
-            raise StoreError(
-                f"a review cannot be read: {e!r}", where=f"{path}:{number}", remedy="correct or delete the line"
-            ) from e
+            review = Review.from_json(value)
+        except DataError as e:
+            raise bad_line("a review", where, e) from e
         found[review.key] = review
     return found
 
 
 def append_review(folder: Path, review: Review) -> None:
-    """Write one review; it is on the disk when this returns.
+    """Write one review; it is on the disk when this returns. Any number of processes may do so at once.
 
     Raises:
         OutputError: the store cannot be written.
     """
-    path = folder / REVIEWS
-    line = json.dumps(asdict(review), ensure_ascii=False).encode() + b"\n"
-    with writing(path), path.open("ab+") as f:
-        _finish_line(f)
-        f.write(line)
-        f.flush()
-        os.fsync(f.fileno())
+    append_reviews(folder, [review])
 
 
-def _finish_line(f: IO[bytes]) -> None:
-    """End the last line, or cut it off where the machine stopped while it was being written."""
-    size = f.seek(0, os.SEEK_END)
-    f.seek(max(0, size - 1))
-    if f.read() in (b"", b"\n"):
-        return
-    f.seek(0)
-    rest = f.read().rpartition(b"\n")[2]
-    try:
-        json.loads(rest)
-        f.write(b"\n")
-    except ValueError:
-        f.truncate(size - len(rest))
+def append_reviews(folder: Path, reviews: Iterable[Review]) -> None:
+    """Write several reviews at once."""
+    with writing(folder), FileLock(folder / LOCK):
+        append_lines(folder / REVIEWS, map(asdict, reviews))

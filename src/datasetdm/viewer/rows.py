@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 from PIL import Image
 
-from datasetdm.errors import StoreError
 from datasetdm.records import Sample
-from datasetdm.store import Store, from_row, shard_path
+from datasetdm.store import Store
 
-LISTED = ("key", "prompt", "found", "objects", "score", "reasons", "scores")
-"""Columns of a store that `Listed` holds; old stores lack the last two."""
-
-READERS = 4
-"""Shards that are read at a time."""
+LISTED = ("key", "prompt", "found", "objects", "score", "quality_reasons", "quality_scores")
+"""Columns of a store that `Listed` holds."""
 
 KEPT_BYTES = 64_000_000
-"""Row groups, and decoded samples, that stay in memory."""
+"""Decoded samples that stay in memory."""
 
 BYTES_PER_PIXEL = 16
 """Of a sample with all annotations, about."""
@@ -72,7 +65,14 @@ class Listed:
     def from_table(cls, table: pa.Table) -> Listed:
         """The columns as a store holds them."""
         keys, prompts, labels, objects, confidence = (table[n].combine_chunks() for n in LISTED[:5])
-        reasons, scores = pa.array([[]] * len(table), pa.list_(pa.string())), {}
+        reasons = table["quality_reasons"].combine_chunks()
+        given = {row: json.loads(t) for row, t in enumerate(table["quality_scores"].to_pylist()) if t != "{}"}
+        scores = {
+            name: np.full(len(table), np.nan, np.float32) for name in sorted({n for s in given.values() for n in s})
+        }
+        for row, found in given.items():
+            for name, value in found.items():
+                scores[name][row] = value
         return cls(keys, prompts, labels, objects, confidence.to_numpy(False).astype(np.float32), reasons, scores)
 
 
@@ -106,9 +106,7 @@ class Rows:
 
     def __init__(self, store: Store):
         self.store, self.count = store, len(store)
-        self._lock, self._one_large = Lock(), Lock()
-        self._starts = lru_cache(4096)(_group_starts)
-        self._groups: Recent[pa.Table] = Recent(KEPT_BYTES, lambda table: table.nbytes)
+        self._one_large = Lock()
         self._samples: Recent[Sample] = Recent(KEPT_BYTES, lambda s: s.size[0] * s.size[1] * BYTES_PER_PIXEL)
 
     def __len__(self) -> int:
@@ -120,14 +118,7 @@ class Rows:
         Raises:
             IndexError: no such row. StoreError: a damaged file.
         """
-        if not 0 <= number < self.count:
-            raise IndexError(number)
-        path, within = self._place(number)
-        with self._lock:
-            starts = self._starts(path)
-            group = max(i for i, start in enumerate(starts) if start <= within)
-            table = self._groups.get((path, group), lambda: _read_group(path, group))
-            return table.slice(within - starts[group], 1).to_pylist()[0]
+        return self.store.row(number)
 
     def sample(self, number: int) -> Sample:
         """The sample of row `number`.
@@ -135,7 +126,7 @@ class Rows:
         Raises:
             IndexError: no such row. StoreError: a damaged file.
         """
-        return self._samples.get(number, lambda: self._sample(number))
+        return self._samples.get(number, lambda: self.store[number])
 
     def encoded(self, number: int) -> bytes:
         """The stored image of row `number`."""
@@ -150,31 +141,13 @@ class Rows:
         with self._one_large:
             yield
 
-    def _sample(self, number: int) -> Sample:
-        row = self.row(number)
-        try:
-            return from_row(row, self.store.labels)
-        except (OSError, ValueError, KeyError, TypeError, SyntaxError) as e:
-            raise StoreError(f"sample {row['key']!r} is damaged: {e!r}", where=self._place(number)[0]) from e
-
     def listed(self, start: int, stop: int) -> Listed:
         """The rows from `start` to before `stop`, without reading others."""
-        size = self.store.meta["shard_size"]
-        first, last = start // size, (max(start, stop - 1)) // size
-        paths = [shard_path(self.store.folder, i) for i in range(first, last + 1)]
-        with ThreadPoolExecutor(READERS) as pool:
-            table = pa.concat_tables(pool.map(_read_listed, paths))
-        return Listed.from_table(table.slice(start - first * size, stop - start))
+        return Listed.from_table(self.store.table(LISTED, start, stop))
 
     def annotated(self) -> set[str]:
         """Annotation columns that the first or the last shard has values of."""
-        size = self.store.meta["shard_size"]
-        shards = {0, (self.count - 1) // size} if self.count else set()
-        return set().union(*(_filled(shard_path(self.store.folder, s)) for s in shards))
-
-    def _place(self, number: int) -> tuple[Path, int]:
-        shard, within = divmod(number, self.store.meta["shard_size"])
-        return shard_path(self.store.folder, shard), within
+        return self.store.filled()
 
 
 def _pixels(encoded: bytes) -> int:
@@ -184,38 +157,3 @@ def _pixels(encoded: bytes) -> int:
             return image.width * image.height
     except (OSError, ValueError, SyntaxError):
         return 0
-
-
-def _group_starts(path: Path) -> Sequence[int]:
-    """The first row of each row group."""
-    with _open(path) as f:
-        starts = [0]
-        for i in range(f.metadata.num_row_groups - 1):
-            starts.append(starts[-1] + f.metadata.row_group(i).num_rows)
-        return starts
-
-
-def _read_group(path: Path, group: int) -> pa.Table:
-    with _open(path) as f:
-        return f.read_row_group(group, use_threads=False)
-
-
-def _read_listed(path: Path) -> pa.Table:
-    with _open(path) as f:
-        return f.read(columns=list(LISTED), use_threads=False)
-
-
-def _filled(path: Path) -> set[str]:
-    """Columns in which not every value is missing, by the file's own statistics."""
-    with _open(path) as f:
-        groups = [f.metadata.row_group(i) for i in range(f.metadata.num_row_groups)]
-        columns = [g.column(c) for g in groups for c in range(g.num_columns)]
-        some = [c for c in columns if c.statistics is None or c.statistics.null_count < c.num_values]
-        return {c.path_in_schema.split(".")[0] for c in some}
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as e:
-        raise StoreError(f"a shard is damaged: {e!r}", where=path, expected="a whole Parquet file") from e

@@ -1,0 +1,350 @@
+"""Writing a store: one writer at a time, many threads, and always in a state that opens and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasetdm.errors import StoreError
+from datasetdm.io.files import atomic, locked, occupied, remove_leftovers, uninterrupted, writing
+from datasetdm.records import Labels, Sample
+from datasetdm.records.edits import reject
+from datasetdm.store.manifest import (
+    META,
+    Manifest,
+    announce,
+    current_manifest,
+    read_meta,
+    shard_path,
+    write_checked,
+    write_manifest,
+)
+from datasetdm.store.quality import append_quality
+from datasetdm.store.rows import Row, to_row, to_table
+from datasetdm.store.schema import COLUMNS, IMAGE, MIGRATIONS, ROW_GROUP, VERSION
+from datasetdm.store.store import Store
+
+LOCK = ".store.lock"
+THREADS = min(8, os.cpu_count() or 1)
+"""Samples that are encoded at a time."""
+
+AHEAD = 4 * THREADS
+"""Samples that wait to be encoded."""
+
+_PLAIN = {"image"}
+"""Columns whose bytes are compressed already."""
+
+COMPRESSION = {
+    f"{name}.bytes" if kind == IMAGE else name: "none" if name in _PLAIN else "zstd" for name, kind in COLUMNS.items()
+}
+
+
+class Writer:
+    """Appends samples to a new store, or to one of the same stream. Use as a context manager: leaving it flushes, whatever
+    happened.
+
+    A shard is written whole when it is full, and by `flush` as far as it is; the same samples always give the same shards,
+    however often the writing was interrupted.
+
+    Args:
+        folder: new, empty, or a store.
+        labels: of all samples.
+        stream: where the samples come from, JSON-ready; an existing store of another stream is an error.
+        shard_size: rows per shard of a new store; an existing one keeps its own.
+
+    Raises:
+        StoreError: the folder holds something else, a store of another stream (with the first difference), an older or a
+            damaged one. OutputError: another process writes it, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path | str, labels: Labels, stream: Mapping[str, Any], shard_size: int = 256):
+        self.folder, self.labels = Path(folder), labels
+        meta = {
+            "format": "datasetdm-store",
+            "version": VERSION,
+            "labels": labels.to_json(),
+            "shard_size": shard_size,
+            "stream": json.loads(json.dumps(stream)),
+        }
+        _refuse_strangers(self.folder)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.folder / LOCK, "store"))
+            self.shard_size: int = _claim(self.folder, meta)["shard_size"]
+            remove_leftovers(self.folder)
+            remove_leftovers(self.folder / "data")
+            store = Store(self.folder)
+            self.written = len(store)
+            """Samples that the store holds, those not yet flushed included."""
+            self._keys = _KeySet(store.keys())
+            self._number = len(store.shards)
+            self._rows: list[Row | Future[dict[str, Any]]] = []
+            self._dirty = False
+            self._reopen_last(store)
+            self._writing: Future[None] | None = None
+            self._pool = stack.enter_context(ThreadPoolExecutor(THREADS))
+            self._stack = stack.pop_all()
+
+    def _reopen_last(self, store: Store) -> None:
+        """Take up the last shard if there is room in it."""
+        if not store.shards or store.shards[-1].rows >= self.shard_size:
+            return
+        last = store.shards[-1]
+        manifest = current_manifest(last.path)
+        if manifest is None or manifest.closed:
+            return
+        self._number -= 1
+        with last.opened() as (file, _):
+            self._rows = [*file.read().to_pylist()]
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a sample of this key is in the store, flushed or not."""
+        return key in self._keys
+
+    def add(self, sample: Sample) -> None:
+        """Append one sample.
+
+        Raises:
+            StoreError: it has other labels than the store, or a key that is there already. OutputError: a shard could not be
+                written, this one or one before it.
+        """
+        if sample.labels.names != self.labels.names:
+            raise StoreError(
+                f"sample {sample.key!r} has other labels", where=self.folder, expected="the store's labels"
+            )
+        self._claim_keys([sample.key])
+        self._rows.append(self._pool.submit(to_row, sample))
+        self._dirty = True
+        self.written += 1
+        if len(self._rows) >= AHEAD and isinstance(late := self._rows[-AHEAD], Future):
+            late.result()
+        if len(self._rows) == self.shard_size:
+            self._write_shard()
+            self._rows, self._number, self._dirty = [], self._number + 1, False
+
+    def flush(self) -> None:
+        """Bring everything that was added to the disk."""
+        if self._dirty and self._rows:
+            self._write_shard()
+            self._dirty = False
+        self._wait()
+
+    def append(self, store: Store, skip: int = 0) -> None:
+        """Append the rows of another store of the same labels: its shard files are linked (or copied), not rewritten.
+
+        Args:
+            store: the other one.
+            skip: rows that are here already: those of its first shards.
+
+        Raises:
+            StoreError: other labels, or a key that is there already.
+        """
+        if store.labels != self.labels:
+            raise StoreError(
+                "the store has other labels", where=store.folder, expected="the labels of the store it is added to"
+            )
+        self._close_shard()
+        for shard in (s for s in store.shards if s.start >= skip):
+            manifest = current_manifest(shard.path) if shard.checked else None
+            self.append_shard(shard.path, manifest or Manifest.of_file(shard.path, shard.keys(), min(MIGRATIONS)))
+
+    def append_shard(self, source: Path, manifest: Manifest) -> None:
+        """Append a whole shard file that another store or another worker wrote.
+
+        Args:
+            source: the file; it is linked or copied.
+            manifest: what it holds.
+        """
+        self._close_shard()
+        self._claim_keys(manifest.keys)
+        path = shard_path(self.folder, self._number)
+        temporary = path.with_name(f".{path.name}.linked.tmp")
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:  # another disk, or one without links
+                shutil.copyfile(source, temporary)
+            closed = replace(manifest, closed=True)
+            announce(path, closed)
+            temporary.replace(path)
+            write_manifest(path, closed)
+        self.written += closed.rows
+        self._number += 1
+
+    def set_aside(self, sample: Sample, reason: str) -> None:
+        """Reject a sample of the store without rewriting its shard: it stays, with one more reason against it."""
+        if sample.key not in self:
+            raise StoreError(f"no sample has the key {sample.key!r}", where=self.folder, expected="a key of this store")
+        append_quality(self.folder, sample.key, reject(sample, reason).quality)
+
+    def _claim_keys(self, keys: Sequence[str]) -> None:
+        """Take note of new keys, all of them or none."""
+        fresh: set[str] = set()
+        for key in keys:
+            if key in self._keys or key in fresh:
+                raise StoreError(
+                    f"two samples have the key {key!r}",
+                    where=self.folder,
+                    expected="unique keys",
+                    remedy="leave one of them out; when stores are merged, let their names go before their keys",
+                )
+            fresh.add(key)
+        for key in keys:
+            self._keys.add(key)
+
+    def _close_shard(self) -> None:
+        """Write what there is and begin a new shard, so that what comes next need not fit into this one."""
+        self.flush()
+        if self._rows:
+            self._rows, self._number = [], self._number + 1
+
+    def _write_shard(self) -> None:
+        self._wait()
+        self._writing = self._pool.submit(_write, shard_path(self.folder, self._number), list(self._rows))
+
+    def _wait(self) -> None:
+        """Until the shard that is being written is on the disk. Raises what its writing raised, every time: no later shard is
+        written after one that failed."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def close(self) -> None:
+        """Flush and release the lock. An interrupt meanwhile takes effect afterwards."""
+        with uninterrupted(), self._stack:
+            self.flush()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, shard_size: int = 256) -> int:
+    """Write samples from anywhere as a new store; returns how many."""
+    with Writer(folder, labels, {"source": "samples"}, shard_size) as writer:
+        if writer.written:
+            raise StoreError(
+                "there is a store here already", where=folder, remedy="choose another folder, or delete it"
+            )
+        for sample in samples:
+            writer.add(sample)
+    return writer.written
+
+
+def _write(path: Path, rows: Sequence[Row | Future[dict[str, Any]]]) -> None:
+    """Write a shard and its manifest. Safe to kill at any point."""
+    whole = [r.result() if isinstance(r, Future) else r for r in rows]
+    table = to_table(whole)
+    with atomic(path) as temporary:
+        write_parquet(table, temporary)
+        manifest = Manifest.of_file(temporary, [r["key"] for r in whole])
+        announce(path, manifest)
+    write_manifest(path, manifest)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table of `SCHEMA` as a shard's file; the same table gives the same bytes."""
+    pq.write_table(table, path, compression=COMPRESSION, row_group_size=ROW_GROUP)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if not (folder / META).exists() and occupied(folder):
+        raise StoreError(
+            "the output folder holds something that is no store",
+            where=folder,
+            expected="a new or empty folder, or a store of the same stream",
+            remedy="choose another --out",
+        )
+
+
+def _claim(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make `folder` a store of this stream, or find that it already is; returns what its `dataset.json` says.
+
+    Raises:
+        StoreError: a store of an older version, or of another stream or labels.
+    """
+    if not (folder / META).exists():
+        _refuse_strangers(folder)
+        write_checked(folder / META, meta, indent=2)
+        return meta
+    old = read_meta(folder)
+    if old["version"] != VERSION:
+        raise StoreError(
+            f"this store has format version {old['version']}: it can be read, exported and viewed, but not continued",
+            where=folder,
+            expected=f"version {VERSION}",
+            remedy="choose another --out; `datasetdm merge` can put both into one store",
+        )
+    for name in ("labels", "stream"):
+        difference = _first_difference(old[name], meta[name], name if name == "labels" else "")
+        if difference:
+            path, was, now = difference
+            raise StoreError(
+                f"the store belongs to another stream: {path} differs",
+                where=folder,
+                expected=f"{path} = {_brief(was)}, as the store was begun, not {_brief(now)}",
+                remedy="choose another --out, or repeat the store's own settings to go on with it",
+            )
+    return old
+
+
+def _first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | None:
+    """(path, old value, new value) of the first place where two JSON values differ; None where they are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs: Iterator[tuple[Any, Any, Any]] = ((k, old.get(k), new.get(k)) for k in sorted({*old, *new}))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = ((i, a, b) for i, (a, b) in enumerate(zip(old, new, strict=True)))
+    else:
+        return None if old == new else (path, old, new)
+    found = (_first_difference(a, b, f"{path}.{k}" if path else str(k)) for k, a, b in pairs)
+    return next((f for f in found if f), None)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class _KeySet:
+    """A set of texts in 16 bytes each: their hashes."""
+
+    RECENT = 4096
+    """Hashes that are held apart until they are sorted in."""
+
+    def __init__(self, keys: Iterable[str]):
+        hashes = b"".join(map(_hash, keys))
+        self._sorted = np.sort(np.frombuffer(hashes, "S16"))
+        self._recent: set[bytes] = set()
+
+    def __contains__(self, key: str) -> bool:
+        value = _hash(key)
+        if value in self._recent:
+            return True
+        place = int(np.searchsorted(self._sorted, np.bytes_(value)))
+        return place < len(self._sorted) and bool(self._sorted[place] == np.bytes_(value))
+
+    def add(self, key: str) -> None:
+        self._recent.add(_hash(key))
+        if len(self._recent) >= self.RECENT:
+            new = np.sort(np.array(list(self._recent), "S16"))
+            self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, new), new)
+            self._recent = set()
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
