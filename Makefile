@@ -5,7 +5,7 @@ WORKERS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/
 
-.PHONY: demo quick test lint bench clean
+.PHONY: demo quick test lint docs bench clean
 
 demo: $(VENV)/installed
 	$(RUN)datasetdm demo
@@ -20,6 +20,9 @@ lint: $(VENV)/installed-dev
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)ty check
+
+docs: $(VENV)/installed-dev
+	$(RUN)sphinx-build -q -W docs docs/_build
 
 bench: $(VENV)/installed-dev
 	$(RUN)python -m benchmarks.spine --json benchmarks/results/spine.json
@@ -36,4 +39,4 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $(VENV)/installed $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build
