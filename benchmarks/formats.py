@@ -300,7 +300,7 @@ def coco_export_per_second(samples: int, repeats: int = 3) -> float:
 def elsewhere(module: str, function: str) -> Any:
     """What a benchmark beside this one measures; None, and a message, where it is not there."""
     try:
-        return getattr(importlib.import_module(module), function)()
+        return getattr(importlib.import_module(f"benchmarks.{module}"), function)()
     except ImportError as e:
         print(f"not measured: {module}.{function} ({e})")
         return None

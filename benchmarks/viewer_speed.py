@@ -7,6 +7,7 @@ page is asked for as the browser does: after the first rows come the histograms 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -128,5 +129,12 @@ def _get(address: str) -> bytes:
         return answer.read()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     print(json.dumps({name: round(value, 3) for name, value in viewer_speed().items()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
