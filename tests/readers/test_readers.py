@@ -68,6 +68,22 @@ def test_formats_are_named() -> None:
 
 
 # ---------------------------------------------------------------------- overview
+def test_a_summary_tells_what_is_missing(tmp_path: Path) -> None:
+    """Crowds, ignored pixels, images without labels, where captions come from, depth with its unit, mirrored points."""
+    found = summarise(reader := read(f"coco:{coco_folder(tmp_path / 'coco')}"), reader.labels)
+    assert (found.crowds, found.ignored, found.pixels) == (1, 40, 1200) and found.objects == {"dog": 1, "cat": 1}
+    notes = "\n".join(found.notes())
+    assert "ignored pixels: 3.3%" in notes and "crowd regions: 1" in notes and "2 composed of the labels" in notes
+    path = yolo_folder(tmp_path / "yolo", "0 0.5 0.5 0.5 0.5 0 0 0 0 0 0 0 0", kpt_shape=[4, 2], kpt_names=list("abcd"))
+    path.write_text(path.read_text().replace("- a\n- b", "- earL\n- earR"))
+    found = summarise(reader := read(f"yolo:{path}"), reader.labels)
+    assert "images without labels: 1 of 2" in found.notes()
+    assert found.mirrored["dog"] == [("earL", "earR")]
+    found = summarise(reader := read("mini:test"), reader.labels)
+    low, high = found.depth["metre"]
+    assert 0 < low < high and f"depth: {low:.3g} to {high:.3g} m" in found.notes() and not found.unlabelled
+
+
 def test_a_balanced_part_holds_rare_labels() -> None:
     reader = read("mini:train")
     small = part(reader, 20, balance=True, seed=3)

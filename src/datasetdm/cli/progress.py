@@ -118,23 +118,25 @@ def gallery_with_bars(store: Store, path: Path, limit: int) -> None:
 def show_summary(found: Summary, title: str) -> None:
     """Print what is in labelled data as a table."""
     table = Table("label")
-    table.add_column("pictures", justify="right")
+    table.add_column("images", justify="right")
     table.add_column("objects", justify="right")
     there = [n for n in found.labels.names if found.images[n]]
     for name in sorted(there, key=lambda n: -found.images[n]):
         table.add_row(Text(name), str(found.images[name]), str(found.objects[name]))
     out = Console()
-    out.print(Text(f"{title}: {found.samples} pictures, {found.captions} with captions"))
+    out.print(Text(f"{title}: {found.samples} images"))
     out.print(table)
     absent = [n for n in found.labels.names if not found.images[n]]
     if absent:
         more = f", and {len(absent) - 8} more" if len(absent) > 8 else ""
-        out.print(Text(f"labels that no picture has: {', '.join(absent[:8])}{more}"))
+        out.print(Text(f"labels that no image has: {', '.join(absent[:8])}{more}"))
     tasks = ", ".join(f"{name} on {count}" for name, count in found.tasks.items())
     out.print(Text(f"annotations: {tasks or 'none'}"))
     sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
     more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
     out.print(Text(f"sizes: {sizes}{more}"))
+    for note in found.notes():
+        out.print(Text(note))
 
 
 def show_skipped(reader: ValidatingReader, most: int = 10) -> None:

@@ -13,13 +13,28 @@ _OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 def name_words(name: str) -> tuple[str, ...]:
-    """The words of a point's name, usual short forms written out: `lf_paw` is left front paw."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    return tuple(w for piece in re.findall(r"[^\W\d_]+|\d+", apart) for w in _SHORT.get(piece, piece).split())
+    """The words of a point's name, usual short forms written out: `lf_paw` is left front paw, `leftear` left ear."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
+    pieces = re.findall(r"[^\W\d_]+|\d+", apart)
+    return tuple(w for piece in pieces for word in _SHORT.get(piece, piece).split() for w in _split_side(word))
+
+
+def _split_side(word: str) -> list[str]:
+    """A side at the beginning or the end of a word: `leftear`, `earleft`."""
+    for side in _OTHER_SIDE:
+        rest = word.removeprefix(side) if word.startswith(side) else word.removesuffix(side)
+        if rest != word and len(rest) > 2:
+            return [side, rest] if word.startswith(side) else [rest, side]
+    return [word]
 
 
 def mirror(names: Sequence[str]) -> list[int]:
-    """Which point each becomes in a mirrored picture, by the words left and right in the names."""
+    """Which point each becomes in a mirrored image, by the words left and right in the names."""
     place = {name_words(n): i for i, n in enumerate(names)}
     swapped = (tuple(_OTHER_SIDE.get(w, w) for w in name_words(n)) for n in names)
     return [place.get(words, i) for i, words in enumerate(swapped)]
+
+
+def mirror_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of names that a mirrored image exchanges."""
+    return [(names[i], names[j]) for i, j in enumerate(mirror(names)) if i < j]
