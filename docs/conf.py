@@ -5,14 +5,20 @@ What the code knows is taken from the code: the command line's reference, the pu
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import re
 from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 import datasetdm
+from datasetdm.exporters import formats
+from datasetdm.readers import READERS
+from datasetdm.readers.layouts import layout
 
 project = "DatasetDM"
 author = "the DatasetDM authors"
@@ -34,26 +40,44 @@ napoleon_numpy_docstring = True
 html_theme = "furo"
 html_title = f"DatasetDM {release}"
 html_copy_source = False
+html_theme_options = {"light_css_variables": {"code-font-size": "0.78em"}}
 
 
-class FormatLayout(Directive):
-    """`{layout} NAME`: how the files of a format lie, as `datasetdm formats NAME` prints it."""
+class Layouts(SphinxDirective):
+    """`{layouts} read` or `{layouts} written`: how the files of every format lie, as the code says it."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """One literal block."""
-        from datasetdm.readers.layouts import layout
+        """A title and a text per format."""
+        return self._read() if self.arguments[0] == "read" else self._written()
 
-        text = layout(self.arguments[0])
-        return [nodes.literal_block(text, text, language="text")]
+    def _read(self) -> list[nodes.Node]:
+        found: list[nodes.Node] = []
+        for name in READERS:
+            text = layout(name)
+            found += [nodes.rubric("", "", nodes.literal(name, name)), nodes.literal_block(text, text, language="text")]
+        return found
+
+    def _written(self) -> list[nodes.Node]:
+        found: list[nodes.Node] = []
+        for module in pkgutil.iter_modules(formats.__path__):
+            lines = (inspect.getdoc(importlib.import_module(f"{formats.__name__}.{module.name}")) or "").splitlines()
+            prose_as_rst(lines)
+            found += self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))
+        return found
 
 
 SECTION = re.compile(r"(Args|Attributes|Parameters|Raises|Returns|Yields):?$")
 """The first line of a part of a docstring that napoleon reads."""
 
 
-def prose_as_rst(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Autodoc's hook."""
+    prose_as_rst(lines)
+
+
+def prose_as_rst(lines: list[str]) -> None:
     """Make reStructuredText of a docstring's prose, which precedes its sections.
 
     An indented block after an empty line (a drawing, an example) is shown as it stands; a hanging indent is none.
@@ -74,5 +98,5 @@ def prose_as_rst(app: Sphinx, what: str, name: str, obj: Any, options: Any, line
 
 def setup(app: Sphinx) -> None:
     """Add what this site has of its own."""
-    app.add_directive("layout", FormatLayout)
-    app.connect("autodoc-process-docstring", prose_as_rst, priority=400)  # before napoleon
+    app.add_directive("layouts", Layouts)
+    app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon

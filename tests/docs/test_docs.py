@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import shlex
@@ -54,11 +56,9 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 @cache
 def help_of(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "datasetdm.cli", *command, "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"no such command: {command}"
-    return done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run(*command, "--help") == 0, f"no such command: {command}"
+    return printed.getvalue()
 
 
 def test_readme_is_short() -> None:
