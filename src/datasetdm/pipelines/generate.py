@@ -1,14 +1,13 @@
-"""The one generation loop: prompts -> latents -> picture and features -> annotations -> samples.
+"""Generated images with annotations: prompts -> latents -> image and features -> annotations -> samples.
 
-Sample `i` of a recipe is a pure function of the recipe and `i`: its noise comes from a seed of its own, and batch `k`
+Sample `i` of a stream is a pure function of the stream and `i`: its noise comes from a seed of its own, and batch `k`
 always holds the same indices, so a restart changes no byte (on the same machine with the same number of threads).
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from itertools import count as count_from
 from itertools import islice
@@ -20,28 +19,32 @@ import numpy as np
 from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.backbones.canvas import Placement, to_uint8
 from datasetdm.decoder.model import PDecoder, load_pair, read_latents
-from datasetdm.errors import ConfigError, StoreError
+from datasetdm.errors import ConfigError
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
+from datasetdm.prompts.grammar import Grammar
 from datasetdm.records import Labels, Prompt, Provenance, Sample
-from datasetdm.store import META, Store, Writer
-
-FLUSH_SECONDS = 30
-"""Finished batches are on disk after at most this time (or when the run ends, whatever ends it)."""
+from datasetdm.store import Store
 
 
 class DatasetGenerator:
-    """A loaded backbone and decoder with a recipe: `samples` yields annotated pictures for ever.
+    """A source of generated images that never ends: a loaded backbone and decoder with prompts.
 
     Args:
-        decoder: a name, a folder, or a loaded one. backbone: likewise; None is the one the decoder was fitted on.
+        prompts: used in turn; or a grammar, which composes one per sample.
+        decoder: a name, a folder, or a loaded one.
+        backbone: likewise; None is the one that the decoder was fitted on.
         options: how a backbone that is loaded here is held and run.
         settings: fields of `GenerateConfig`.
+
+    Raises:
+        ConfigError: no prompt, or an impossible setting.
+        DecoderError: a decoder that was fitted on another backbone.
     """
 
     def __init__(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Grammar,
         *,
         decoder: str | Path | PDecoder = "mini",
         backbone: str | Backbone | None = None,
@@ -50,9 +53,9 @@ class DatasetGenerator:
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, **settings)
-        if not prompts:
-            raise ConfigError("there are no prompts", expected="one or more")
-        self.prompts = tuple(prompts)
+        if not isinstance(prompts, Grammar) and not len(prompts):
+            raise ConfigError("there is no prompt", expected="one or more")
+        self.prompts = prompts if isinstance(prompts, Grammar) else tuple(prompts)
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
@@ -60,28 +63,32 @@ class DatasetGenerator:
         self._fingerprint = self.decoder.fingerprint()
         self._origin = Provenance(backbone=self.backbone.identity[:12], decoder=self._fingerprint[:12])
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """All that the samples depend on, JSON-ready."""
-        texts = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()
+    def origin(self) -> dict[str, Any]:
+        """All that the samples depend on: prompts by number and hash, models by hash, and the settings."""
         negative = {"negative": self.config.negative} if self.config.negative else {}
         return {
-            "prompts": {"count": len(self.prompts), "sha256": texts},
+            "source": "generate",
+            "prompts": _prompts_origin(self.prompts),
             "seed": self.config.seed,
             "batch": self.config.batch,
             "steps": self.steps,
             "guidance": self.guidance,
             "backbone": self.backbone.identity,
             "decoder": self._fingerprint,
-            "tasks": list(self.decoder.config.tasks),
             **negative,
         }
 
+    def check(self, store: Store) -> None:
+        """Nothing to check: equal origins give equal samples."""
+
     def prompt(self, index: int) -> Prompt:
         """Prompt and seed of one sample."""
-        text = self.prompts[index % len(self.prompts)]
+        if isinstance(self.prompts, Grammar):
+            text, origin = self.prompts.prompt(index, self.config.seed), "grammar"
+        else:
+            text, origin = self.prompts[index % len(self.prompts)], "user"
         seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
-        return Prompt(text, self.labels.named_in(text), seed)
+        return Prompt(text, self.labels.named_in(text), seed, origin)
 
     def batch(self, number: int) -> list[Sample]:
         """All samples of one batch."""
@@ -93,53 +100,45 @@ class DatasetGenerator:
         found = self.decoder.annotate(features, places, self.labels)
         rows = enumerate(zip(to_uint8(features.images), prompts, found, strict=True), first)
         return [
-            Sample(f"{i:08d}", picture, self.labels, prompt, **own.fields(), provenance=replace(self._origin, index=i))
-            for i, (picture, prompt, own) in rows
+            Sample(key(i), image, self.labels, prompt, **own.fields(), provenance=replace(self._origin, index=i))
+            for i, (image, prompt, own) in rows
         ]
 
-    def samples(self, start: int = 0) -> Iterator[Sample]:
-        """Samples `start`, `start + 1`, ... without end."""
-        number, skip = divmod(start, self.config.batch)
-        for k in count_from(number):
-            yield from self.batch(k)[skip:]
-            skip = 0
-
-    def write(self, out: Path | str, count: int, shard_size: int = 256) -> Iterator[int]:
-        """Bring the store `out` to `count` samples; yields how many it holds, at the start and after every batch."""
-        with Writer(out, self.labels, self.recipe, shard_size) as writer:
-            yield writer.written
-            flushed = time.monotonic()
-            while writer.written < count:
-                number, skip = divmod(writer.written, self.config.batch)
-                for sample in self.batch(number)[skip : skip + count - writer.written]:
-                    writer.add(sample)
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    writer.flush()
-                    flushed = time.monotonic()
-                yield writer.written
+    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+        """Samples 0, 1, ... without end, but for those whose key is in `done`."""
+        for number in count_from():
+            first = number * self.config.batch
+            if any(key(i) not in done for i in range(first, first + self.config.batch)):
+                yield from (s for s in self.batch(number) if s.key not in done)
 
 
-def generate(prompts: Sequence[str], *, count: int | None = None, start: int = 0, **settings: Any) -> Iterator[Sample]:
-    """Annotated pictures, one after the other; without `count` the iterator never ends.
+def key(index: int) -> str:
+    """The key of sample `index`."""
+    return f"{index:08d}"
 
-    Prompts are used in turn. See `DatasetGenerator` for the settings: decoder, backbone, device, seed, batch, steps,
-    guidance, labels.
+
+def generate(
+    prompts: Sequence[str] | Grammar, *, count: int | None = None, start: int = 0, **settings: Any
+) -> Iterator[Sample]:
+    """Annotated images, one after the other.
+
+    Args:
+        prompts: used in turn; or a grammar.
+        count: of samples; without it the iterator never ends.
+        start: the first sample's number.
+        settings: of `DatasetGenerator`: decoder, backbone, device, seed, batch, steps, guidance, labels.
     """
     if count is not None and count < 1:
         raise ConfigError(f"count {count}", expected="at least 1")
     if count is not None and "batch" not in settings:
         settings["batch"] = min(16, count)
-    return islice(DatasetGenerator(prompts, **settings).samples(start), count)
+    return islice(DatasetGenerator(prompts, **settings).samples({key(i) for i in range(start)}), count)
 
 
-def default_batch(out: Path, count: int) -> int:
-    """The batch of the store that is already in `out`, or at most 16."""
-    if (out / META).exists():
-        try:
-            return int(Store(out).stream["batch"])
-        except (KeyError, TypeError, ValueError) as e:
-            raise StoreError("this store was not made by generate", where=out, remedy="choose another --out") from e
-    return min(16, count)
+def _prompts_origin(prompts: Sequence[str] | Grammar) -> dict[str, Any]:
+    if isinstance(prompts, Grammar):
+        return {"grammar": prompts.fingerprint()}
+    return {"count": len(prompts), "sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest()}
 
 
 def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
@@ -148,5 +147,5 @@ def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
         return known
     synonyms = dict(zip(known.names, known.synonyms, strict=True))
     stuff = tuple(n for n in known.stuff if n in names)
-    bones = {n: s for n, s in known.skeletons.items() if n in names}
-    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names), stuff, bones)
+    skeletons = {n: s for n, s in known.skeletons.items() if n in names}
+    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names), stuff, skeletons)

@@ -6,9 +6,10 @@ thing to its colours, `lights` a kind of light to the endings of a sentence. The
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,14 @@ class Grammar:
 
     def compose(self, count: int, seed: int = 0) -> list[str]:
         """`count` prompts that go round all places and their things; prompt `i` depends on the seed and `i` alone."""
-        return [self._one(seed, i) for i in range(count)]
+        return [self.prompt(i, seed) for i in range(count)]
 
-    def _one(self, seed: int, index: int) -> str:
+    def fingerprint(self) -> str:
+        """SHA-256 of the grammar's content."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def prompt(self, index: int, seed: int = 0) -> str:
+        """Prompt number `index`, which depends on it and on the seed alone."""
         rng = np.random.default_rng((seed, index))
         turn, place_number = divmod(index, len(self.places))
         place = self.places[list(self.places)[place_number]]

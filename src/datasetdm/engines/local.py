@@ -1,0 +1,45 @@
+"""The loop that writes a stream into a store on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from datasetdm.pipelines.stream import Source
+from datasetdm.store import Store, Writer
+
+FLUSH_SECONDS = 30
+"""Finished samples are on disk after at most this time (or when the run ends, whatever ends it)."""
+
+
+def iter_write(source: Source, out: Path | str, count: int | None = None, shard_size: int = 256) -> Iterator[int]:
+    """`write` as a generator of how many samples the store holds: at the start, and after every sample."""
+    with Writer(out, source.labels, source.origin(), shard_size) as writer:
+        yield writer.written
+        if writer.written:
+            source.check(Store(out))
+        rest = None if count is None else max(0, count - writer.written)
+        flushed = time.monotonic()
+        for sample in islice(source.samples(done=writer), rest):
+            writer.add(sample)
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                writer.flush()
+                flushed = time.monotonic()
+            yield writer.written
+
+
+def write(source: Source, out: Path | str, count: int | None = None, shard_size: int = 256) -> int:
+    """Bring the store `out` to `count` samples, or to all that the source has; returns how many it holds.
+
+    Args:
+        source: a stream or a source alone. A store that is begun already goes on, if it is of the same one.
+        out: the store's folder.
+        count: of samples, those that are there already included; None for a source that ends.
+        shard_size: samples per file.
+
+    Raises:
+        StoreError: the folder holds something else, or a store of another stream or of other data.
+    """
+    return list(iter_write(source, out, count, shard_size))[-1]

@@ -1,0 +1,121 @@
+"""The one way for samples: a source, then transforms, then a sink (a store, an exporter, a page).
+
+    generate:  DatasetGenerator(prompts)           -> store
+    annotate:  Annotator(Data(read(images)))       -> store
+    export:    Stream(Data(read(data)), transforms) -> folder
+
+A store remembers its stream by `origin()`: what its samples depend on, and nothing else. So the same stream goes on with the
+store, on any machine and with any count; another one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from datasetdm.errors import StoreError
+from datasetdm.readers import Reader
+from datasetdm.records import Labels, Sample
+from datasetdm.store import Store
+from datasetdm.transforms import Transform, apply
+
+CHECKED = 16
+"""Samples of a store that are compared with the data before the store is continued."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where samples come from. Every sample has a key of its own, and the same key always gives the same sample."""
+
+    @property
+    def labels(self) -> Labels:
+        """The vocabulary of its samples."""
+        ...
+
+    def origin(self) -> dict[str, Any]:
+        """All that the samples depend on, JSON-ready, models and texts by hash; never the count, the sink or the device."""
+        ...
+
+    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+        """The samples in their order, without those whose key is in `done`; they may never end."""
+        ...
+
+    def check(self, store: Store) -> None:
+        """Raises StoreError if the samples of a store that says the same origin are not this source's."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source and what is done to its samples, in this order: again a source."""
+
+    source: Source
+    transforms: Sequence[Transform] = ()
+
+    @property
+    def labels(self) -> Labels:
+        """The vocabulary of the samples that leave."""
+        return apply((), self.source.labels, self.transforms)[1]
+
+    def origin(self) -> dict[str, Any]:
+        """What a store says about where its samples come from, JSON-ready."""
+        steps = [t.to_json() for t in self.transforms]
+        return {**self.source.origin(), **({"transforms": steps} if steps else {})}
+
+    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+        """The samples that leave, without those whose key is in `done`."""
+        return apply(self.source.samples(done), self.source.labels, self.transforms)[0]
+
+    def check(self, store: Store) -> None:
+        """The source's own check."""
+        self.source.check(store)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled data, or images alone, as a source.
+
+    Args:
+        reader: the open data.
+        format: its name, for the origin.
+    """
+
+    reader: Reader
+    format: str = "samples"
+
+    @property
+    def labels(self) -> Labels:
+        """The data's labels."""
+        return self.reader.labels
+
+    def origin(self) -> dict[str, Any]:
+        """The format. What the samples are is compared key by key (`check`), so that data may grow."""
+        return {"source": "data", "format": self.format}
+
+    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+        """The data's samples in their order."""
+        return (s for s in self.reader if s.key not in done)
+
+    def check(self, store: Store) -> None:
+        """Some of the store's images, the first and the last among them, must be the data's images of the same keys."""
+        rows = np.unique(np.linspace(0, len(store) - 1, CHECKED).astype(int)).tolist() if len(store) else []
+        images = {(s := store[row]).key: s.image for row in rows}
+        for sample in self.samples():
+            if (image := images.pop(sample.key, None)) is not None and not np.array_equal(image, sample.image):
+                raise _other_data(store, f"the image {sample.key!r} is another one than in the store")
+            if not images:
+                return
+        if images:
+            raise _other_data(store, f"the store holds {min(images)!r}, which these data lack")
+
+
+def _other_data(store: Store, what: str) -> StoreError:
+    return StoreError(
+        what,
+        where=store.folder,
+        expected="the data that the store was begun with, to which some may have been added",
+        remedy="choose another --out, or give the same data",
+    )
