@@ -8,16 +8,19 @@ from itertools import islice
 from pathlib import Path
 
 from datasetdm.pipelines.stream import Source
+from datasetdm.records import Sample
 from datasetdm.store import Store, Writer
 
 FLUSH_SECONDS = 30
 """Finished samples are on disk after at most this time (or when the run ends, whatever ends it)."""
 
 
-def iter_write(source: Source, out: Path | str, count: int | None = None, shard_size: int = 256) -> Iterator[int]:
-    """`write` as a generator of how many samples the store holds: at the start, and after every sample."""
+def iter_write(
+    source: Source, out: Path | str, count: int | None = None, shard_size: int = 256
+) -> Iterator[tuple[int, Sample | None]]:
+    """`write` as a generator of (how many samples the store holds, the last one), at the start with None."""
     with Writer(out, source.labels, source.origin(), shard_size) as writer:
-        yield writer.written
+        yield writer.written, None
         if writer.written:
             source.check(Store(out))
         rest = None if count is None else max(0, count - writer.written)
@@ -27,7 +30,7 @@ def iter_write(source: Source, out: Path | str, count: int | None = None, shard_
             if time.monotonic() - flushed > FLUSH_SECONDS:
                 writer.flush()
                 flushed = time.monotonic()
-            yield writer.written
+            yield writer.written, sample
 
 
 def write(source: Source, out: Path | str, count: int | None = None, shard_size: int = 256) -> int:
@@ -42,4 +45,7 @@ def write(source: Source, out: Path | str, count: int | None = None, shard_size:
     Raises:
         StoreError: the folder holds something else, or a store of another stream or of other data.
     """
-    return list(iter_write(source, out, count, shard_size))[-1]
+    held = 0
+    for held, _ in iter_write(source, out, count, shard_size):  # noqa: B007
+        pass
+    return held

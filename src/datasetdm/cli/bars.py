@@ -1,0 +1,65 @@
+"""One look for all progress bars: what, how far, rate, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from datasetdm.engines.progress import Progress, Report
+
+T = TypeVar("T")
+
+console = Console(stderr=True)
+"""Bars and notes go to the error stream; results to the output stream."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields.get("unit", "it")
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="cyan")
+
+
+@contextmanager
+def bars() -> Generator[Report]:
+    """What work tells how far it is: one bar per name."""
+    columns = (SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), _Rate())
+    with RichProgress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+    ) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(event: Progress) -> None:
+            if event.what not in tasks:
+                tasks[event.what] = progress.add_task(
+                    event.what, total=event.total, completed=event.done, unit=event.unit
+                )
+            progress.update(tasks[event.what], completed=event.done, total=event.total)
+
+        yield report
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Iterate with a bar."""
+    with bars() as report:
+        for done, item in enumerate(items, 1):
+            yield item
+            report(Progress(what, done, total))

@@ -1,0 +1,51 @@
+"""Commands on decoders and backbones: fit, evaluate, backbones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from datasetdm.cli.tables import show_figures
+from datasetdm.cli.work import perform
+from datasetdm.recipe.schema import EvaluateStage, FitStage
+
+
+def fit(
+    *,
+    stage: Annotated[FitStage, Parameter(name="*")],
+    out: Annotated[
+        Path, Parameter(help="A new folder for the decoder; the same command goes on with an unfinished one.")
+    ],
+) -> None:
+    """Fit a P-Decoder on labelled images."""
+    outcome = perform(stage, out)
+    show_figures(outcome.figures)
+    print(out)
+
+
+def evaluate(
+    *,
+    stage: Annotated[EvaluateStage, Parameter(name="*")],
+    json_path: Annotated[Path | None, Parameter(name="--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure a P-Decoder on labelled images."""
+    from datasetdm.io.files import write_json
+    from datasetdm.recipe.places import require_file
+
+    if json_path is not None:
+        require_file(json_path)
+    outcome = perform(stage, None)
+    if json_path is not None:
+        write_json(json_path, outcome.figures)
+    print(json.dumps(outcome.figures, indent=2))
+
+
+def backbones() -> None:
+    """List text-to-image models: what they want by default, their licences, and how far they are tested."""
+    from datasetdm.backbones.catalogue import CATALOGUE
+    from datasetdm.cli.tables import show_backbones
+
+    show_backbones(CATALOGUE)

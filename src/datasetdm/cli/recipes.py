@@ -1,0 +1,90 @@
+"""Commands on whole recipes: run, demo."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from datasetdm.cli.bars import bars, console
+from datasetdm.cli.tables import show_figures, show_outcome, show_plan
+from datasetdm.errors import ConfigError
+from datasetdm.io.settings import Texts
+from datasetdm.recipe.schema import GenerateStage
+
+_GENERATE = GenerateStage.model_fields
+
+
+def run(
+    recipe: Annotated[
+        str, Parameter(help="A YAML file, or a recipe that comes with the package: demo, demo-fit, own-data.")
+    ],
+    *,
+    out: Annotated[Path, Parameter(help="The folder in which every stage writes a folder or file of its own.")],
+    changes: Annotated[
+        tuple[str, ...],
+        Parameter(name="--set", consume_multiple=True, negative=(), help="Other settings: STAGE.SETTING=VALUE."),
+    ] = (),
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Only print the plan: what is reused, time and disk.")
+    ] = False,
+) -> None:
+    """Run the stages of a recipe; those whose inputs are the same as before are reused."""
+    pairs = [c.partition("=") for c in changes]
+    if wrong := [c for c, equals, _ in pairs if not equals]:
+        raise ConfigError(
+            f"--set {wrong[0]!r} cannot be read", expected="STAGE.SETTING=VALUE, for instance store.count=8"
+        )
+    _run(recipe, out, {place: value for place, _, value in pairs}, dry_run)
+
+
+def demo(
+    *,
+    fit: Annotated[
+        bool, Parameter(help="Fit the P-Decoder on the 100 packaged images first, instead of loading the shipped one.")
+    ] = False,
+    count: Annotated[int, Parameter(help=_GENERATE["count"].description)] = 64,
+    seed: Annotated[int, Parameter(help="Another seed gives other prompts and other images.")] = 0,
+    prompts: Annotated[Texts, Parameter(help=_GENERATE["prompts"].description)] = ("grammar",),
+    out: Annotated[Path | None, Parameter(help="The folder; default `demo`, with --fit `demo-fit`.")] = None,
+    device: Annotated[str, Parameter(help=_GENERATE["device"].description)] = "auto",
+) -> None:
+    """Everything once, with the embedded model: generate, store, export to COCO, page. The same as `run demo`."""
+    name = "demo-fit" if fit else "demo"
+    changes = {"store.count": count, "store.seed": seed, "store.prompts": prompts, "store.device": device}
+    changes |= {"gallery.limit": count, **({"decoder.device": device} if fit else {})}
+    folder = out or Path(name)
+    console.print("P-Decoder: " + ("fitted on mini:train" if fit else "the shipped one (--fit fits it on mini:train)"))
+    _run(name, folder, changes)
+    print((folder / "gallery.html").resolve())
+
+
+def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = False) -> None:
+    from datasetdm.recipe.places import require_writable
+    from datasetdm.recipe.plan import plan
+    from datasetdm.recipe.run import load_recipe, run_step, steps
+
+    began = time.monotonic()
+    chosen = load_recipe(recipe, changes)
+    require_writable(out)
+    if dry_run:
+        show_plan(plan(chosen, out), out)
+        return
+    for step in steps(chosen, out):
+        if step.action == "reuse":
+            console.print(f"{step.name}: {step.out} is reused")
+            continue
+        console.print(f"{step.name}: {step.action}" + (f" ({step.why})" if step.why else ""), soft_wrap=True)
+        started = time.monotonic()
+        with bars() as report:
+            outcome = run_step(step, report)
+        show_outcome(outcome, time.monotonic() - started)
+        show_figures(outcome.figures)
+    per_unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit / 1024
+    console.print(f"recipe {recipe} done in {time.monotonic() - began:.0f} s, peak memory {peak:.1f} GB")

@@ -1,0 +1,55 @@
+"""Commands on stores: generate, annotate, view, merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from datasetdm.cli.work import perform
+from datasetdm.errors import StoreError
+from datasetdm.recipe.schema import AnnotateStage, GenerateStage, PageStage
+
+_STORE = Parameter(help="The store: a new folder, or one that the same command began.")
+
+
+def generate(*, stage: Annotated[GenerateStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
+    """Generate annotated images into a store; the same command goes on with an unfinished one."""
+    perform(stage, out)
+    print(out)
+
+
+def annotate(*, stage: Annotated[AnnotateStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
+    """Annotate existing images into a store; the same command goes on with an unfinished one, or with new images."""
+    perform(stage, out)
+    print(out)
+
+
+def view(
+    store: Annotated[Path, Parameter(help="The store's folder.")],
+    *,
+    port: Annotated[int, Parameter(help="Of the page on this machine, which no other can reach; 0 is a free one.")] = 0,
+    open_browser: Annotated[bool, Parameter(name="--open", negative=(), help="Also open the page.")] = False,
+    out: Annotated[
+        Path | None, Parameter(help="Write a page to share to this file instead, for instance page.html.")
+    ] = None,
+    limit: Annotated[int, Parameter(help=PageStage.model_fields["limit"].description)] = PageStage.model_fields[
+        "limit"
+    ].default,
+) -> None:
+    """Look at a store in the browser, filter and review it; or write its first samples as a page of one file."""
+    from datasetdm.io.settings import validated
+    from datasetdm.store import Store
+
+    stage = validated(PageStage, data=str(store), limit=limit)
+    opened = Store(store)
+    if not len(opened):
+        raise StoreError("the store holds no samples", where=store, remedy="run the command that makes it again")
+    if out is not None:
+        perform(stage, out)
+        print(out.resolve())
+        return
+    from datasetdm.viewer.server import serve
+
+    serve(opened, port, open_browser)

@@ -1,0 +1,113 @@
+"""Tables and summaries: what is in data, what a command made, what a recipe would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from datasetdm.cli.bars import console
+from datasetdm.engines.progress import Outcome
+from datasetdm.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasetdm.backbones.catalogue import Model
+    from datasetdm.readers.overview import Summary
+    from datasetdm.recipe.plan import Step
+
+MOST = 10
+"""Labels and skipped samples that a summary names."""
+
+
+def show_outcome(outcome: Outcome, seconds: float) -> None:
+    """What a command made, counts per label, what was skipped and why, and the command to type next."""
+    console.print(Text(f"{outcome.made}, {_duration(seconds)}"), soft_wrap=True)
+    for note in outcome.notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    if outcome.labels:
+        ranked = sorted(outcome.labels.items(), key=lambda pair: (-pair[1], pair[0]))
+        more = f", and {len(ranked) - MOST} more labels" if len(ranked) > MOST else ""
+        console.print(
+            Text("images per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more), soft_wrap=True
+        )
+    show_skipped(outcome.skipped)
+    if outcome.next:
+        console.print(Text(f"next: {outcome.next}"), soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def show_skipped(errors: Sequence[DataError]) -> None:
+    """How many bad samples were skipped, and what was wrong with the first ones."""
+    if not errors:
+        return
+    console.print(Text(f"skipped because of errors in the data: {len(errors)}", style="yellow"))
+    for error in errors[:MOST]:
+        console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
+    if len(errors) > MOST:
+        console.print(Text(f"  ... and {len(errors) - MOST} more"))
+
+
+def show_figures(figures: Mapping[str, object]) -> None:
+    """Held-out figures, one per line."""
+    for name, value in figures.items():
+        console.print(Text(f"  {name}: {value}"))
+
+
+def show_summary(found: Summary, title: str) -> None:
+    """What is in labelled data."""
+    table = Table("label")
+    table.add_column("images", justify="right")
+    table.add_column("objects", justify="right")
+    there = [n for n in found.labels.names if found.images[n]]
+    for name in sorted(there, key=lambda n: -found.images[n]):
+        table.add_row(Text(name), str(found.images[name]), str(found.objects[name]))
+    out = Console()
+    out.print(Text(f"{title}: {found.samples} images, {found.captions} with captions"))
+    out.print(table)
+    absent = [n for n in found.labels.names if not found.images[n]]
+    if absent:
+        more = f", and {len(absent) - 8} more" if len(absent) > 8 else ""
+        out.print(Text(f"labels that no image has: {', '.join(absent[:8])}{more}"))
+    tasks = ", ".join(f"{name} on {count}" for name, count in found.tasks.items())
+    out.print(Text(f"annotations: {tasks or 'none'}"))
+    sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
+    more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
+    out.print(Text(f"sizes: {sizes}{more}"))
+
+
+def show_backbones(models: Sequence[Model]) -> None:
+    """A catalogue of models, one row each."""
+    table = Table("model", "pipeline", "pixels", "steps", "guidance", "negative", "t", "reads", "licence", "status")
+    for m in models:
+        family = m.family
+        cells = (
+            m.name, m.pipeline.removesuffix("Pipeline"), f"{m.side}x{m.side}", str(m.steps), f"{m.guidance:g}",
+            "yes" if m.guidance > 1 and not m.embedded else "no", ",".join(map(str, family.timesteps)), family.reads,
+            m.licence + (" (gated)" if m.gated else ""), m.status,
+        )  # fmt: skip
+        table.add_row(*map(Text, cells))
+    Console(width=None if Console().is_terminal else 250).print(table)
+
+
+def show_plan(steps: Sequence[Step], out: Path) -> None:
+    """What a recipe would do in `out`."""
+    table = Table("stage", "kind", "images", "what", "writes")
+    for step in steps:
+        count = str(getattr(step.stage, "count", "") or "")
+        why = f" ({step.why})" if step.why else ""
+        table.add_row(step.name, step.stage.kind, count, step.action + why, str(step.out))
+    Console(width=None if Console().is_terminal else 160).print(table)

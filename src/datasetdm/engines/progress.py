@@ -1,0 +1,49 @@
+"""What work says of itself while it runs, and at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasetdm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` units of the work called `what`; total is None where nobody knows it."""
+
+    what: str
+    done: int
+    total: int | None
+    unit: str = "image"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage made.
+
+    Args:
+        out: where it lies.
+        made: one sentence.
+        count: of images.
+        labels: how many of the images that were made now hold each label.
+        figures: what was measured, by task.
+        skipped: errors in the data that were skipped.
+        notes: what else the user should know.
+        next: a command to type now.
+    """
+
+    out: Path
+    made: str
+    count: int = 0
+    labels: Mapping[str, int] = field(default_factory=Counter)
+    figures: Mapping[str, object] = field(default_factory=dict)
+    skipped: Sequence[DataError] = ()
+    notes: Sequence[str] = ()
+    next: str = ""
+
+
+Report = Callable[[Progress], None]
+"""What is told how far the work is."""

@@ -1,0 +1,52 @@
+"""Output places, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from datasetdm.errors import OutputError
+from datasetdm.io.files import occupied
+
+WORK = "work"
+"""Where an unfinished fit keeps its features and its checkpoint, below its output folder."""
+CONFIG = "config.json"
+"""What a finished decoder's folder holds."""
+STORE = "dataset.json"
+"""What a store's folder holds."""
+
+
+def require_writable(out: Path) -> None:
+    """Raises OutputError if `out` cannot be written: its nearest folder that exists is none, or is closed to us."""
+    nearest = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if nearest != out.absolute() and not nearest.is_dir():
+        raise OutputError("a part of the output place is a file", where=nearest, expected="a folder")
+    if not os.access(nearest, os.W_OK):
+        raise OutputError("the output place cannot be written", where=nearest, remedy="choose another --out")
+
+
+def require_folder(out: Path, begun: str | None = None) -> None:
+    """Raises OutputError if `out` is a file or cannot be written, or holds anything but unfinished work.
+
+    Args:
+        begun: what an unfinished or growing output holds, for instance `dataset.json`.
+    """
+    require_writable(out)
+    if out.exists() and not out.is_dir():
+        raise OutputError("the output place is a file", where=out, expected="a folder", remedy="choose another --out")
+    if occupied(out) and not (begun and (out / begun).exists()):
+        raise OutputError(
+            "the output folder is not empty",
+            where=out,
+            expected="a new folder" if begun is None else "a new folder, or one that the same command began",
+            remedy="choose another --out, or delete it",
+        )
+
+
+def require_file(out: Path) -> None:
+    """Raises OutputError if `out` is a folder or cannot be written."""
+    require_writable(out)
+    if out.is_dir():
+        raise OutputError(
+            f"{out} is a folder", expected="a file, for instance page.html", remedy="choose another --out"
+        )

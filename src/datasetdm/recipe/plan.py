@@ -1,0 +1,162 @@
+"""What a recipe would do in a folder: which stages are reused, continued or run, and how long that takes.
+
+Every stage that a recipe made carries a mark with the inputs that it was made from: its settings, and the content of what it
+read. A stage with the same inputs is reused. A store whose only change is a larger count, or more images, is continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from datasetdm.errors import OutputError
+from datasetdm.io.files import occupied, write_json
+from datasetdm.prompts import read_prompts
+from datasetdm.recipe.data import open_reader
+from datasetdm.recipe.schema import GRAMMAR, Recipe, Stage, references
+
+MARK = ".stage.json"
+"""The mark's name inside a stage's folder; beside a file it is `.NAME.stage.json`."""
+PAGE = ".html"
+
+GROWS = {"generate": "count", "annotate": "content"}
+"""Kind of stage -> the input that may change while the store is continued."""
+
+Action = Literal["reuse", "continue", "run", "run again"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan.
+
+    Args:
+        name: of the stage.
+        stage: the stage, its references replaced by the places of the other stages.
+        out: where it writes.
+        inputs: all that its output depends on, JSON-ready, contents by hash.
+        action: what is to be done.
+        why: what changed since it was made, for those that run again or are continued.
+        mark: what it left here before.
+    """
+
+    name: str
+    stage: Stage
+    out: Path
+    inputs: Mapping[str, Any]
+    action: Action
+    why: str = ""
+    mark: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(recipe: Recipe, out: Path) -> list[Step]:
+    """The steps of a recipe in the folder `out`, in their order.
+
+    Raises:
+        OutputError: a stage's place holds what no recipe made, or a store with reviews that would have to be made again.
+        DataError, StoreError, ConfigError: data or prompts that are missing or not what they say.
+    """
+    steps: dict[str, Step] = {}
+    for name, stage in recipe.stages.items():
+        place = out / (name + PAGE if stage.MAKES == "file" else name)
+        earlier = {f: steps[other] for f, other in references(stage).items()}
+        resolved = stage.model_copy(update={f: str(s.out) for f, s in earlier.items()})
+        inputs = _inputs(stage, earlier)
+        steps[name] = _decide(name, resolved, place, inputs, [s for s in earlier.values() if s.action != "reuse"])
+    return list(steps.values())
+
+
+def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], changed: list[Step]) -> Step:
+    mark = read_mark(out)
+    if not mark:
+        if out.exists() and (not out.is_dir() or occupied(out)):
+            raise OutputError(
+                f"stage {name!r} would write where something is already",
+                where=out,
+                expected="a place that is free, or that this recipe wrote",
+                remedy="choose another --out, or move it away",
+            )
+        return Step(name, stage, out, inputs, "run")
+    old, grows = mark["inputs"], GROWS.get(stage.kind)
+    different = sorted(k for k in {*old, *inputs} if old.get(k) != inputs.get(k))
+    if not different and not changed:
+        return Step(name, stage, out, inputs, "reuse" if mark["done"] else "continue", "unfinished", mark)
+    why = ", ".join(_difference(k, old.get(k), inputs.get(k)) for k in different)
+    why = why or f"stage {changed[0].name!r} changes"
+    if different and set(different) <= {grows}:
+        return Step(name, stage, out, inputs, "continue", why, mark)
+    return Step(name, stage, out, inputs, "run again", why, mark)
+
+
+def _difference(key: str, old: object, new: object) -> str:
+    texts = [json.dumps(v) for v in (old, new)]
+    return f"{key} was {texts[0]}, is {texts[1]}" if max(map(len, texts)) < 40 else f"{key} changed"
+
+
+def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> dict[str, Any]:
+    """All that the output depends on: settings but for those of the device, and hashes of what is read."""
+    values = stage.model_dump(mode="json", exclude=set(stage.HOW))
+    for name, step in earlier.items():
+        values[name] = digest(dict(step.inputs)) + _reviews_digest(step.out)
+    if "data" in values and "data" not in earlier:
+        values["content"] = data_digest(values["data"], stage)
+    if "decoder" in values and "decoder" not in earlier and Path(values["decoder"]).is_dir():
+        values["decoder"] = files_digest(Path(values["decoder"]))
+    if stage.kind == "generate" and stage.prompts != (GRAMMAR,):
+        values["prompts"] = digest(read_prompts(stage.prompts))
+    return values
+
+
+def _reviews_digest(store: Path) -> str:
+    path = store / "reviews.jsonl"
+    return "" if not path.exists() else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files below a folder; hidden ones do not count."""
+    h = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            with path.open("rb") as f:
+                h.update(f"{path.relative_to(folder)}\0".encode() + hashlib.file_digest(f, "sha256").digest())
+    return h.hexdigest()
+
+
+def data_digest(data: str, stage: Stage) -> str:
+    """SHA-256 of all samples' keys, images and annotations, in their order; reviews of a store included."""
+    h = hashlib.sha256()
+    for sample in open_reader(data, getattr(stage, "images", None), getattr(stage, "on_error", "stop")):
+        h.update((sample.key + sample.digest()).encode())
+    return h.hexdigest() + _reviews_digest(Path(data.removeprefix("store:")))
+
+
+# ---------------------------------------------------------------------- marks
+def mark_path(out: Path) -> Path:
+    """Where the mark of an output lies: inside a folder, beside a file."""
+    return out.with_name(f".{out.name}{MARK}") if out.suffix == PAGE else out / MARK
+
+
+def read_mark(out: Path) -> dict[str, Any]:
+    """The mark of an output that a recipe made; empty if there is none, or the output is gone or was replaced."""
+    try:
+        mark = json.loads(mark_path(out).read_text(encoding="utf-8"))
+        same = out.is_dir() or hashlib.sha256(out.read_bytes()).hexdigest() == mark["sha256"]
+        return mark if same and isinstance(mark["inputs"], dict) and "done" in mark else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_mark(step: Step, done: bool, **measured: Any) -> None:
+    """Leave the mark of a stage, with what was measured: `seconds`, `count`, `bytes`."""
+    content = {} if step.out.is_dir() else {"sha256": hashlib.sha256(step.out.read_bytes()).hexdigest()}
+    write_json(
+        mark_path(step.out), {"stage": step.name, "inputs": dict(step.inputs), "done": done, **content, **measured}
+    )

@@ -1,0 +1,133 @@
+"""Recipes from files, and running them: stage after stage, each once for the same inputs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from datasetdm.engines.progress import Outcome, Report
+from datasetdm.errors import ConfigError, OutputError, unknown_name
+from datasetdm.io.registry import Registry
+from datasetdm.io.settings import setting_error
+from datasetdm.recipe.plan import Step, mark_path, plan, write_mark
+from datasetdm.recipe.schema import Recipe
+
+SHIPPED = Path(__file__).parent / "recipes"
+"""The recipes that come with the package."""
+
+RUNNERS: Registry[Callable[..., Outcome]] = Registry(
+    "kind of stage",
+    None,
+    {kind: f"datasetdm.recipe.stages:{kind}" for kind in ("fit", "generate", "annotate", "evaluate", "export", "page")},
+)
+"""Kind of stage -> the function that runs it: (stage, out, report) -> Outcome. They import torch when they are used."""
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of the recipes that come with the package."""
+    return {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_recipe(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from a YAML file, or one that comes with the package, by name.
+
+    Args:
+        source: file or name.
+        changes: "STAGE.SETTING" -> another value.
+
+    Raises:
+        ConfigError: no such recipe, a file that is none, an unknown stage or setting.
+    """
+    path = Path(source)
+    if not path.is_file():
+        if str(source) not in shipped():
+            raise unknown_name("recipe", str(source), shipped())
+        path = shipped()[str(source)]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no settings by name")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
+        what = " ".join(str(e).split())
+        raise ConfigError(f"the recipe cannot be read: {what}", where=path, expected="YAML with `stages`") from e
+    for place, value in (changes or {}).items():
+        name, dot, setting = place.partition(".")
+        stages = content.get("stages")
+        if not dot or not isinstance(stages, dict) or not isinstance(stages.get(name), dict):
+            raise unknown_name("stage", name, stages if isinstance(stages, dict) else ())
+        stages[name][setting] = value
+    return make_recipe(content, path)
+
+
+def make_recipe(content: Mapping[str, Any], where: object = None) -> Recipe:
+    """A recipe from plain values. Raises ConfigError for the first setting that is unknown or impossible."""
+    try:
+        return Recipe(**content)
+    except ValidationError as e:
+        error = setting_error(Recipe, e)
+        error.where = f"{where}: {error.where}" if error.where else where
+        raise error from e
+
+
+def run_recipe(
+    recipe: Recipe, out: Path | str, report: Report = lambda _: None
+) -> Iterator[tuple[Step, Outcome | None]]:
+    """Run all stages that are not there yet.
+
+    Args:
+        recipe: what to do.
+        out: the folder in which every stage has a folder or file of its own.
+        report: told how far the present stage is.
+
+    Yields:
+        Every stage's step and what it made; None for one that is reused.
+
+    Raises:
+        OutputError: a stage would overwrite what no recipe made, or a store with reviews.
+    """
+    for step in steps(recipe, out):
+        yield step, None if step.action == "reuse" else run_step(step, report)
+
+
+def steps(recipe: Recipe, out: Path | str) -> Iterator[Step]:
+    """The steps one by one, each planned when the earlier ones are done; `run_step` runs one."""
+    for number in range(len(recipe.stages)):
+        yield plan(recipe, Path(out))[number]
+
+
+def run_step(step: Step, report: Report) -> Outcome:
+    """Run one stage and leave its mark. What an earlier run of the recipe made from other inputs is deleted first."""
+    if step.action == "run again":
+        _remove(step)
+    began, unmarked = time.monotonic(), step.action != "continue"
+
+    def marking(progress: Any) -> None:
+        nonlocal unmarked
+        if unmarked and step.out.is_dir():
+            write_mark(step, done=False)
+            unmarked = False
+        report(progress)
+
+    outcome = RUNNERS.load(step.stage.kind)(step.stage, step.out, marking)
+    write_mark(step, done=True, seconds=round(time.monotonic() - began, 1), count=outcome.count)
+    return outcome
+
+
+def _remove(step: Step) -> None:
+    if (step.out / "reviews.jsonl").exists():
+        raise OutputError(
+            f"stage {step.name!r} must run again ({step.why}), but its store holds reviews",
+            where=step.out,
+            remedy="move the store away, or choose another --out",
+        )
+    if step.out.is_dir():
+        shutil.rmtree(step.out)
+    else:
+        step.out.unlink()
+        mark_path(step.out).unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""What a recipe says: named stages, each a stream or a fit. The command line, Python and YAML files build the same models.
+
+    stages:
+      decoder: {kind: fit, data: "coco:annotations.json"}
+      store: {kind: generate, decoder: "stage:decoder", prompts: prompts.txt, count: 1000}
+      coco: {kind: export, data: "stage:store", format: coco}
+
+`stage:NAME` stands for what an earlier stage made. A field's description is the command line's help, its default is what the
+help shows. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from datasetdm.errors import ConfigError, unknown_name
+from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
+from datasetdm.pipelines.settings import FitConfig, GenerateConfig
+
+REFERENCE = "stage:"
+"""What a reference to an earlier stage begins with."""
+
+GRAMMAR = "grammar"
+"""The prompts that stand for the grammar of the embedded model's world."""
+
+_DATA = "A store's folder, or FORMAT:PATH, for instance `coco:annotations.json`; `datasetdm formats` lists the formats."
+_HIDDEN = Parameter(parse=False)
+
+
+class _Stage(BaseModel):
+    """What all stages share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    HOW: ClassVar[frozenset[str]] = frozenset({"device", "low_memory", "compile"})
+    """Settings that change how the work is done, but not what comes out."""
+    MAKES: ClassVar[Literal["decoder", "store", "folder", "file"]]
+    """What the stage leaves in the recipe's folder."""
+
+
+class _Model(_Stage):
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    low_memory: bool = Field(
+        False, description="Parts of the pipeline wait in the CPU's memory, and the VAE takes one image at a time."
+    )
+
+
+class _Decoder(_Model):
+    decoder: str = Field("mini", description="`mini`, or a folder that `fit` wrote.")
+    backbone: str | None = Field(None, description="Default: the one that the decoder was fitted on.")
+
+
+class DataOptions(_Stage):
+    """How data are read."""
+
+    images: Path | None = Field(None, description="Folder of the images, where the format does not say.")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="What wrong data do: stop the work, or skip the image and count it."
+    )
+    limit: int | None = Field(None, ge=1, description="At most so many images, chosen at random; all if not given.")
+    balance: bool = Field(False, description="With --limit: every label is there about equally often.")
+    transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
+        (), description="What is done to the samples, in this order: name and settings of transforms."
+    )
+
+
+class FitStage(FitConfig, DataOptions, _Model):
+    """Fit a P-Decoder on labelled images."""
+
+    MAKES = "decoder"
+    kind: Annotated[Literal["fit"], _HIDDEN] = "fit"
+    data: str = Field(description=_DATA)
+    backbone: str = Field("mini", description="`mini`, a pipeline's folder, or a hub id (`datasetdm backbones`).")
+    lora: Files = Field((), description="LoRA files (.safetensors) on top of it; the decoder remembers them.")
+    size: int | None = Field(None, ge=8, description="Side of the backbone's images in pixels; default its native one.")
+    timesteps: Numbers | None = Field(
+        None, description="Comma-separated noise levels at which the backbone reads the images; default the family's."
+    )
+    inversion: Literal["renoise", "ddim"] = Field(
+        "renoise", description="How the noise is found: fixed noise, or the deterministic sampler run backwards."
+    )
+
+
+class GenerateStage(GenerateConfig, _Decoder):
+    """Generate annotated images into a store; the same command goes on with an unfinished one."""
+
+    MAKES = "store"
+    kind: Annotated[Literal["generate"], _HIDDEN] = "generate"
+    prompts: Texts = Field(
+        min_length=1,
+        description="A file with one prompt per line, or prompts; they are used in turn. `grammar` composes some.",
+    )
+    count: int = Field(ge=1, description="Number of samples that the store shall hold.")
+    batch: int | None = Field(  # ty: ignore[invalid-assignment]
+        None, ge=1, description="Images per batch; default the store's own, or 16 and at most the count."
+    )
+    compile: bool = Field(
+        False, description="Compile the denoiser first (torch.compile): minutes at the start, faster images afterwards."
+    )
+    transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
+        (), description="What is done to the samples, in this order: name and settings of transforms."
+    )
+
+
+class AnnotateStage(DataOptions, _Decoder):
+    """Annotate existing images into a store; the same command goes on with an unfinished one, and with new images."""
+
+    MAKES = "store"
+    kind: Annotated[Literal["annotate"], _HIDDEN] = "annotate"
+    data: str = Field(
+        description="A store's folder, or FORMAT:PATH, for instance `images:DIR`; captions in a text file beside each image help."
+    )
+
+
+class EvaluateStage(DataOptions, _Decoder):
+    """Measure a P-Decoder on labelled images."""
+
+    MAKES = "folder"
+    kind: Annotated[Literal["evaluate"], _HIDDEN] = "evaluate"
+    data: str = Field(description=_DATA)
+    captions: bool = Field(
+        True, description="Read every image under its own caption, as when it was generated; else under none."
+    )
+
+
+class ExportOptions(DataOptions):
+    """What is done to samples on their way into a format, in this order: reviews, limit, scores, confidences, labels, split."""
+
+    format: str = Field("coco", description="`datasetdm formats` lists them.")
+    min_score: float = Field(0.0, ge=0, le=1, description="Leave out objects and regions of a lower score.")
+    min_confidence: float = Field(
+        0.0, ge=0, le=1, description="Ignore single pixels of a lower confidence, in semantic maps and depth."
+    )
+    remap: NewNames = Field(
+        {}, description="New names of labels: `cat=animal,dog=animal,sky=` (the last drops a label)."
+    )
+    split: Fractions = Field(
+        {}, description="Parts and their fractions: `train=0.8,val=0.1,test=0.1`. A sample's part follows from its key."
+    )
+    link: bool = Field(False, description="Link images that are files instead of copying them.")
+    licence: str = Field("unknown", description="What a data set's card says, for instance cc-by-4.0.")
+
+
+class ExportStage(ExportOptions):
+    """Write a store, or other labelled data, in another format."""
+
+    MAKES = "folder"
+    kind: Annotated[Literal["export"], _HIDDEN] = "export"
+    data: str = Field(description=_DATA)
+
+
+class PageStage(_Stage):
+    """Write a store's first samples as a page of one file."""
+
+    MAKES = "file"
+    kind: Annotated[Literal["page"], _HIDDEN] = "page"
+    data: str = Field(description=_DATA)
+    limit: int = Field(200, ge=1, description="At most so many samples, the first ones.")
+
+
+Stage = Annotated[
+    FitStage | GenerateStage | AnnotateStage | EvaluateStage | ExportStage | PageStage, Field(discriminator="kind")
+]
+
+
+class Recipe(BaseModel):
+    """Named stages in the order in which they run.
+
+    Raises:
+        ConfigError: a name that is no file name, or a reference to no earlier stage, or to one of another kind.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Recipe:
+        earlier: dict[str, _Stage] = {}
+        for name, stage in self.stages.items():
+            for field, other in references(stage).items():
+                if other not in earlier:
+                    raise unknown_name(f"stage in {name}.{field}: an earlier stage", other, earlier)
+                wanted = ("decoder",) if field == "decoder" else ("store",)
+                if earlier[other].MAKES not in wanted:
+                    raise ConfigError(
+                        f"{name}.{field} is a stage that makes no {wanted[0]}", where=f"stage {other!r}",
+                        expected="a fit" if field == "decoder" else "a stage of kind generate or annotate",
+                    )  # fmt: skip
+            earlier[name] = stage
+        return self
+
+
+def references(stage: _Stage) -> dict[str, str]:
+    """Field -> name of the earlier stage that it refers to."""
+    values = {f: getattr(stage, f, None) for f in ("data", "decoder")}
+    return {f: v.removeprefix(REFERENCE) for f, v in values.items() if isinstance(v, str) and v.startswith(REFERENCE)}

@@ -1,0 +1,213 @@
+"""One function per kind of stage: it checks the output place and the data, then loads models, then works.
+
+Each takes the stage (its references resolved), its output place, and what is told how far the work is. The command line runs
+single stages with them, `recipe.run` whole recipes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
+from datasetdm.decoder.model import load_pair
+from datasetdm.engines.local import iter_write
+from datasetdm.engines.progress import Outcome, Progress, Report
+from datasetdm.errors import StoreError
+from datasetdm.exporters import iter_export
+from datasetdm.io.files import write_json
+from datasetdm.pipelines import evaluate as evaluation
+from datasetdm.pipelines.annotate import Annotator
+from datasetdm.pipelines.fit import iter_fit
+from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.pipelines.settings import FitConfig, GenerateConfig
+from datasetdm.pipelines.stream import Data, Source, Stream
+from datasetdm.prompts import check_labels, read_prompts
+from datasetdm.prompts.grammar import Grammar
+from datasetdm.recipe import places
+from datasetdm.recipe.data import StageData, open_data
+from datasetdm.recipe.schema import (
+    GRAMMAR,
+    AnnotateStage,
+    DataOptions,
+    EvaluateStage,
+    ExportOptions,
+    ExportStage,
+    FitStage,
+    GenerateStage,
+    PageStage,
+)
+from datasetdm.records import Sample
+from datasetdm.store import Store
+from datasetdm.transforms import Transform, transform_from_json
+from datasetdm.transforms.remap import RemapLabels
+from datasetdm.transforms.reviews import ApplyReviews
+from datasetdm.transforms.split import Split
+from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
+from datasetdm.viewer.gallery import write_gallery
+
+FIGURES = "figures.json"
+"""The file that an evaluation leaves in its folder."""
+LOOKED_AT = 1000
+"""Prompts that are searched for labels before a generation begins."""
+DEFAULT_BATCH = 16
+
+
+def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
+    """Fit a decoder into a new folder, or go on with the same fit."""
+    places.require_folder(out, places.WORK)
+    data = open_data(stage.data, stage, stage.seed)
+    features = FeatureConfig(stage.timesteps, stage.inversion, size=stage.size)
+    config = FitConfig(**{name: getattr(stage, name) for name in FitConfig.model_fields})
+    name, options = with_loras(stage.backbone, stage.lora), RunOptions.chosen(stage.low_memory)
+    frozen = load_backbone(name, config=features, device=stage.device, options=options)
+    figures: Mapping[str, float] = {}
+    for event in iter_fit(data, out, backbone=frozen, config=config):
+        report(
+            Progress(f"fit: {event.stage}", event.done, event.total, "image" if event.stage == "features" else "step")
+        )
+        figures = event.held_out or figures
+    return Outcome(
+        out,
+        f"a decoder fitted on {len(data)} images",
+        len(data),
+        figures=figures,
+        skipped=data.reader.skipped,
+        next=f"datasetdm generate --decoder {out} --prompts FILE --count 100 --out DIR",
+    )
+
+
+def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
+    """Bring a store to `count` generated samples."""
+    places.require_folder(out, places.STORE)
+    prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else read_prompts(stage.prompts)
+    transforms = tuple(transform_from_json(t) for t in stage.transforms)
+    settings = {name: getattr(stage, name) for name in GenerateConfig.model_fields}
+    settings["batch"] = stage.batch or default_batch(out, stage.count)
+    source = DatasetGenerator(
+        prompts, decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
+        options=RunOptions.chosen(stage.low_memory, stage.compile), **settings,
+    )  # fmt: skip
+    notes: list[str] = []
+    if not isinstance(prompts, Grammar):
+        searched = prompts[: min(stage.count, LOOKED_AT)]
+        if nameless := check_labels(searched, source.labels):
+            notes.append(f"{len(nameless)} of {len(searched)} prompts name no label, first: {nameless[0]!r}")
+    return _write(Stream(source, transforms), out, stage.count, "generate", report, notes)
+
+
+def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
+    """Annotate those images that the store does not hold yet."""
+    places.require_folder(out, places.STORE)
+    data = open_data(stage.data, stage)
+    source = Annotator(
+        Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
+        options=RunOptions.chosen(stage.low_memory),
+    )  # fmt: skip
+    return _write(source, out, None, "annotate", report, data=data)
+
+
+def _write(
+    source: Source,
+    out: Path,
+    count: int | None,
+    what: str,
+    report: Report,
+    notes: Sequence[str] = (),
+    data: StageData | None = None,
+) -> Outcome:
+    labels: Counter[str] = Counter()
+    held = new = 0
+    with closing(iter_write(source, out, count)) as work:
+        for held, sample in work:
+            if sample is not None:
+                new += 1
+                names = sample.labels.names
+                labels.update(names[i] for i in sample.annotations.labels_in())
+            total = max(held, count) if count is not None else None if data is None else max(held, len(data))
+            report(Progress(what, held, total))
+    made = f"{held} annotated images" if new == held else f"{held} annotated images, {new} of them new"
+    skipped = () if data is None else data.reader.skipped
+    return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}")
+
+
+def default_batch(out: Path, count: int) -> int:
+    """The batch of the store that is already in `out`; for a new one 16, or the count if that is smaller."""
+    if not (out / places.STORE).exists():
+        return min(DEFAULT_BATCH, count)
+    batch = Store(out).stream.get("batch")
+    if not isinstance(batch, int) or batch < 1:
+        raise StoreError("this store was not made by generate", where=out, remedy="choose another --out")
+    return batch
+
+
+def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
+    """Measure a decoder; the figures go into the folder, too, if there is one."""
+    if out is not None:
+        places.require_folder(out)
+    data = open_data(stage.data, stage)
+    model, frozen = load_pair(stage.decoder, stage.backbone, stage.device, RunOptions.chosen(stage.low_memory))
+    samples = _reported(data, "evaluate", len(data), report)
+    figures = evaluation.evaluate(model, frozen, samples, stage.captions)
+    if out is not None:
+        write_json(out / FIGURES, figures)
+    made = f"figures of {stage.decoder} on {len(data)} images"
+    return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped)
+
+
+def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
+    """Write data in another format into a new folder."""
+    places.require_folder(out)
+    data = open_data(stage.data, stage)
+    steps = (*data.transforms, *export_transforms(stage))
+    writes = iter_export(data.reader, data.reader.labels, stage.format, out, steps, stage.link, stage.licence)
+    written = 0
+    for written, _ in enumerate(writes, 1):
+        report(Progress("export", written, len(data)))
+    return Outcome(
+        out,
+        f"{written} images as {stage.format}",
+        written,
+        skipped=data.reader.skipped,
+        notes=review_notes(data),
+    )
+
+
+def review_notes(data: StageData) -> list[str]:
+    """What the reviews of a store change."""
+    found = [t for t in data.transforms if isinstance(t, ApplyReviews)]
+    return [f"reviews: {t.rejected} rejected are left out, {t.fixed} with fixed labels" for t in found]
+
+
+def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:
+    """The transforms that an export's options stand for, in their order."""
+    steps: list[Transform] = []
+    if options.min_score:
+        steps.append(FilterByScore(minimum=options.min_score))
+    if options.min_confidence:
+        steps.append(MaskByConfidence(minimum=options.min_confidence))
+    if options.remap:
+        steps.append(RemapLabels(mapping=options.remap))
+    if options.split:
+        steps.append(Split(parts=options.split))
+    return tuple(steps)
+
+
+def page(stage: PageStage, out: Path, report: Report) -> Outcome:
+    """Write the page over the first samples; an older page is replaced."""
+    places.require_file(out)
+    data = open_data(stage.data, DataOptions())
+    shown = min(stage.limit, len(data))
+    title = f"{shown} of {len(data)} samples" if shown < len(data) else f"{shown} samples"
+    for done, _ in enumerate(write_gallery(islice(data, stage.limit), data.labels, out, title), 1):
+        report(Progress("gallery", done, shown))
+    return Outcome(out, f"a page of {title}", shown)
+
+
+def _reported(samples: StageData, what: str, total: int, report: Report) -> Iterator[Sample]:
+    for done, sample in enumerate(samples, 1):
+        yield sample
+        report(Progress(what, done, total))
