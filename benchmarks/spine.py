@@ -143,7 +143,7 @@ def help_seconds() -> float:
 
 def identical_after_kill() -> bool:
     """`datasetdm generate` run twice, one of them killed when its first batches are stored and then run again."""
-    code = "import datasetdm.pipelines.generate as g, datasetdm.cli as c; g.FLUSH_SECONDS = 0; c.main()"
+    code = "import datasetdm.engines.local as e, datasetdm.cli as c; e.FLUSH_SECONDS = 0; c.main()"
     options = ["--count", "12", "--batch", "4", "--steps", "10", "--out"]
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"

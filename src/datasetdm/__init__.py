@@ -17,19 +17,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasetdm.backbones import FeatureConfig, load_backbone
     from datasetdm.decoder.model import PDecoder
+    from datasetdm.engines.local import write
     from datasetdm.errors import DatasetDMError
     from datasetdm.exporters import export
+    from datasetdm.pipelines.annotate import Annotator
     from datasetdm.pipelines.evaluate import annotate, evaluate
     from datasetdm.pipelines.fit import fit, iter_fit
     from datasetdm.pipelines.generate import DatasetGenerator, generate
     from datasetdm.pipelines.settings import FitConfig, GenerateConfig
+    from datasetdm.pipelines.stream import Data, Stream
     from datasetdm.readers import read
+    from datasetdm.recipe.run import load_recipe, run_recipe
+    from datasetdm.recipe.schema import Recipe
     from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap
     from datasetdm.store import Store, write_store
 
 _HOMES = {
     "backbones": ("FeatureConfig", "load_backbone"),
     "errors": ("DatasetDMError",),
+    "engines.local": ("write",),
+    "pipelines.annotate": ("Annotator",),
+    "pipelines.stream": ("Data", "Stream"),
+    "recipe.run": ("load_recipe", "run_recipe"),
+    "recipe.schema": ("Recipe",),
     "pipelines.evaluate": ("annotate", "evaluate"),
     "exporters": ("export",),
     "pipelines.fit": ("fit", "iter_fit"),
@@ -44,9 +54,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
-    "DatasetDMError", "DatasetGenerator", "DepthMap", "FeatureConfig", "FitConfig", "GenerateConfig", "Instances",
-    "Keypoints", "Labels", "PDecoder", "Prompt", "Sample", "SemanticMap", "Store", "annotate", "evaluate", "export",
-    "fit", "generate", "iter_fit", "load_backbone", "read", "write_store",
+    "Annotator", "Data", "DatasetDMError", "DatasetGenerator", "DepthMap", "FeatureConfig", "FitConfig",
+    "GenerateConfig", "Instances", "Keypoints", "Labels", "PDecoder", "Prompt", "Recipe", "Sample", "SemanticMap",
+    "Store", "Stream", "annotate", "evaluate", "export", "fit", "generate", "iter_fit", "load_backbone",
+    "load_recipe", "read", "run_recipe", "write", "write_store",
 ]  # fmt: skip
 
 

@@ -14,16 +14,14 @@ from datasetdm.recipe.schema import DataOptions, ExportOptions, ExportStage
 _DATA = Parameter(help=ExportStage.model_fields["data"].description)
 
 
-def inspect(
-    data: Annotated[str, _DATA], *, options: Annotated[DataOptions, Parameter(name="*")] = DataOptions()
-) -> None:
+def inspect(data: Annotated[str, _DATA], *, options: Annotated[DataOptions | None, Parameter(name="*")] = None) -> None:
     """Say what is in labelled data: images, labels, sizes."""
     from datasetdm.cli.bars import track
     from datasetdm.cli.tables import show_skipped, show_summary
     from datasetdm.readers.overview import summarise
     from datasetdm.recipe.data import open_data
 
-    opened = open_data(data, options)
+    opened = open_data(data, options or DataOptions())
     show_summary(summarise(track(opened.reader, "read", len(opened)), opened.reader.labels), data)
     show_skipped(opened.reader.skipped)
 
@@ -31,8 +29,8 @@ def inspect(
 def export(
     data: Annotated[str, _DATA],
     *,
-    options: Annotated[ExportOptions, Parameter(name="*")] = ExportOptions(),
     out: Annotated[Path, Parameter(help="A new folder.")],
+    options: Annotated[ExportOptions | None, Parameter(name="*")] = None,
     push: Annotated[
         str | None, Parameter(help="With --format hf: also upload to the Hugging Face hub as OWNER/NAME, private.")
     ] = None,
@@ -43,6 +41,7 @@ def export(
     """
     from datasetdm.exporters.formats.hf import push_to_hub
 
+    options = options or ExportOptions()
     if push and options.format != "hf":
         raise ConfigError(f"--push with --format {options.format}", expected="--format hf")
     perform(ExportStage(data=data, **options.model_dump()), out)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import BaseModel, Field
 
 from datasetdm.cli.bars import bars, console
 from datasetdm.cli.tables import show_figures, show_outcome, show_plan
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Texts
-from datasetdm.recipe.schema import GenerateStage
+from datasetdm.recipe.schema import GRAMMAR, GenerateStage
 
 _GENERATE = GenerateStage.model_fields
 
@@ -43,23 +44,32 @@ def run(
     _run(recipe, out, {place: value for place, _, value in pairs}, dry_run)
 
 
+class DemoOptions(BaseModel):
+    """What of the demo can be chosen."""
+
+    fit: bool = Field(
+        False, description="Fit the P-Decoder on the 100 packaged images first, instead of loading the shipped one."
+    )
+    count: int = Field(64, ge=1, description=_GENERATE["count"].description)
+    seed: int = Field(0, ge=0, description="Another seed gives other prompts and other images.")
+    prompts: Texts = Field((GRAMMAR,), min_length=1, description=_GENERATE["prompts"].description)
+    device: str = Field("auto", description=_GENERATE["device"].description)
+
+
 def demo(
     *,
-    fit: Annotated[
-        bool, Parameter(help="Fit the P-Decoder on the 100 packaged images first, instead of loading the shipped one.")
-    ] = False,
-    count: Annotated[int, Parameter(help=_GENERATE["count"].description)] = 64,
-    seed: Annotated[int, Parameter(help="Another seed gives other prompts and other images.")] = 0,
-    prompts: Annotated[Texts, Parameter(help=_GENERATE["prompts"].description)] = ("grammar",),
+    options: Annotated[DemoOptions | None, Parameter(name="*")] = None,
     out: Annotated[Path | None, Parameter(help="The folder; default `demo`, with --fit `demo-fit`.")] = None,
-    device: Annotated[str, Parameter(help=_GENERATE["device"].description)] = "auto",
 ) -> None:
     """Everything once, with the embedded model: generate, store, export to COCO, page. The same as `run demo`."""
-    name = "demo-fit" if fit else "demo"
-    changes = {"store.count": count, "store.seed": seed, "store.prompts": prompts, "store.device": device}
-    changes |= {"gallery.limit": count, **({"decoder.device": device} if fit else {})}
+    options = options or DemoOptions()
+    name = "demo-fit" if options.fit else "demo"
+    changes = {f"store.{f}": getattr(options, f) for f in ("count", "seed", "prompts", "device")}
+    changes |= {"gallery.limit": options.count, **({"decoder.device": options.device} if options.fit else {})}
     folder = out or Path(name)
-    console.print("P-Decoder: " + ("fitted on mini:train" if fit else "the shipped one (--fit fits it on mini:train)"))
+    console.print(
+        "P-Decoder: " + ("fitted on mini:train" if options.fit else "the shipped one (--fit fits it on mini:train)")
+    )
     _run(name, folder, changes)
     print((folder / "gallery.html").resolve())
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from datasetdm.cli.work import perform
 from datasetdm.errors import StoreError
-from datasetdm.recipe.schema import AnnotateStage, GenerateStage, PageStage
+from datasetdm.recipe.schema import AnnotateStage, GenerateStage, PageOptions, PageStage
 
 _STORE = Parameter(help="The store: a new folder, or one that the same command began.")
 
@@ -34,20 +34,16 @@ def view(
     out: Annotated[
         Path | None, Parameter(help="Write a page to share to this file instead, for instance page.html.")
     ] = None,
-    limit: Annotated[int, Parameter(help=PageStage.model_fields["limit"].description)] = PageStage.model_fields[
-        "limit"
-    ].default,
+    options: Annotated[PageOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Look at a store in the browser, filter and review it; or write its first samples as a page of one file."""
-    from datasetdm.io.settings import validated
     from datasetdm.store import Store
 
-    stage = validated(PageStage, data=str(store), limit=limit)
     opened = Store(store)
     if not len(opened):
         raise StoreError("the store holds no samples", where=store, remedy="run the command that makes it again")
     if out is not None:
-        perform(stage, out)
+        perform(PageStage(data=str(store), **(options or PageOptions()).model_dump()), out)
         print(out.resolve())
         return
     from datasetdm.viewer.server import serve

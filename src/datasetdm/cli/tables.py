@@ -76,7 +76,7 @@ def show_summary(found: Summary, title: str) -> None:
     for name in sorted(there, key=lambda n: -found.images[n]):
         table.add_row(Text(name), str(found.images[name]), str(found.objects[name]))
     out = Console()
-    out.print(Text(f"{title}: {found.samples} images, {found.captions} with captions"))
+    out.print(Text(f"{title}: {found.samples} images"))
     out.print(table)
     absent = [n for n in found.labels.names if not found.images[n]]
     if absent:
@@ -87,6 +87,8 @@ def show_summary(found: Summary, title: str) -> None:
     sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))
     more = f", and {len(found.sizes) - 5} other sizes" if len(found.sizes) > 5 else ""
     out.print(Text(f"sizes: {sizes}{more}"))
+    for note in found.notes():
+        out.print(Text(note))
 
 
 def show_backbones(models: Sequence[Model]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ FLUSH_SECONDS = 30
 
 def iter_write(
     source: Source, out: Path | str, count: int | None = None, shard_size: int = 256
-) -> Iterator[tuple[int, Sample | None]]:
+) -> Generator[tuple[int, Sample | None]]:
     """`write` as a generator of (how many samples the store holds, the last one), at the start with None."""
     with Writer(out, source.labels, source.origin(), shard_size) as writer:
         yield writer.written, None

@@ -71,15 +71,12 @@ def validated(model: type[Model], **values: Any) -> Model:
     try:
         return model(**values)
     except ValidationError as e:
-        raise setting_error(model, e) from e
-
-
-def setting_error(model: type[BaseModel], error: ValidationError) -> ConfigError:
-    """Pydantic's first finding, with the nearest known setting for an unknown one."""
-    first = error.errors()[0]
-    name = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, model.model_fields, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(model.model_fields)}"
-        return ConfigError(f"unknown setting {name!r}", expected=f"a setting of {model.__name__}", remedy=remedy)
-    return ConfigError(f"{name}: {first['msg']}", where=f"{name} = {first['input']!r}")
+        first = e.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, model.model_fields, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(model.model_fields)}"
+            raise ConfigError(
+                f"unknown setting {name!r}", expected=f"a setting of {model.__name__}", remedy=remedy
+            ) from e
+        raise ConfigError(f"{name}: {first['msg']}", where=f"{name} = {first['input']!r}") from e

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.pipelines.evaluate import annotate
-from datasetdm.pipelines.stream import Source
+from datasetdm.pipelines.stream import Keys, Source
 from datasetdm.records import Labels, Provenance, Sample
 from datasetdm.store import Store
 
@@ -48,7 +48,7 @@ class Annotator:
             "decoder": self._fingerprint,
         }
 
-    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """The images that are not done, annotated."""
         found = Provenance(backbone=self.backbone.identity[:12], decoder=self._fingerprint[:12])
         for given, sample in annotate(self.decoder, self.backbone, self.data.samples(done)):

@@ -7,7 +7,7 @@ always holds the same indices, so a restart changes no byte (on the same machine
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count as count_from
 from itertools import islice
@@ -22,6 +22,7 @@ from datasetdm.decoder.model import PDecoder, load_pair, read_latents
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
+from datasetdm.pipelines.stream import Keys
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.records import Labels, Prompt, Provenance, Sample
 from datasetdm.store import Store
@@ -104,7 +105,7 @@ class DatasetGenerator:
             for i, (image, prompt, own) in rows
         ]
 
-    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """Samples 0, 1, ... without end, but for those whose key is in `done`."""
         for number in count_from():
             first = number * self.config.batch

@@ -10,7 +10,7 @@ store, on any machine and with any count; another one is refused.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,13 @@ CHECKED = 16
 
 
 @runtime_checkable
+class Keys(Protocol):
+    """Keys of samples: a set, or the store that is being written."""
+
+    def __contains__(self, key: str, /) -> bool: ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Where samples come from. Every sample has a key of its own, and the same key always gives the same sample."""
 
@@ -39,7 +46,7 @@ class Source(Protocol):
         """All that the samples depend on, JSON-ready, models and texts by hash; never the count, the sink or the device."""
         ...
 
-    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """The samples in their order, without those whose key is in `done`; they may never end."""
         ...
 
@@ -65,9 +72,12 @@ class Stream:
         steps = [t.to_json() for t in self.transforms]
         return {**self.source.origin(), **({"transforms": steps} if steps else {})}
 
-    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """The samples that leave, without those whose key is in `done`."""
-        return apply(self.source.samples(done), self.source.labels, self.transforms)[0]
+        if any(t.selects for t in self.transforms):  # a choice looks at all samples, whatever is done
+            stream = iter(apply(self.source.samples(), self.source.labels, self.transforms)[0])
+            return (s for s in stream if s.key not in done)
+        return iter(apply(self.source.samples(done), self.source.labels, self.transforms)[0])
 
     def check(self, store: Store) -> None:
         """The source's own check."""
@@ -95,7 +105,7 @@ class Data:
         """The format. What the samples are is compared key by key (`check`), so that data may grow."""
         return {"source": "data", "format": self.format}
 
-    def samples(self, done: Container[str] = ()) -> Iterator[Sample]:
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """The data's samples in their order."""
         return (s for s in self.reader if s.key not in done)
 

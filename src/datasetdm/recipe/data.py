@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from datasetdm.errors import ConfigError, StoreError
@@ -17,7 +16,6 @@ from datasetdm.transforms.choose import Choose
 from datasetdm.transforms.reviews import reviews_of
 
 
-@dataclass(frozen=True)
 class StageData:
     """A reader of the accepted samples after all transforms.
 
@@ -27,14 +25,9 @@ class StageData:
         format: of the data.
     """
 
-    reader: ValidatingReader
-    transforms: Sequence[Transform]
-    format: str
-
-    @property
-    def labels(self) -> Labels:
-        """The labels after all transforms."""
-        return apply((), self.reader.labels, self.transforms)[1]
+    def __init__(self, reader: ValidatingReader, transforms: Sequence[Transform], format: str):
+        self.reader, self.transforms, self.format = reader, tuple(transforms), format
+        self.labels: Labels = apply((), reader.labels, transforms)[1]
 
     def __len__(self) -> int:
         return len(self.reader)

@@ -14,9 +14,8 @@ from pydantic import ValidationError
 from datasetdm.engines.progress import Outcome, Report
 from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.io.registry import Registry
-from datasetdm.io.settings import setting_error
 from datasetdm.recipe.plan import Step, mark_path, plan, write_mark
-from datasetdm.recipe.schema import Recipe
+from datasetdm.recipe.schema import KINDS, Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
 """The recipes that come with the package."""
@@ -70,9 +69,17 @@ def make_recipe(content: Mapping[str, Any], where: object = None) -> Recipe:
     try:
         return Recipe(**content)
     except ValidationError as e:
-        error = setting_error(Recipe, e)
-        error.where = f"{where}: {error.where}" if error.where else where
-        raise error from e
+        first = e.errors()[0]
+        place = [str(p) for p in first["loc"]]
+        if place[0] == "stages" and len(place) > 3:  # stages, name, kind, setting
+            place = [place[1], *place[3:]]
+        if first["type"] == "extra_forbidden":
+            kind = content["stages"].get(place[0], {}).get("kind")
+            model = next((m for m in KINDS if m.model_fields["kind"].default == kind), Recipe)
+            error = unknown_name("setting", place[-1], model.model_fields)
+            error.where = f"{where}, {'.'.join(place)}"
+            raise error from e
+        raise ConfigError(f"{'.'.join(place)}: {first['msg']}", where=where, expected=None) from e
 
 
 def run_recipe(

@@ -12,7 +12,7 @@ help shows. This module imports no torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,7 +27,7 @@ REFERENCE = "stage:"
 GRAMMAR = "grammar"
 """The prompts that stand for the grammar of the embedded model's world."""
 
-_DATA = "A store's folder, or FORMAT:PATH, for instance `coco:annotations.json`; `datasetdm formats` lists the formats."
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _HIDDEN = Parameter(parse=False)
 
 
@@ -42,19 +42,19 @@ class _Stage(BaseModel):
     """What the stage leaves in the recipe's folder."""
 
 
-class _Model(_Stage):
-    device: str = Field("auto", description="auto, cpu or cuda.")
-    low_memory: bool = Field(
-        False, description="Parts of the pipeline wait in the CPU's memory, and the VAE takes one image at a time."
+class _Reads(_Stage):
+    data: str = Field(
+        description="A store's folder, or FORMAT:PATH, for instance `coco:annotations.json`; `datasetdm formats` lists them."
     )
 
 
-class _Decoder(_Model):
-    decoder: str = Field("mini", description="`mini`, or a folder that `fit` wrote.")
-    backbone: str | None = Field(None, description="Default: the one that the decoder was fitted on.")
+class _Transforms(_Stage):
+    transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
+        (), description="What is done to the samples, in this order: name and settings of transforms."
+    )
 
 
-class DataOptions(_Stage):
+class DataOptions(_Transforms):
     """How data are read."""
 
     images: Path | None = Field(None, description="Folder of the images, where the format does not say.")
@@ -63,17 +63,21 @@ class DataOptions(_Stage):
     )
     limit: int | None = Field(None, ge=1, description="At most so many images, chosen at random; all if not given.")
     balance: bool = Field(False, description="With --limit: every label is there about equally often.")
-    transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
-        (), description="What is done to the samples, in this order: name and settings of transforms."
+
+
+class _Device(_Stage):
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    low_memory: bool = Field(
+        False, description="Parts of the pipeline wait in the CPU's memory, and the VAE takes one image at a time."
     )
 
 
-class FitStage(FitConfig, DataOptions, _Model):
-    """Fit a P-Decoder on labelled images."""
+class _Decoder(_Device):
+    decoder: str = Field("mini", description="`mini`, or a folder that `fit` wrote.")
+    backbone: str | None = Field(None, description="Default: the one that the decoder was fitted on.")
 
-    MAKES = "decoder"
-    kind: Annotated[Literal["fit"], _HIDDEN] = "fit"
-    data: str = Field(description=_DATA)
+
+class _Backbone(_Device):
     backbone: str = Field("mini", description="`mini`, a pipeline's folder, or a hub id (`datasetdm backbones`).")
     lora: Files = Field((), description="LoRA files (.safetensors) on top of it; the decoder remembers them.")
     size: int | None = Field(None, ge=8, description="Side of the backbone's images in pixels; default its native one.")
@@ -85,43 +89,49 @@ class FitStage(FitConfig, DataOptions, _Model):
     )
 
 
-class GenerateStage(GenerateConfig, _Decoder):
-    """Generate annotated images into a store; the same command goes on with an unfinished one."""
+class FitStage(_Backbone, FitConfig, DataOptions, _Reads):
+    """Fit a P-Decoder on labelled images."""
 
-    MAKES = "store"
-    kind: Annotated[Literal["generate"], _HIDDEN] = "generate"
+    MAKES = "decoder"
+    kind: Annotated[Literal["fit"], _HIDDEN] = "fit"
+
+
+class _Prompts(_Stage):
     prompts: Texts = Field(
         min_length=1,
         description="A file with one prompt per line, or prompts; they are used in turn. `grammar` composes some.",
     )
     count: int = Field(ge=1, description="Number of samples that the store shall hold.")
-    batch: int | None = Field(  # ty: ignore[invalid-assignment]
+
+
+class GenerateStage(_Decoder, GenerateConfig, _Transforms, _Prompts):
+    """Generate annotated images into a store; the same command goes on with an unfinished one."""
+
+    MAKES = "store"
+    kind: Annotated[Literal["generate"], _HIDDEN] = "generate"
+    batch: int | None = Field(  # ty: ignore[incompatible-attribute-override]  # None: it depends on the store
         None, ge=1, description="Images per batch; default the store's own, or 16 and at most the count."
     )
     compile: bool = Field(
         False, description="Compile the denoiser first (torch.compile): minutes at the start, faster images afterwards."
     )
-    transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
-        (), description="What is done to the samples, in this order: name and settings of transforms."
-    )
 
 
-class AnnotateStage(DataOptions, _Decoder):
-    """Annotate existing images into a store; the same command goes on with an unfinished one, and with new images."""
+class AnnotateStage(_Decoder, DataOptions, _Reads):
+    """Annotate existing images into a store; the same command goes on with an unfinished one, and with new images.
+
+    Captions, each in a text file beside its image, help much.
+    """
 
     MAKES = "store"
     kind: Annotated[Literal["annotate"], _HIDDEN] = "annotate"
-    data: str = Field(
-        description="A store's folder, or FORMAT:PATH, for instance `images:DIR`; captions in a text file beside each image help."
-    )
 
 
-class EvaluateStage(DataOptions, _Decoder):
+class EvaluateStage(_Decoder, DataOptions, _Reads):
     """Measure a P-Decoder on labelled images."""
 
     MAKES = "folder"
     kind: Annotated[Literal["evaluate"], _HIDDEN] = "evaluate"
-    data: str = Field(description=_DATA)
     captions: bool = Field(
         True, description="Read every image under its own caption, as when it was generated; else under none."
     )
@@ -145,26 +155,29 @@ class ExportOptions(DataOptions):
     licence: str = Field("unknown", description="What a data set's card says, for instance cc-by-4.0.")
 
 
-class ExportStage(ExportOptions):
+class ExportStage(ExportOptions, _Reads):
     """Write a store, or other labelled data, in another format."""
 
     MAKES = "folder"
     kind: Annotated[Literal["export"], _HIDDEN] = "export"
-    data: str = Field(description=_DATA)
 
 
-class PageStage(_Stage):
+class PageOptions(_Stage):
+    """What is on a page."""
+
+    limit: int = Field(200, ge=1, description="At most so many samples on the page to share, the first ones.")
+
+
+class PageStage(PageOptions, _Reads):
     """Write a store's first samples as a page of one file."""
 
     MAKES = "file"
     kind: Annotated[Literal["page"], _HIDDEN] = "page"
-    data: str = Field(description=_DATA)
-    limit: int = Field(200, ge=1, description="At most so many samples, the first ones.")
 
 
-Stage = Annotated[
-    FitStage | GenerateStage | AnnotateStage | EvaluateStage | ExportStage | PageStage, Field(discriminator="kind")
-]
+Stage = FitStage | GenerateStage | AnnotateStage | EvaluateStage | ExportStage | PageStage
+KINDS = get_args(Stage)
+"""The models of all kinds of stages."""
 
 
 class Recipe(BaseModel):
@@ -177,7 +190,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
-    stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], Stage] = Field(min_length=1)
+    stages: dict[_Name, Annotated[Stage, Field(discriminator="kind")]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check_references(self) -> Recipe:
