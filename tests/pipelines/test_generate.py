@@ -120,7 +120,7 @@ def test_labels_that_were_never_fitted(decoder: PDecoder, tiny: Backbone) -> Non
 
 
 def test_bad_settings(decoder: PDecoder, tiny: Backbone, mini: Backbone) -> None:
-    with pytest.raises(ConfigError, match="no prompts"):
+    with pytest.raises(ConfigError, match="no prompt"):
         DatasetGenerator([], decoder=decoder, backbone=tiny)
     with pytest.raises(ConfigError, match="did you mean 'guidance'"):
         DatasetGenerator(PROMPTS, decoder=decoder, backbone=tiny, guidence=3.0)
