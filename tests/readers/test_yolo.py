@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from datasetdm.errors import DataError
 from datasetdm.readers import read
-from labelled import yolo_folder
+from labelled import write, yolo_folder
 
 
 def test_yolo_boxes_outlines_and_points(tmp_path: Path) -> None:
@@ -33,6 +36,8 @@ def test_yolo_boxes_outlines_and_points(tmp_path: Path) -> None:
         ("0 0.5 0.5 nan 0.5", {}, "no share"),
         ("0 20 0.5 0.5 0.5", {}, "no share"),
         ("0 a b c d", {}, "no line of numbers"),
+        ("nan 0.5 0.5 0.5 0.5", {}, "class nan"),
+        ("inf 0.5 0.5 0.5 0.5", {}, "class inf"),
         ("0 0.5 0.5 0.5 0.5 0.1 0.1 0.9 0.1 0.5", {"kpt_shape": [2, 3]}, "9 numbers"),
         ("", {"names": {1: "dog"}}, "not numbered"),
         ("", {"names": []}, "no class names"),
@@ -51,3 +56,93 @@ def test_yolo_object_without_a_pixel(tmp_path: Path) -> None:
     reader = read(f"yolo:{yolo_folder(tmp_path, '0 0.5 0.5 0.001 0.001')}")
     with pytest.raises(DataError, match="covers no pixel"):
         list(reader)
+
+
+# ---------------------------------------------------------------------- files as other tools leave them
+BOX = "0 0.5 0.5 0.5 0.5"
+
+
+@pytest.mark.parametrize("labels", ["images/train", "labels/train", "Labels/train", "beside"])
+def test_label_files_are_found_in_any_usual_place(labels: str, tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    if labels == "beside":  # a folder that is not called images
+        shutil.rmtree(tmp_path / "labels")
+        (tmp_path / "images").rename(tmp_path / "Photos")
+        write(tmp_path / "Photos" / "train" / "a.txt", BOX)
+        path.write_text(path.read_text().replace("images/train", "Photos/train"))
+    else:
+        moved = tmp_path / labels / "a.txt"
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / "train" / "a.txt").rename(moved)
+    assert [len(s.instances) for s in read(f"yolo:{path}")] == [1, 0]
+
+
+def test_no_label_file_at_all_is_an_error(tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    (tmp_path / "labels" / "train" / "a.txt").rename(tmp_path / "a.txt")
+    with pytest.raises(DataError, match="none of the 2 images has a label file") as caught:
+        read(f"yolo:{path}")
+    assert "remedy" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["c.txt", "b b.json"])
+def test_a_label_file_of_no_image_is_an_error(name: str, tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    write(tmp_path / "labels" / "train" / "classes.txt", "dog\n")
+    assert len(read(f"yolo:{path}")) == 2
+    write(tmp_path / "labels" / "train" / name, "{}")
+    with pytest.raises(DataError, match="belongs to no image"):
+        read(f"yolo:{path}")
+    reader = read(f"yolo:{path}", on_error="skip")
+    assert len(reader) == 2 and len(reader.skipped) == 1
+
+
+def test_a_list_of_some_images_leaves_the_others_alone(tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX, train="train.txt")
+    write(tmp_path / "train.txt", "images/train/b b.png\nimages/train/a.png\n")
+    write(tmp_path / "labels" / "train" / "b b.txt", BOX)
+    write(tmp_path / "train.txt", "images/train/b b.png\n")
+    assert [s.key for s in read(f"yolo:{path}")] == ["b b"]
+
+
+@pytest.mark.parametrize(
+    "names", ["[no, on]", "{0: no, 1: on}", "{'0': no, 1: on}", "[2024-01-01, 0x1F]", "[1e3, 99999999999999999999]"]
+)
+def test_class_names_are_texts(names: str, tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    path.write_text(f"train: images/train\nnames: {names}\n")
+    expected = [n.split(":")[-1].strip(" '") for n in names.strip("[]{}").split(",")]
+    assert list(read(f"yolo:{path}").labels.names) == ["background", *expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("names: [a]\ntrain: images/train\nkpt_shape: [1000000000, 3]", "kpt_shape cannot be read"),
+        ("names: [a]\ntrain: images/train\nkpt_shape: [1.5, 3]", "kpt_shape cannot be read"),
+        ("names: [a]\ntrain: images/train\nkpt_shape: no", "kpt_shape cannot be read"),
+        ("names: [a]\ntrain: images/train\nkpt_shape: [2, 3]\nkpt_names: 5", "kpt_names cannot be read"),
+        ("names: {a: 0}\ntrain: images/train", "names cannot be read"),
+        ("names: [[a]]\ntrain: images/train", "names cannot be read"),
+        ("names: [a]\ntrain: {b: c}", "train cannot be read"),
+        ("names: [a]\ntrain: " + "[" * 5000, "no YAML"),
+        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
+         + "names: [x]\ntrain: *i\n", "train cannot be read"),
+    ],
+)  # fmt: skip
+def test_odd_settings_are_refused_at_once(text: str, what: str, tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    path.write_text(text)
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=what):
+        read(f"yolo:{path}")
+    assert time.perf_counter() - start < 5
+
+
+def test_roboflow_writes_one_folder_too_high(tmp_path: Path) -> None:
+    """`../images/train`, which is read beside data.yaml, unless it leads out of the folder for good."""
+    path = yolo_folder(tmp_path, BOX, train="../images/train")
+    assert [len(s.instances) for s in read(f"yolo:{path}")] == [1, 0]
+    path.write_text(path.read_text().replace("../images/train", "../../images/train"))
+    with pytest.raises(DataError, match="leaves its folder"):
+        read(f"yolo:{path}")

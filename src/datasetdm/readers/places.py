@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import orjson
 from datasetdm.errors import DataError
 from datasetdm.readers.source import Item
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-"""Of images."""
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".gif", ".avif",
+)  # fmt: skip
+"""Of images, in any case."""
 
 
 def with_option(path: str) -> tuple[Path, str]:
@@ -47,10 +49,44 @@ def images_in(folder: Path) -> list[Path]:
     """All images below a folder, in the order of their paths."""
     if not folder.is_dir():
         raise DataError("there is no such folder", where=folder, expected="a folder of images")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = files_in(folder, *SUFFIXES)
     if not found:
-        raise DataError("there are no images", where=folder, expected=", ".join(sorted(SUFFIXES)))
+        raise DataError("there are no images", where=folder, expected=", ".join(SUFFIXES))
     return found
+
+
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """All files below a folder with one of these suffixes (in any case), in the order of their paths.
+
+    Links are followed. Names that begin with a dot and `__MACOSX` are what tools leave behind, and no data.
+
+    Raises:
+        DataError: a device or a pipe has such a name.
+    """
+    found = sorted(p for p in _walk(folder, ()) if p.suffix.lower() in suffixes)
+    if odd := next((p for p in found if p.exists() and not p.is_file()), None):
+        raise DataError("this is no file but a device or a pipe", where=odd, expected="a file")
+    return found
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The files below `folder`; a link to a folder above itself is not followed round and round."""
+    real = folder.resolve()
+    if real in above or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name == "__MACOSX":
+            continue
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        else:
+            yield path
+
+
+def image_named(folder: Path, name: str) -> Path:
+    """The image of this name with whatever suffix; `NAME.jpg` where there is none."""
+    tried = [folder / f"{name}{s}" for suffix in SUFFIXES for s in (suffix, suffix.upper())]
+    return next((p for p in tried if p.is_file()), tried[0])
 
 
 def distinct(names: Sequence[str], where: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from datasetdm.errors import DataError
 from datasetdm.readers.legend import read_legend
 from datasetdm.readers.maps import MILLIMETRE, read_depth
-from datasetdm.readers.places import distinct, folder_of, images_in, inside, with_option
+from datasetdm.readers.places import distinct, files_in, folder_of, images_in, inside, with_option
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import Annotations, SemanticMap
 
@@ -44,7 +44,7 @@ class MasksSource(FilesSource):
         depth = inside(root / "depth", split, root) if split else root / "depth"
         deep = {n: {"depth": p} for n in names if (p := depth / f"{n}.png").is_file()}
         self.items = [Item(n, f, {"semantic": masks / f"{n}.png"} | deep.get(n, {})) for n, f in found.items()]
-        drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in masks.rglob("*.png")}
+        drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in files_in(masks, ".png")}
         self.orphan_errors = [
             DataError("the mask has no image", where=masks / f"{name}.png", expected=f"an image in {images}")
             for name in sorted(drawn - set(found))

@@ -20,7 +20,7 @@ from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Colour, Palette
-from datasetdm.readers.places import SUFFIXES, distinct, folder_of, images_in, inside, text_of, with_option
+from datasetdm.readers.places import distinct, folder_of, image_named, images_in, inside, text_of, with_option
 from datasetdm.readers.regions import Region, box_runs, covers, instances, value_runs, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
@@ -96,8 +96,7 @@ class VocSource(FilesSource):
 
     def _item(self, name: str, images: Path) -> Item:
         base = inside(images, name, self.root)
-        found = (base.with_name(base.name + s) for s in sorted(SUFFIXES))
-        image = next((p for p in found if p.is_file()), base.with_name(base.name + ".jpg"))
+        image = image_named(base.parent, base.name)
         maps = {k: self.root / f"Segmentation{k.title()}" / f"{name}.png" for k in ("class", "object")}
         return Item(name, image, {k: p for k, p in maps.items() if p.is_file()})
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, polygon_runs, read_image
-from datasetdm.readers.places import images_in, inside, text_of, with_option
+from datasetdm.readers.places import image_named, images_in, inside, text_of, with_option
 from datasetdm.readers.regions import Edges, Region, box_runs, covers, from_regions, instances, with_background
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import Annotations, Keypoints, Labels, Provenance, Sample, Skeleton
@@ -30,6 +31,8 @@ ROOT/
   labels/train/NAME.txt          per object: class x y w h, or class x1 y1 x2 y2 ... as fractions of width and height
 """
 
+_LABEL_SUFFIXES = {".txt", ".json", ".xml", ".csv"}
+
 Row = tuple[int, list[float]]
 """Class and the numbers behind it."""
 
@@ -40,14 +43,15 @@ class YoloSource(Source):
     def __init__(self, path: str, images: Path | None = None):
         self.path, split = with_option(path)
         self.split = split or "train"
-        content = _load(self.path)
-        names = _names(content, self.path)
-        self.points = _points(content, self.path)
+        content = DataYaml.load(self.path)
+        names = content.classes(self.path)
+        self.points = content.points(self.path)
         skeletons = {n: Skeleton(self.points) for n in names} if self.points else {}
         self.labels = Labels(with_background(names), skeletons=skeletons)
         self._label_of = [self.labels.index[n] for n in names]
-        self._numbers = _point_numbers(content)
+        self._numbers = content.kpt_shape[1] if content.kpt_shape else 0
         self._files = images_in(images) if images else self._find(content)
+        self.orphan_errors = self._check_label_files()
         self._stems_differ = len({f.stem for f in self._files}) == len(self._files)
 
     def __len__(self) -> int:
@@ -93,24 +97,40 @@ class YoloSource(Source):
         return Keypoints(np.where(seen[..., None] > 0, xy, 0), seen.astype(np.uint8), (self.points,) * len(rows))
 
     # ------------------------------------------------------------------ files
-    def _find(self, content: dict[str, Any]) -> list[Path]:
+    def _find(self, content: DataYaml) -> list[Path]:
         """The images of the split: a folder, several, or text files that list images."""
-        named = content.get(self.split)
-        if not named:
-            known = ", ".join(k for k in ("train", "val", "test") if content.get(k))
-            raise DataError(f"there is no split {self.split!r}", where=self.path, expected=known or "train: FOLDER")
-        root = self.path.parent / str(content.get("path") or "")
+        root = self.path.parent / content.path
         files: list[Path] = []
-        for entry in named if isinstance(named, list) else [named]:
-            place = inside(root, str(entry), self.path)
+        for entry in content.split(self.split, self.path):
+            place = _place(root, entry, self.path)
             if place.suffix == ".txt":
                 lines = text_of(place).splitlines()
-                files += [inside(root, line.strip(), place) for line in lines if line.strip()]
+                files += [_place(root, line.strip(), place) for line in lines if line.strip()]
             else:
                 files += images_in(place)
         if not files:
             raise DataError("the split has no images", where=f"{self.path}, {self.split}", expected="image files")
         return files
+
+    def _check_label_files(self) -> list[DataError]:
+        """Label files that belong to no image. Raises DataError if no image of the split has one."""
+        labels = [_labels_of(f) for f in self._files]
+        if not any(p.is_file() for p in labels):
+            raise DataError(
+                f"none of the {len(labels)} images has a label file",
+                where=labels[0],
+                expected="labels/NAME.txt for images/NAME.jpg, or NAME.txt beside it",
+                remedy="move the label files there; an empty file says that an image shows no object",
+            )
+        folders = {p.parent: f.parent for p, f in zip(labels, self._files, strict=True) if p.parent != f.parent}
+        found = (
+            p for folder in sorted(folders) for p in sorted(folder.glob("*")) if p.suffix.lower() in _LABEL_SUFFIXES
+        )
+        return [
+            DataError("the label file belongs to no image", where=p, expected="NAME.txt of an image")
+            for p in found
+            if p.suffix != ".txt" or not (image_named(folders[p.parent], p.stem).is_file() or p.name == "classes.txt")
+        ]
 
     def _read(self, file: Path) -> list[Row]:
         path = _labels_of(file)
@@ -128,7 +148,7 @@ class YoloSource(Source):
         except ValueError as e:
             raise DataError(f"{text[:60]!r} is no line of numbers", where=where, expected="class x y w h ...") from e
         label, rest = numbers[0], numbers[1:]
-        if label != int(label) or not 0 <= label < len(self._label_of):
+        if not label.is_integer() or not 0 <= label < len(self._label_of):
             raise DataError(f"class {numbers[0]:g}", where=where, expected=f"0..{len(self._label_of) - 1}")
         wanted = 4 + len(self.points) * self._numbers
         outline = not self.points and len(rest) >= 6 and len(rest) % 2 == 0
@@ -143,52 +163,86 @@ class YoloSource(Source):
         return int(label), rest
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text_of(path))
-    except yaml.YAMLError as e:
-        raise DataError(f"the file is no YAML: {str(e).splitlines()[0]}", where=path, expected="data.yaml") from e
-    if not isinstance(content, dict):
-        raise DataError("the file holds no settings", where=path, expected="train: FOLDER and names: [...]")
-    return content
+class DataYaml(BaseModel):
+    """`data.yaml`. Every scalar of YAML is read as a text, so that a class may be called `no` or `2024-01-01`."""
 
+    path: str = ""
+    train: str | list[str] = ""
+    val: str | list[str] = ""
+    test: str | list[str] = ""
+    names: list[str] | dict[int, str]
+    kpt_shape: tuple[Annotated[int, Field(ge=1, le=1000)], Annotated[int, Field(ge=2, le=3)]] | None = None
+    kpt_names: list[str] | dict[str, list[str]] | None = None
 
-def _names(content: dict[str, Any], path: Path) -> list[str]:
-    names = content.get("names")
-    if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+    @classmethod
+    def load(cls, path: Path) -> DataYaml:
+        """Read and check a file. Raises DataError."""
+        try:
+            content = yaml.load(text_of(path), yaml.BaseLoader)
+        except (yaml.YAMLError, RecursionError) as e:
+            what = str(e).splitlines()[0] or "too deep"
+            raise DataError(f"the file is no YAML: {what}", where=path, expected="data.yaml") from e
+        if not isinstance(content, dict):
+            raise DataError("the file holds no settings", where=path, expected="train: FOLDER and names: [...]")
+        try:
+            return cls(**{k: v for k, v in content.items() if k in cls.model_fields and v not in ("", "null", "~")})
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            name = first["loc"][0]
+            expected = {"names": "a list, or number: name", "kpt_shape": "[points, 2 or 3]"}.get(str(name))
+            raise DataError(f"{name} cannot be read: {first['msg']}", where=path, expected=expected) from e
+
+    def classes(self, path: Path) -> list[str]:
+        """The class names in the order of their numbers."""
+        numbered = self.names if isinstance(self.names, dict) else dict(enumerate(self.names))
+        if sorted(numbered) != list(range(len(numbered))):
             raise DataError("the classes are not numbered 0, 1, 2, ...", where=f"{path}, names")
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, (str, int)) for n in names):
-        raise DataError("there are no class names", where=f"{path}, names", expected="a list, or number: name")
-    return [str(n) for n in names]
+        if not numbered:
+            raise DataError("there are no class names", where=f"{path}, names", expected="a list, or number: name")
+        return [numbered[i] for i in range(len(numbered))]
+
+    def points(self, path: Path) -> tuple[str, ...]:
+        """The names of the points; none where objects have no points."""
+        if self.kpt_shape is None:
+            return ()
+        named = self.kpt_names
+        named = next(iter(named.values()), None) if isinstance(named, dict) else named
+        if named is not None and len(named) != self.kpt_shape[0]:
+            raise DataError(
+                f"{len(named)} kpt_names for {self.kpt_shape[0]} points", where=path, expected="one per point"
+            )
+        return tuple(named) if named else tuple(f"point{i}" for i in range(self.kpt_shape[0]))
+
+    def split(self, name: str, path: Path) -> list[str]:
+        """The folders and lists of a split."""
+        parts = {k: getattr(self, k) for k in ("train", "val", "test")}
+        found = parts.get(name)
+        if not found:
+            known = ", ".join(k for k, v in parts.items() if v)
+            raise DataError(f"there is no split {name!r}", where=path, expected=known or "train: FOLDER")
+        return [found] if isinstance(found, str) else found
 
 
-def _points(content: dict[str, Any], path: Path) -> tuple[str, ...]:
-    shape = content.get("kpt_shape")
-    if shape is None:
-        return ()
-    if not (isinstance(shape, list) and len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3)):
-        raise DataError(f"kpt_shape is {shape}", where=path, expected="[points, 2 or 3]")
-    named = content.get("kpt_names")
-    named = next(iter(named.values()), None) if isinstance(named, dict) else named
-    if named is not None and len(named) != shape[0]:
-        raise DataError(f"{len(named)} kpt_names for {shape[0]} points", where=path, expected="one a point")
-    return tuple(map(str, named)) if named else tuple(f"point{i}" for i in range(shape[0]))
-
-
-def _point_numbers(content: dict[str, Any]) -> int:
-    return content["kpt_shape"][1] if content.get("kpt_shape") else 0
+def _place(root: Path, entry: str, where: Path) -> Path:
+    """A split's folder; `../X`, as Roboflow writes it, is X beside data.yaml where there is no other (Ultralytics' rule)."""
+    parts = Path(entry).parts
+    if parts and parts[0] == ".." and (root / Path(*parts[1:])).exists():
+        entry = Path(*parts[1:]).as_posix()
+    return inside(root, entry, where)
 
 
 def _labels_of(image: Path) -> Path:
-    """`images` gives way to `labels` in the last place where it stands alone."""
-    parts = list(image.with_suffix(".txt").parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return Path(*parts)
+    """The label file: `images`, in the last place where it stands alone, gives way to `labels`; else beside the image."""
+    text = image.with_suffix(".txt")
+    parts = list(text.parts)
+    place = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].lower() == "images"), None)
+    if place is None:
+        return text
+    tried = [Path(*parts[:place], word, *parts[place + 1 :]) for word in _LABELS_FOLDERS[parts[place] == "images"]]
+    return next((p for p in (*tried, text) if p.is_file()), tried[0])
+
+
+_LABELS_FOLDERS = {True: ("labels", "Labels", "LABELS"), False: ("Labels", "labels", "LABELS")}
 
 
 def _edges(box: Sequence[float], size: tuple[int, int]) -> Edges:
