@@ -34,6 +34,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}
 autodoc_typehints = "none"
 napoleon_numpy_docstring = True
 
@@ -68,6 +69,34 @@ class Layouts(SphinxDirective):
         return found
 
 
+class Modules(SphinxDirective):
+    """`{modules}`: what can be imported from `datasetdm`, by the module that it comes from.
+
+    `{modules} NAME ...`: everything in these modules, without those that are already in the list above.
+    """
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """A title and autodoc's text per module."""
+        homes = datasetdm._HOMES
+        if self.arguments:
+            members = {name: "" for name in self.arguments[0].split() if name not in homes}
+        else:
+            members = {home: "" if _lists_its_names(home) else ", ".join(names) for home, names in homes.items()}
+        found: list[nodes.Node] = []
+        for home, names in members.items():
+            module = f"datasetdm.{home}"
+            found.append(nodes.rubric("", "", nodes.literal(module, module)))
+            found += self.parse_text_to_nodes(f"```{{eval-rst}}\n.. automodule:: {module}\n   :members: {names}\n```")
+        return found
+
+
+def _lists_its_names(home: str) -> bool:
+    return hasattr(importlib.import_module(f"datasetdm.{home}"), "__all__")
+
+
 SECTION = re.compile(r"(Args|Attributes|Parameters|Raises|Returns|Yields):?$")
 """The first line of a part of a docstring that napoleon reads."""
 
@@ -99,4 +128,5 @@ def prose_as_rst(lines: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Add what this site has of its own."""
     app.add_directive("layouts", Layouts)
+    app.add_directive("modules", Modules)
     app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon

@@ -19,6 +19,7 @@ import pytest
 import datasetdm
 from commands import run
 from datasetdm.readers import read
+from datasetdm.recipe.run import load_recipe
 from datasetdm.store import write_store
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,12 @@ def test_python_blocks_run(page: Path, block: str, monkeypatch: pytest.MonkeyPat
         exec(code, {"__name__": "block"})
         return
     assert all(hasattr(datasetdm, name) for name in re.findall(r"\bddm\.(\w+)", block))
+
+
+@pytest.mark.parametrize("block", [b for p in PAGES for b in blocks(p, "yaml")])
+def test_recipes_can_be_read(block: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(block)
+    assert load_recipe(tmp_path / "recipe.yaml").stages
 
 
 STANDS_FOR = {
