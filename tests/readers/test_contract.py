@@ -12,8 +12,9 @@ from datasetdm.errors import ConfigError, DatasetDMError
 from datasetdm.readers import READERS, Reader, read
 from datasetdm.readers.formats.images import ImagesSource
 from datasetdm.readers.layouts import layout
-from datasetdm.readers.overview import part, summarise
+from datasetdm.readers.overview import summarise
 from datasetdm.readers.source import ValidatingReader
+from datasetdm.transforms.choose import Choose
 from labelled import MAKERS
 
 
@@ -35,7 +36,7 @@ def test_contract(any_reader: ValidatingReader) -> None:
         assert sample.annotated or isinstance(any_reader.source, ImagesSource)
     summary = summarise(first, any_reader.labels)
     assert summary.samples == len(first) == sum(summary.sizes.values())
-    few = part(any_reader, 1, balance=True)
+    few = Choose(limit=1, balance=True).select(any_reader)
     assert len(list(few)) == len(few) == 1 and isinstance(few, Reader)
 
 

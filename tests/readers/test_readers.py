@@ -18,9 +18,10 @@ from datasetdm.errors import ConfigError, DataError
 from datasetdm.io.codecs import decode_png
 from datasetdm.readers import READERS, read
 from datasetdm.readers.formats.mini import CLASSES, PACKAGED
-from datasetdm.readers.overview import part, summarise
+from datasetdm.readers.overview import summarise
 from datasetdm.records import IGNORE, Sample
 from datasetdm.store import write_store
+from datasetdm.transforms.choose import Choose
 from factory import LABELS
 from labelled import MAKERS, coco_folder, masks_folder, noise_image, yolo_folder
 
@@ -83,10 +84,10 @@ def test_a_summary_tells_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_balanced_part_holds_rare_labels() -> None:
     reader = read("mini:train")
-    small = part(reader, 20, balance=True, seed=3)
-    assert [s.key for s in small] == [s.key for s in part(reader, 20, balance=True, seed=3)]
-    assert [s.key for s in small] != [s.key for s in part(reader, 20, balance=True, seed=4)]
-    found = [summarise(p, p.labels).images for p in (small, part(reader, 20, seed=3))]
+    small = Choose(limit=20, balance=True, seed=3).select(reader)
+    assert [s.key for s in small] == [s.key for s in Choose(limit=20, balance=True, seed=3).select(reader)]
+    assert [s.key for s in small] != [s.key for s in Choose(limit=20, balance=True, seed=4).select(reader)]
+    found = [summarise(p, p.labels).images for p in (small, Choose(limit=20, seed=3).select(reader))]
     least = [min(images[n] for n in reader.labels.names) for images in found]
     assert least[0] >= 1 > least[1]
 
@@ -131,7 +132,7 @@ def test_what_only_decoding_shows_is_skipped_while_reading(tmp_path: Path) -> No
         list(read(f"images:{folder}"))
     reader = read(f"images:{folder}", on_error="skip")
     assert (len(reader), len(reader.skipped)) == (3, 0)
-    few = part(reader, 3)
+    few = Choose(limit=3).select(reader)
     assert [s.key for s in few] == [s.key for s in few] == ["a.png", "c.png"]
     assert len(few) == len(reader) == 2 and len(reader.skipped) == 1
 

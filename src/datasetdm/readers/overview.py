@@ -1,16 +1,14 @@
-"""What is in labelled data, and small balanced parts of it."""
+"""What is in labelled data."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from datasetdm.errors import DataError
 from datasetdm.readers.regions import labels_in
-from datasetdm.readers.source import ValidatingReader
 from datasetdm.records import IGNORE, Labels, Sample
 from datasetdm.records.point_names import mirror_pairs
 
@@ -105,32 +103,3 @@ def summarise(samples: Iterable[Sample], labels: Labels) -> Summary:
             low, high = summary.depth.get(depth.unit, (np.inf, 0.0))
             summary.depth[depth.unit] = (min(low, float(known.min())), max(high, float(known.max())))
     return summary
-
-
-def part(reader: ValidatingReader, limit: int, balance: bool = False, seed: int = 0) -> ValidatingReader:
-    """At most `limit` samples, drawn at random; the same seed draws the same ones.
-
-    balance: again and again an image of the label that has been drawn least often, so that rare labels are there.
-    """
-    if limit < 1:
-        raise DataError(f"a part of {limit} samples", expected="at least 1")
-    rng = np.random.default_rng(seed)
-    if not balance:
-        return reader.only(rng.permutation(reader.numbers).tolist()[:limit])
-    holds = {n: labels_in(s.annotations, s.labels) for n, s in reader.numbered()}
-    order = rng.permutation(list(holds)).tolist()
-    waiting: dict[str, deque[int]] = {}
-    for number in order:
-        for name in holds[number]:
-            waiting.setdefault(name, deque()).append(number)
-    drawn: Counter[str] = Counter()
-    chosen: set[int] = set()
-    while waiting and len(chosen) < limit:
-        rare = min(sorted(waiting), key=lambda name: drawn[name])
-        if not waiting[rare]:
-            del waiting[rare]
-        elif (number := waiting[rare].popleft()) not in chosen:
-            chosen.add(number)
-            drawn.update(holds[number])
-    rest = [n for n in order if n not in chosen]
-    return reader.only([*chosen, *rest[: limit - len(chosen)]])
