@@ -16,7 +16,6 @@ import pytest
 
 from datasetdm.errors import DataError, OutputError
 from datasetdm.exporters import EXPORTERS, iter_export
-from datasetdm.exporters.options import Options
 from datasetdm.records import (
     IGNORE,
     Annotations,
@@ -29,6 +28,8 @@ from datasetdm.records import (
     SemanticMap,
     Skeleton,
 )
+from datasetdm.transforms import Transform
+from datasetdm.transforms.split import Split
 from factory import make_sample
 
 NAMES = ("sky & <i>", 'h\u00fcnd <script>alert("1")</script>', "gr|a`ss [x](y)")
@@ -46,12 +47,12 @@ def awkward(key: str, size: tuple[int, int] = (24, 32)) -> Sample:
     return replace(sample, prompt=Prompt('<img onerror="x"> & "quotes"\n---\n| a', (NAMES[1],), 1))
 
 
-def run(samples: list[Sample], format: str, out: Path, options: Options | None = None) -> int:
-    return sum(1 for _ in iter_export(samples, LABELS, format, out, options))
+def run(samples: list[Sample], format: str, out: Path, *transforms: Transform) -> int:
+    return sum(1 for _ in iter_export(samples, LABELS, format, out, transforms))
 
 
-def pictures(folder: Path) -> int:
-    """How many pictures an export holds, whatever the format."""
+def images(folder: Path) -> int:
+    """How many images an export holds, whatever the format."""
     rows = sum(pq.read_metadata(p).num_rows for p in folder.rglob("*.parquet"))
     for path in folder.rglob("*.tar"):
         with tarfile.open(path) as tar:
@@ -62,7 +63,7 @@ def pictures(folder: Path) -> int:
 
 def test_all_or_nothing(format: str, tmp_path: Path) -> None:
     samples = [awkward(k) for k in KEYS]
-    assert run(samples, format, tmp_path / "out") == 5 == pictures(tmp_path / "out")
+    assert run(samples, format, tmp_path / "out") == 5 == images(tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert not [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(".") or p.suffix == ".tmp"]
 
@@ -86,7 +87,7 @@ def test_the_same_samples_give_the_same_bytes(format: str, tmp_path: Path) -> No
     if format == "depth-exr":
         pytest.skip("OpenEXR's own writer decides")
     for name in ("a", "b"):
-        run([awkward(k) for k in KEYS], format, tmp_path / name, Options(splits=(("train", 0.5), ("val", 0.5))))
+        run([awkward(k) for k in KEYS], format, tmp_path / name, Split(parts={"train": 0.5, "val": 0.5}))
     a, b = (
         {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()}
         for f in (tmp_path / "a", tmp_path / "b")
@@ -110,17 +111,17 @@ def test_bare_and_odd_samples(format: str, tmp_path: Path) -> None:
         Sample("map", np.zeros((1, 1, 3), np.uint8), LABELS, semantic=SemanticMap(one.astype(np.uint16))),
         Sample("deep", np.zeros((1, 1, 3), np.uint8), LABELS, Prompt(""), depth=DepthMap(one * 1e6, one)),
     ]
-    assert run(samples, format, tmp_path / "out") == 5 == pictures(tmp_path / "out")
+    assert run(samples, format, tmp_path / "out") == 5 == images(tmp_path / "out")
 
 
 def test_no_samples(format: str, tmp_path: Path) -> None:
-    assert run([], format, tmp_path / "out") == 0 == pictures(tmp_path / "out")
+    assert run([], format, tmp_path / "out") == 0 == images(tmp_path / "out")
 
 
 def test_memory_does_not_grow(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four times as many samples nothing is kept: fewer than three more objects in two samples live in Python's memory
     (buffers come and go by one in two), where the smallest row kept for the end would be four and more a sample."""
-    monkeypatch.setattr("datasetdm.exporters.ahead", iter)  # the few samples ahead would blur the count
+    monkeypatch.setattr("datasetdm.exporters.ahead", lambda items, **_: items)  # the few samples ahead would blur the count
     sample = awkward("x", (4, 4))
     stream = (replace(sample, key=f"{i:05d}{'k' * 90}") for i in range(256))  # buffers of text fill soon
     at: dict[int, int] = {}
@@ -145,6 +146,6 @@ def test_few_samples_are_taken_ahead(format: str, tmp_path: Path) -> None:
 
 def test_splits(format: str, tmp_path: Path) -> None:
     """Every part is there, also one that stays empty."""
-    options = Options(splits=(("train", 0.6), ("val", 0.4 - 1e-9), ("rest", 1e-9)))
+    split = Split(parts={"train": 0.6, "val": 0.4 - 1e-9, "rest": 1e-9})
     samples = [awkward(f"s{i}") for i in range(12)]
-    assert run(samples, format, tmp_path / "out", options) == 12 == pictures(tmp_path / "out")
+    assert run(samples, format, tmp_path / "out", split) == 12 == images(tmp_path / "out")

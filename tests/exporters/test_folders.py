@@ -17,10 +17,11 @@ from PIL import Image
 
 from datasetdm.errors import DataError
 from datasetdm.exporters import iter_export
-from datasetdm.exporters.formats.masks import voc_palette
-from datasetdm.exporters.formats.panoptic import segments_of
-from datasetdm.exporters.options import Options
+from datasetdm.exporters.formats.panoptic import id_to_rgb, segments_of
+from datasetdm.exporters.maps import voc_palette
 from datasetdm.records import BACKGROUND, IGNORE, DepthMap, Instances, Labels, Sample, SemanticMap
+from datasetdm.transforms import Transform
+from datasetdm.transforms.split import Split
 from factory import LABELS
 
 SPLIT = Labels(LABELS.names, LABELS.synonyms, ("sky", "grass"))
@@ -28,8 +29,8 @@ COLOURS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20
 """Some of the colours that the VOC development kit documents."""
 
 
-def run(samples: list[Sample], format: str, out: Path, options: Options | None = None) -> Path:
-    for _ in iter_export(samples, samples[0].labels, format, out, options):
+def run(samples: list[Sample], format: str, out: Path, *transforms: Transform) -> Path:
+    for _ in iter_export(samples, samples[0].labels, format, out, transforms):
         pass
     return out
 
@@ -42,14 +43,14 @@ def pixels(path: Path) -> np.ndarray:
 # ---------------------------------------------------------------------- panoptic
 def panoptic_faults(folder: Path, part: str = "") -> list[str]:
     """What panopticapi's evaluation refuses: a segment in one of PNG and JSON only, a double id, an unknown category, an
-    area, box or crowd flag that is not the pixels'; a picture without exactly one annotation."""
+    area, box or crowd flag that is not the pixels'; an image without exactly one annotation."""
     name = f"panoptic_{part}" if part else "panoptic"
     content = json.loads((folder / "annotations" / f"{name}.json").read_text())
     categories = {c["id"]: c for c in content["categories"]}
     faults = [] if all(c["isthing"] in (0, 1) for c in categories.values()) else ["isthing"]
     images = {i["id"]: i for i in content["images"]}
     if sorted(a["image_id"] for a in content["annotations"]) != sorted(images):
-        faults.append("not one annotation a picture")
+        faults.append("not one annotation per image")
     for a in content["annotations"]:
         rgb = pixels(folder / "annotations" / name / a["file_name"]).astype(np.uint32)
         ids = rgb[..., 0] + rgb[..., 1] * 256 + rgb[..., 2] * 256 * 256
@@ -70,7 +71,7 @@ def panoptic_faults(folder: Path, part: str = "") -> list[str]:
 def test_panoptic_keeps_the_rules(samples: list[Sample], tmp_path: Path) -> None:
     given = [replace(s, labels=SPLIT) for s in samples]
     assert not panoptic_faults(run(given, "coco-panoptic", tmp_path / "p"))
-    run(given, "coco-panoptic", tmp_path / "s", Options(splits=(("train", 0.5), ("val", 0.5))))
+    run(given, "coco-panoptic", tmp_path / "s", Split(parts={"train": 0.5, "val": 0.5}))
     assert not panoptic_faults(tmp_path / "s", "train") and not panoptic_faults(tmp_path / "s", "val")
 
 
@@ -92,8 +93,6 @@ def test_panoptic_things_are_instances_and_stuff_is_regions() -> None:
 
 @hypothesis.given(st.integers(0, 2**24 - 1))
 def test_panoptic_colours_are_ids(number: int) -> None:
-    from datasetdm.exporters.formats.panoptic import id_to_rgb
-
     r, g, b = id_to_rgb(np.array([[number]]))[0, 0].tolist()
     assert r + 256 * g + 65536 * b == number
 
@@ -140,7 +139,7 @@ def test_voc_puts_background_first_and_void_last(tmp_path: Path) -> None:
     sample = Sample("k", np.zeros((1, 4, 3), np.uint8), labels, semantic=semantic, instances=objects)
     folder = run([sample], "voc", tmp_path / "v")
     assert pixels(folder / "SegmentationClass/k.png").tolist() == [[1, 0, 0, 255]]
-    assert pixels(folder / "SegmentationObject/k.png").tolist() == [[1, 0, 0, 255]], "one class an object"
+    assert pixels(folder / "SegmentationObject/k.png").tolist() == [[1, 0, 0, 255]], "one class per object"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_voc_draws_no_boxes_as_masks(tmp_path: Path) -> None:
     assert not (folder / "SegmentationObject").exists() and not (folder / "SegmentationClass").exists()
     assert voc_boxes(folder / "Annotations/k.xml") == [("dog", [1, 1, 2, 2])]
     assert (folder / "ImageSets/Main/train.txt").read_text() == "k\n"
-    assert not (folder / "ImageSets/Segmentation/train.txt").exists(), "a list without pictures is no list"
+    assert not (folder / "ImageSets/Segmentation/train.txt").exists(), "a list without images is no list"
 
 
 # ---------------------------------------------------------------------- masks

@@ -27,16 +27,17 @@ from pycocotools import mask as coco_mask
 from datasetdm.errors import ConfigError, OutputError
 from datasetdm.exporters import iter_export
 from datasetdm.exporters.formats.cvat import row_runs
-from datasetdm.exporters.formats.hf import push_to_hub
 from datasetdm.exporters.formats.labelstudio import encode_brush
-from datasetdm.exporters.options import Options
+from datasetdm.exporters.hub import push_to_hub
 from datasetdm.io.codecs import polygon_runs
 from datasetdm.records import Instances, Labels, Provenance, Sample, Skeleton
 from datasetdm.records.objects import decode_runs
+from datasetdm.transforms import Transform
+from datasetdm.transforms.split import Split
 from factory import make_sample
 
 POSED = Labels(("sky", "dog", "grass"), (), ("sky", "grass"), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
-HALVES = Options(splits=(("train", 0.5), ("val", 0.5 - 1e-9), ("rest", 1e-9)), licence="cc-by-4.0")
+HALVES = Split(parts={"train": 0.5, "val": 0.5 - 1e-9, "rest": 1e-9})
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
@@ -46,8 +47,8 @@ def given() -> list[Sample]:
     return [make_sample(f"s{i}.x", sizes[i % 3], i, POSED) for i in range(6)]
 
 
-def run(samples: list[Sample], format: str, out: Path, options: Options | None = None) -> Path:
-    for _ in iter_export(samples, POSED, format, out, options):
+def run(samples: list[Sample], format: str, out: Path, *transforms: Transform) -> Path:
+    for _ in iter_export(samples, POSED, format, out, transforms, licence="cc-by-4.0"):
         pass
     return out
 
@@ -95,9 +96,7 @@ def test_a_new_export_is_not_taken_for_an_old_one(given: list[Sample], tmp_path:
     from datasets import load_dataset
 
     for key in ("first", "second"):
-        folder = run(
-            [replace(given[0], key=key)], "hf", tmp_path / key / "hf", replace(HALVES, splits=(("train", 1.0),))
-        )
+        folder = run([replace(given[0], key=key)], "hf", tmp_path / key / "hf")
         assert load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]["key"] == [key]
 
 
@@ -213,14 +212,18 @@ def decode_brush(data: list[int]) -> np.ndarray:
 
 @hypothesis.given(MASKS)
 def test_brush_strokes_are_exact(mask: np.ndarray) -> None:
-    back = decode_brush(encode_brush(mask)).reshape(*mask.shape, 4)
-    assert np.array_equal(back, np.where(mask[..., None], 255, 0).repeat(4, -1))
+    h, w = mask.shape
+    for size, (x, y) in ((mask.shape, (0, 0)), ((h, w + 3), (0, 0)), ((h + 1, w), (0, 1)), ((h + 3, w + 2), (2, 1))):
+        image = np.zeros(size, bool)
+        image[y : y + h, x : x + w] = mask
+        back = decode_brush(encode_brush(mask, (x, y), size)).reshape(*size, 4)
+        assert np.array_equal(back, np.where(image[..., None], 255, 0).repeat(4, -1))
 
 
 def test_brush_strokes_longer_than_a_run() -> None:
     mask = np.ones((200, 200), bool)
     mask[0, 0] = False
-    assert np.array_equal(decode_brush(encode_brush(mask)).reshape(200, 200, 4)[..., 3] > 0, mask)
+    assert np.array_equal(decode_brush(encode_brush(mask, (0, 0), (200, 200))).reshape(200, 200, 4)[..., 3] > 0, mask)
 
 
 def test_label_studio(given: list[Sample], tmp_path: Path) -> None:

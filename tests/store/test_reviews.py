@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from datasetdm.cli import main
 from datasetdm.errors import ConfigError, DataError, StoreError
-from datasetdm.exporters import export, iter_export
-from datasetdm.readers import read
+from datasetdm.exporters import export
 from datasetdm.records import IGNORE, Instances, Sample, SemanticMap
 from datasetdm.store import Store, write_store
-from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews, reviewed
+from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews
 from factory import LABELS, make_sample
 
 
@@ -51,18 +50,6 @@ def test_export_command_says_what_it_left_out(store: Store, tmp_path: Path, caps
         main_code = int(e.code or 0)
     assert main_code == 0 and len(coco(tmp_path / "coco")["images"]) == 11
     assert "1 rejected are left out, 1 with fixed labels" in " ".join(capsys.readouterr().err.split())
-
-
-def test_without_reviews_nothing_changes(store: Store, samples: list[Sample]) -> None:
-    assert read_reviews(store.folder) == {}
-    assert [s.digest() for s in reviewed(store)] == [s.digest() for s in samples]
-
-
-def test_a_reader_of_the_store_is_exported_likewise(store: Store, samples: list[Sample], tmp_path: Path) -> None:
-    append_review(store.folder, Review("s3", "reject"))
-    reader = read(f"store:{store.folder}")
-    assert sum(1 for _ in iter_export(reader, reader.labels, "coco", tmp_path / "a")) == 11
-    assert sum(1 for _ in iter_export(samples, store.labels, "coco", tmp_path / "b")) == 12, "samples from elsewhere"
 
 
 def test_a_region_and_all_its_objects_get_another_label() -> None:

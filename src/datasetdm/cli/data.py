@@ -39,7 +39,7 @@ def export(
 
     Reviews are applied first, then --limit, --min-score, --min-confidence, --remap and --split, in this order.
     """
-    from datasetdm.exporters.formats.hf import push_to_hub
+    from datasetdm.exporters.hub import push_to_hub
 
     options = options or ExportOptions()
     if push and options.format != "hf":

@@ -1,88 +1,165 @@
-"""Samples in other formats. A new format is a file here and one line in `EXPORTERS`."""
+"""Samples in other formats. A new format is a file in `formats` and one line in `EXPORTERS`.
+
+An installed package adds one by an entry point of the group `datasetdm.exporters`.
+"""
 
 from __future__ import annotations
 
-import importlib
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from datasetdm.errors import OutputError, unknown_name
-from datasetdm.exporters.options import Options, prepare
+from datasetdm.errors import DataError, OutputError
 from datasetdm.exporters.prefetch import ahead
 from datasetdm.exporters.target import Target
-from datasetdm.io.files import writing
+from datasetdm.io.files import safe_name, writing
+from datasetdm.io.registry import Registry
 from datasetdm.records import Labels, Sample
 from datasetdm.store import Store
-from datasetdm.store.reviews import reviewed
-
-EXPORTERS = {
-    "coco": "datasetdm.exporters.formats.coco:export",
-    "coco-panoptic": "datasetdm.exporters.formats.panoptic:export",
-    "cvat": "datasetdm.exporters.formats.cvat:export",
-    "depth-exr": "datasetdm.exporters.formats.depth:export_exr",
-    "depth-kitti": "datasetdm.exporters.formats.depth:export_kitti",
-    "depth-npy": "datasetdm.exporters.formats.depth:export_npy",
-    "fiftyone": "datasetdm.exporters.formats.fiftyone:export",
-    "hf": "datasetdm.exporters.formats.hf:export",
-    "label-studio": "datasetdm.exporters.formats.labelstudio:export",
-    "masks": "datasetdm.exporters.formats.masks:export",
-    "voc": "datasetdm.exporters.formats.voc:export",
-    "webdataset": "datasetdm.exporters.formats.webdataset:export",
-    "yolo-detect": "datasetdm.exporters.formats.yolo:export_detect",
-    "yolo-pose": "datasetdm.exporters.formats.yolo:export_pose",
-    "yolo-seg": "datasetdm.exporters.formats.yolo:export_seg",
-}
-"""Format name -> a function (samples, target) that yields once a sample written, in constant memory."""
+from datasetdm.transforms import Transform, accepted, apply
+from datasetdm.transforms.reviews import reviews_of
+from datasetdm.transforms.split import Split
 
 
-Exporter = Callable[[Iterable[Sample], Target], Iterator[None]]
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes one format."""
+
+    def __call__(self, samples: Iterable[Sample], target: Target) -> Iterator[None]:
+        """Write the samples into `target.folder`, an empty folder, in constant memory.
+
+        Every sample of one part (`Sample.split`) belongs together; a sample without one belongs to the only part.
+
+        Yields:
+            None, once for every sample written. What is left to write follows after the last one.
+
+        Raises:
+            DataError: a sample that the format cannot hold.
+            OSError: a place that cannot be written.
+        """
+        ...
 
 
-def export(store: Store | Path | str, format: str, out: Path | str, options: Options | None = None) -> int:
-    """Write a store in another format; returns the number of samples."""
+EXPORTERS: Registry[Exporter] = Registry(
+    "format",
+    "datasetdm.exporters",
+    {
+        "coco": "datasetdm.exporters.formats.coco:export",
+        "coco-panoptic": "datasetdm.exporters.formats.panoptic:export",
+        "cvat": "datasetdm.exporters.formats.cvat:export",
+        "depth-exr": "datasetdm.exporters.formats.depth:export_exr",
+        "depth-kitti": "datasetdm.exporters.formats.depth:export_kitti",
+        "depth-npy": "datasetdm.exporters.formats.depth:export_npy",
+        "fiftyone": "datasetdm.exporters.formats.fiftyone:export",
+        "hf": "datasetdm.exporters.formats.hf:export",
+        "label-studio": "datasetdm.exporters.formats.labelstudio:export",
+        "masks": "datasetdm.exporters.formats.masks:export",
+        "voc": "datasetdm.exporters.formats.voc:export",
+        "webdataset": "datasetdm.exporters.formats.webdataset:export",
+        "yolo-detect": "datasetdm.exporters.formats.yolo:export_detect",
+        "yolo-pose": "datasetdm.exporters.formats.yolo:export_pose",
+        "yolo-seg": "datasetdm.exporters.formats.yolo:export_seg",
+    },
+)
+"""Format name -> its `Exporter`."""
+
+
+def export(
+    store: Store | Path | str,
+    format: str,
+    out: Path | str,
+    transforms: Sequence[Transform] = (),
+    *,
+    link: bool = False,
+    licence: str = "unknown",
+) -> int:
+    """Write a store in another format, its reviews applied; returns the number of samples. See `iter_export`."""
     opened = store if isinstance(store, Store) else Store(store)
-    return sum(1 for _ in iter_export(opened, opened.labels, format, out, options))
+    steps = (*reviews_of(opened), *transforms)
+    return sum(1 for _ in iter_export(opened, opened.labels, format, out, steps, link=link, licence=licence))
 
 
 def iter_export(
-    samples: Iterable[Sample], labels: Labels, format: str, out: Path | str, options: Options | None = None
+    samples: Iterable[Sample],
+    labels: Labels,
+    format: str,
+    out: Path | str,
+    transforms: Sequence[Transform] = (),
+    *,
+    link: bool = False,
+    licence: str = "unknown",
 ) -> Iterator[None]:
-    """`export` as a generator that yields after every sample; the folder appears when all of it is there.
+    """Write samples in another format; yields after every sample. The folder appears when all of it is there.
 
-    Of a store, samples that people rejected are left out, and labels that they fixed are fixed.
+    Args:
+        samples: those that a filter rejected are left out.
+        labels: their vocabulary.
+        format: a name in `EXPORTERS`.
+        out: a new or empty folder.
+        transforms: what is done to the samples first, in this order.
+        link: images that are files become links instead of copies.
+        licence: of the data, an SPDX-like name, for formats that say so.
 
     Raises:
-        ConfigError: an unknown format or label. OutputError: `out` holds files already.
+        ConfigError: an unknown format, or a transform that does not fit the labels.
+        OutputError: `out` holds files already, or cannot be written.
         DataError: a sample that the format cannot hold, or two samples of one key.
     """
-    if format not in EXPORTERS:
-        raise unknown_name("format", format, EXPORTERS)
-    module, function = EXPORTERS[format].split(":")
-    folder, chosen = Path(out), options or Options()
+    write, folder = EXPORTERS.load(format), Path(out)
     require_free(folder)
-    write = getattr(importlib.import_module(module), function)
-    stream, labels = prepare(reviewed(samples), labels, chosen)
-    return _export(write, stream, Target(folder, labels, chosen.splits, chosen.link, chosen.licence))
+    stream, labels = apply(samples, labels, transforms)
+    parts = next((tuple(t.parts) for t in reversed(transforms) if isinstance(t, Split)), ())
+    return _export(write, _exportable(stream), Target(folder, labels, parts, link, licence))
 
 
 def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
     """Write beside the folder, then give it its name."""
     folder = target.folder
-    with writing(folder):
+    with _one_error(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        yield from write(ahead(samples), replace(target, folder=temporary))
-        with writing(folder):
+        try:
+            yield from write(ahead(samples, size=lambda s: s.image.nbytes), replace(target, folder=temporary))
             temporary.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
             temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _one_error(folder: Path) -> Generator[None]:
+    """Whatever cannot be written below the folder, also what only closing a file finds out, as one error."""
+    try:
+        with writing(folder):
+            yield
+    except OutputError as e:
+        remedy = e.remedy and "free some space, then export again; nothing was left behind"
+        raise OutputError(e.what, where=folder, expected=e.expected, remedy=remedy) from e
+
+
+def _exportable(samples: Iterable[Sample]) -> Generator[Sample]:
+    """The accepted samples, checked. The keys seen lie in a database on the disk, for any number of samples."""
+    with closing(sqlite3.connect("")) as seen:
+        seen.execute("create table keys (key text primary key) without rowid")
+        try:
+            for sample in accepted(samples):
+                if not seen.execute("insert or ignore into keys values (?)", (sample.key,)).rowcount:
+                    raise DataError(
+                        f"two samples have the key {sample.key!r}", expected="unique keys", remedy="rename one of them"
+                    )
+                if safe_name(sample.split) != sample.split:
+                    where, expected = f"sample {sample.key!r}", "letters, digits, `.`, `_` and `-`"
+                    raise DataError(f"the split {sample.split!r} is no file name", where=where, expected=expected)
+                yield sample
+        except OSError as e:  # else it would be taken for one of writing
+            raise DataError(f"a sample cannot be read: {e}") from e
 
 
 def require_free(folder: Path) -> None:

@@ -23,7 +23,7 @@ class Card:
 
     labels: Labels
     tasks: Counter[str] = field(default_factory=Counter)
-    pictures: Counter[int] = field(default_factory=Counter)
+    images: Counter[int] = field(default_factory=Counter)
     objects: Counter[int] = field(default_factory=Counter)
     origins: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -32,7 +32,7 @@ class Card:
         annotations = sample.annotations
         self.tasks.update(name for name, record in annotations.fields().items() if record is not None)
         self.objects.update(objects)
-        self.pictures.update(annotations.labels_in())
+        self.images.update(annotations.labels_in())
         for name, value in sample.provenance.to_json().items():
             values = self.origins.setdefault(name, Counter())
             if isinstance(value, str) and (value in values or len(values) <= MOST):
@@ -51,9 +51,9 @@ class Card:
             "tags": ["synthetic", "datasetdm"],
             "size_categories": [next((s for n, s in SIZES if total < n), "n>10M")],
         }
-        rows = sorted(range(len(self.labels)), key=lambda i: -self.pictures[i])
+        rows = sorted(range(len(self.labels)), key=lambda i: -self.images[i])
         labels = "\n".join(
-            f"| {i} | {_cell(self.labels.names[i])} | {self.pictures[i]} | {self.objects[i]} |" for i in rows
+            f"| {i} | {_cell(self.labels.names[i])} | {self.images[i]} | {self.objects[i]} |" for i in rows
         )
         splits = "\n".join(f"- `{name}`: {n}" for name, n in counts.items())
         tasks = ", ".join(f"{t} ({n})" for t, n in sorted(self.tasks.items())) or "none"
@@ -79,23 +79,23 @@ def _cell(text: str) -> str:
 _TEXT = """---
 {head}---
 
-# Annotated pictures
+# Annotated images
 
-{total} pictures with annotations, written by datasetdm.
+{total} images with annotations, written by datasetdm.
 
 {splits}
 
-Annotations (pictures that have them): {tasks}.
+Annotations (images that have them): {tasks}.
 
 ## Columns
 
-`image`; `caption`; `semantic`: label ids (ignored: 255, or 65535 with more than 255 labels); `depth`: 16 bits, 1/256 metre a
+`image`; `caption`; `semantic`: label ids (ignored: 255, or 65535 with more than 255 labels); `depth`: 16 bits, 1/256 metre per
 step, 0 unknown; `objects`: `bbox` (x, y, width, height in pixels), `category`, `score`, `area`, `segmentation` (COCO's
 compressed run lengths), `keypoints` (x, y, visibility of each point).
 
 ## Labels
 
-| id | label | pictures | objects |
+| id | label | images | objects |
 |---|---|---|---|
 {labels}
 

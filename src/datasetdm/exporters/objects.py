@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import numpy as np
+from jaxtyping import Float64
 
 from datasetdm.errors import DataError
-from datasetdm.io.codecs import compress_runs
-from datasetdm.records import BACKGROUND, Annotations, Instances, Sample
+from datasetdm.records import BACKGROUND, Annotations, Instances, MaskStack, Sample
+from datasetdm.records.edits import keep_objects
+from datasetdm.records.objects import encode_runs
+
+
+def caption_of(sample: Sample) -> str | None:
+    """The prompt as a caption; None without a prompt, and for one that only repeats the true labels."""
+    return None if sample.prompt is None or sample.prompt.origin == "labels" else sample.prompt.text
 
 
 def objects_of(sample: Sample) -> Instances:
@@ -20,33 +24,20 @@ def objects_of(sample: Sample) -> Instances:
         return sample.instances
     if semantic is None:
         return Instances.none(sample.size)
-    labels = sorted(Annotations(semantic).labels_in())
-    found = [i for i in labels if sample.labels.names[i] != BACKGROUND]
-    if not found:
-        return Instances.none(sample.size)
-    masks, sure = [semantic.ids == i for i in found], semantic.confidence
-    scores = None if sure is None else np.array([sure[m].mean(dtype=np.float64) for m in masks])
-    return Instances.from_masks(masks, np.array(found), scores)
+    found = [i for i in sorted(Annotations(semantic).labels_in()) if sample.labels.names[i] != BACKGROUND]
+    confidence, runs, scores = semantic.confidence, [], np.ones(len(found))
+    for n, label in enumerate(found):  # one mask at a time is dense
+        mask = semantic.ids == label
+        runs.append(encode_runs(mask))
+        if confidence is not None:
+            scores[n] = confidence[mask].mean(dtype=np.float64)
+    return Instances(MaskStack(runs, sample.size), np.array(found, np.int64), scores)
 
 
-def object_rows(sample: Sample, category: Mapping[int, int]) -> Iterator[dict[str, Any]]:
-    """The objects as COCO's annotations: category_id (by label id), segmentation (run lengths; empty where only boxes are
-    known), bbox, area, iscrowd 0, score, keypoints."""
-    objects = objects_of(sample)
-    areas = objects.masks.areas.tolist()
-    for n, (runs, label) in enumerate(zip(objects.masks.runs, objects.label_ids.tolist(), strict=True)):
-        if label in category:
-            rle = {"size": list(objects.size), "counts": compress_runs(runs, objects.size)}
-            points = points_of(sample, n)
-            flat = [] if points is None else [v for x, y, s in points.tolist() for v in (x, y, int(s))]
-            yield ({"keypoints": flat, "num_keypoints": sum(v > 0 for v in flat[2::3])} if flat else {}) | {
-                "category_id": category[label],
-                "segmentation": [] if objects.boxed else rle,
-                "bbox": objects.boxes[n].tolist(),
-                "area": float(areas[n]),
-                "iscrowd": 0,
-                "score": round(float(objects.scores[n]), 4),
-            }
+def without_crowds(sample: Sample) -> Sample:
+    """The sample for formats in which every object is one: without those that stand for a group."""
+    objects = sample.instances
+    return sample if objects is None or not objects.crowd.any() else keep_objects(sample, ~objects.crowd)
 
 
 def require_outlines(sample: Sample, instead: str) -> None:
@@ -59,8 +50,8 @@ def require_outlines(sample: Sample, instead: str) -> None:
         )  # fmt: skip
 
 
-def points_of(sample: Sample, n: int) -> np.ndarray | None:
-    """The points f64[k 3] (x, y, visibility) of the n-th instance in the order of its label's skeleton; absent ones are 0.
+def points_of(sample: Sample, n: int) -> Float64[np.ndarray, "k 3"] | None:
+    """The points (x, y, visibility) of the n-th instance in the order of its label's skeleton; absent ones are 0.
 
     None where it has no points or its label no skeleton.
     """
@@ -76,3 +67,14 @@ def points_of(sample: Sample, n: int) -> np.ndarray | None:
         if name in own and (seen := int(points.visibility[n, own[name]])):
             row[:] = *points.xy[n, own[name]], seen
     return rows
+
+
+def paint(masks: MaskStack, values: np.ndarray) -> np.ndarray:
+    """The value of the smallest mask at every pixel (of equal ones the last), 0 where there is none: `[h w]`."""
+    h, w = masks.size
+    columns = np.zeros(w * h, values.dtype)
+    for i in np.argsort(-masks.areas, kind="stable").tolist():
+        ends = np.cumsum(masks.runs[i])
+        for start, stop in zip(ends[:-1:2].tolist(), ends[1::2].tolist(), strict=False):
+            columns[start:stop] = values[i]
+    return np.ascontiguousarray(columns.reshape(w, h).T)

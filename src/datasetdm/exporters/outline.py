@@ -10,21 +10,36 @@ from jaxtyping import Bool, Int64
 Corner = tuple[int, int]
 """(x, y) between pixels."""
 
+DISTANCES = 1_000_000
+"""Of pairs of corners that are held at a time."""
+
 
 def polygon(mask: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "n 2"]:
     """Corners (x, y) of a mask with at least one pixel; filled by the even-odd rule they give the mask back.
 
-    Holes and further parts hang on the first part by bridges of no width, as formats with one outline an object need.
+    Holes and further parts hang on the first part by bridges of no width, as formats with one outline per object need.
+    Of a large image give the crop of the mask's box, and shift the corners.
     """
     first, *others = sorted(loops(mask), key=len, reverse=True)
     joined = np.array(first, np.int64)
     for other in others:
         loop = np.array(other, np.int64)
-        far = np.abs(joined[:, None] - loop[None]).sum(-1)
-        i, j = np.unravel_index(int(far.argmin()), far.shape)
+        i, j = _nearest(joined, loop)
         tour = np.concatenate([loop[j:], loop[: j + 1]])
         joined = np.concatenate([joined[: i + 1], tour, joined[i:]])
     return joined
+
+
+def _nearest(a: Int64[np.ndarray, "n 2"], b: Int64[np.ndarray, "m 2"]) -> tuple[int, int]:
+    """The indices of a corner of each that are closest together; the first ones of several."""
+    best, at = np.inf, (0, 0)
+    step = max(1, DISTANCES // len(b))
+    for start in range(0, len(a), step):
+        far = np.abs(a[start : start + step, None] - b[None]).sum(-1)  # [step m]
+        i, j = divmod(int(far.argmin()), len(b))
+        if far[i, j] < best:
+            best, at = far[i, j], (start + i, j)
+    return at
 
 
 def loops(mask: Bool[np.ndarray, "h w"]) -> list[list[Corner]]:
@@ -50,7 +65,7 @@ def loops(mask: Bool[np.ndarray, "h w"]) -> list[list[Corner]]:
 
 
 def _right(heading: Corner) -> Corner:
-    """A turn to the right in a picture, where y grows downwards."""
+    """A turn to the right in an image, where y grows downwards."""
     return -heading[1], heading[0]
 
 

@@ -10,27 +10,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from datasetdm.io.files import writing
-
 
 class JsonLists:
     """`{**head, "a": [...], "b": [...]}` whose lists grow by `add`; a context manager that writes the file at its end.
 
     Args:
-        path: of the file. names: of the lists, in the order in which the file has them; one without a name is the file.
+        path: of the file.
+        names: of the lists, in the order in which the file has them; one without a name is the file.
     """
 
     def __init__(self, path: Path, *names: str):
         self.path, self.head = path, dict[str, Any]()
         self.count: Counter[str] = Counter()
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._parts: dict[str, IO[str]] = {n: _part(path.parent) for n in names}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._parts: dict[str, IO[str]] = {
+            n: tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent)  # noqa: SIM115  (closed at the end)
+            for n in names
+        }
 
     def add(self, name: str, item: Any) -> None:
         """Append to a list."""
-        with writing(self.path):
-            self._parts[name].write((",\n" if self.count[name] else "") + json.dumps(item, ensure_ascii=False))
+        self._parts[name].write((",\n" if self.count[name] else "") + json.dumps(item, ensure_ascii=False))
         self.count[name] += 1
 
     def __enter__(self) -> JsonLists:
@@ -39,7 +39,7 @@ class JsonLists:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             if kind is None:
-                with writing(self.path), self.path.open("w", encoding="utf-8") as out:
+                with self.path.open("w", encoding="utf-8") as out:
                     self._assemble(out)
         finally:
             for part in self._parts.values():
@@ -48,6 +48,7 @@ class JsonLists:
     def _assemble(self, out: IO[str]) -> None:
         if "" in self._parts:
             self._copy("", out)
+            out.write("\n")
             return
         out.write("{")
         between = ""
@@ -65,9 +66,4 @@ class JsonLists:
         part.seek(0)
         out.write("[")
         shutil.copyfileobj(part, out)
-        out.write("]\n" if not name else "]")
-
-
-def _part(folder: Path) -> IO[str]:
-    """A nameless file on the disk where the whole will be."""
-    return tempfile.TemporaryFile("w+", encoding="utf-8", dir=folder)
+        out.write("]")

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from datasetdm.errors import DataError, OutputError
+from datasetdm.errors import OutputError
 
 
 @contextlib.contextmanager
@@ -158,14 +158,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-
-
-def claim_name(folder: Path, key: str, suffix: str) -> str:
-    """The file name of a sample in a folder of one file a sample; two samples of one key are an error."""
-    name = safe_name(key) + suffix
-    if (folder / name).exists():
-        raise DataError(f"two samples have the key {key!r}", expected="unique keys", remedy="rename one of them")
-    return name
 
 
 def safe_name(key: str) -> str:

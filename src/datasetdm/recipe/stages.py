@@ -18,7 +18,6 @@ from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.errors import StoreError
 from datasetdm.exporters import iter_export
-from datasetdm.exporters.options import Options
 from datasetdm.io.files import write_json
 from datasetdm.pipelines import evaluate as evaluation
 from datasetdm.pipelines.annotate import Annotator
@@ -163,10 +162,10 @@ def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
     """Write data in another format into a new folder."""
     places.require_folder(out)
     data = open_data(stage.data, stage)
-    options = Options(
-        tuple(stage.split.items()), stage.remap, stage.min_score, stage.min_confidence, stage.link, stage.licence
+    transforms = (*data.transforms, *export_transforms(stage))
+    writes = iter_export(
+        data.reader, data.reader.labels, stage.format, out, transforms, link=stage.link, licence=stage.licence
     )
-    writes = iter_export(data.reader, data.reader.labels, stage.format, out, options)
     written = 0
     for written, _ in enumerate(writes, 1):
         report(Progress("export", written, len(data)))

@@ -1,4 +1,4 @@
-"""What people said of a store's samples, and the stream that exporters see: rejected samples left out, fixed labels applied.
+"""What people said of a store's samples. The transform `ApplyReviews` applies it.
 
 `STORE/reviews.jsonl` is only ever appended to, one JSON object a line; of several lines with one key the last counts:
 
@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,6 @@ from datasetdm.io.files import writing
 from datasetdm.records import Sample
 from datasetdm.records.edits import relabel
 from datasetdm.store.quality import append_lines, bad_line, read_lines
-from datasetdm.store.store import Store
 
 REVIEWS = "reviews.jsonl"
 LOCK = ".reviews.lock"
@@ -97,24 +96,6 @@ class Review:
                 own = objects.masks[n] & (sample.semantic.ids == objects.label_ids[n])
                 semantic = replace(semantic, ids=np.where(own, np.uint16(new), semantic.ids))
         return replace(fixed, instances=replace(fixed.instances, label_ids=label_ids), semantic=semantic)
-
-
-def reviewed(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Samples as exporters see them: of a store, or of its reader, those that were not rejected, with their fixes."""
-    said = reviews_of(samples)
-    for sample in samples:
-        review = said.get(sample.key)
-        if review is None:
-            yield sample
-        elif review.verdict != "reject":
-            yield review.apply(sample)
-
-
-def reviews_of(samples: object) -> dict[str, Review]:
-    """The reviews of a store or of its reader (whose source names the store); samples from elsewhere have none."""
-    source = getattr(samples, "source", samples)
-    store = getattr(source, "store", source)
-    return read_reviews(store.folder) if isinstance(store, Store) else {}
 
 
 def read_reviews(folder: Path) -> dict[str, Review]:

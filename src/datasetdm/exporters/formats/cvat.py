@@ -2,7 +2,8 @@
 
 An object of one part without holes is a `polygon` along the edges of its pixels, another one a `mask` (CVAT's row-wise run
 lengths inside the box), objects known as boxes only are `box`; an object's points are a `skeleton` in the same group. With
-splits the pictures have a `subset`, which CVAT's projects know. Scores, semantic maps beside objects, and depth have no place.
+splits the images have a `subset`, which CVAT's projects know. Scores, crowds, semantic maps beside objects, and depth have no
+place.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ import numpy as np
 from jaxtyping import Bool
 
 from datasetdm.errors import DataError
-from datasetdm.exporters.objects import objects_of, points_of
+from datasetdm.exporters.objects import objects_of, points_of, without_crowds
 from datasetdm.exporters.outline import loops
-from datasetdm.exporters.target import Target, xml_text
-from datasetdm.io.files import writing
+from datasetdm.exporters.target import Target, decimal, xml_text
 from datasetdm.records import BACKGROUND, Instances, Labels, Sample
+
+DIGITS = 6
+"""Of a pixel, after the point."""
 
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
-    """Write pictures and their elements as they come; the head, which counts them, is put before them at the end."""
+    """Write images and their elements as they come; the head, which counts them, is put before them at the end."""
     labels, path = _labels(target.labels), target.folder / "annotations.xml"
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=target.folder) as body:
         count = 0
-        for sample in samples:
-            part = target.part(sample)
-            name = target.picture(sample, "images", part)
-            node = _image(sample, count, f"{part}/{name}" if part else name, part)
-            with writing(path):
-                body.write(ElementTree.tostring(node, encoding="unicode") + "\n")
+        for sample in map(without_crowds, samples):
+            name = target.write_image(sample, "images", sample.split)
+            node = _image(sample, count, f"{sample.split}/{name}" if sample.split else name)
+            body.write(ElementTree.tostring(node, encoding="unicode") + "\n")
             count += 1
             yield
-        with writing(path), path.open("w", encoding="utf-8") as out:
+        with path.open("w", encoding="utf-8") as out:
             _assemble(out, labels, count, body)
 
 
@@ -83,11 +84,11 @@ def skeleton_label(name: str) -> str:
     return f"{name} points"
 
 
-def _image(sample: Sample, number: int, name: str, part: str) -> Element:
+def _image(sample: Sample, number: int, name: str) -> Element:
     h, w = sample.size
     node = Element("image", id=str(number), name=name, width=str(w), height=str(h))
-    if part:
-        node.set("subset", part)
+    if sample.split:
+        node.set("subset", sample.split)
     objects = objects_of(sample)
     for n, label in enumerate(objects.label_ids.tolist()):
         text = sample.labels.names[label]
@@ -99,7 +100,7 @@ def _image(sample: Sample, number: int, name: str, part: str) -> Element:
             skeleton = SubElement(node, "skeleton", common | {"label": skeleton_label(text)})
             for point, (x, y, seen) in zip(sample.labels.skeletons[text].points, points.tolist(), strict=True):
                 state = {"outside": str(int(seen == 0)), "occluded": str(int(seen == 1))}
-                place = {"points": f"{x:.2f},{y:.2f}"}
+                place = {"points": f"{decimal(x, DIGITS)},{decimal(y, DIGITS)}"}
                 SubElement(skeleton, "points", {"label": point, "source": "auto"} | state | place)
     return node
 
@@ -107,18 +108,17 @@ def _image(sample: Sample, number: int, name: str, part: str) -> Element:
 def _shape(node: Element, objects: Instances, n: int, common: dict[str, str]) -> None:
     if objects.boxed:
         x, y, w, h = objects.boxes[n].tolist()
-        edges = {"xtl": f"{x:.2f}", "ytl": f"{y:.2f}", "xbr": f"{x + w:.2f}", "ybr": f"{y + h:.2f}"}
-        SubElement(node, "box", common | edges)
+        edges = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
+        SubElement(node, "box", common | {k: decimal(v, DIGITS) for k, v in edges.items()})
         return
-    mask = objects.masks[n]
+    mask, (left, top) = objects.masks.crop(n)
     outlines = loops(mask)
     if len(outlines) == 1:
-        points = ";".join(f"{px:.2f},{py:.2f}" for px, py in outlines[0])
+        points = ";".join(f"{left + px:.2f},{top + py:.2f}" for px, py in outlines[0])
         SubElement(node, "polygon", common | {"points": points})
         return
-    x, y, w, h = objects.masks[[n]].boxes[0].tolist()
-    runs = ", ".join(map(str, row_runs(mask[y : y + h, x : x + w])))
-    box = {"left": str(x), "top": str(y), "width": str(w), "height": str(h)}
+    runs = ", ".join(map(str, row_runs(mask)))
+    box = {"left": str(left), "top": str(top), "width": str(mask.shape[1]), "height": str(mask.shape[0])}
     SubElement(node, "mask", common | {"rle": runs} | box)
 
 
@@ -126,5 +126,4 @@ def row_runs(mask: Bool[np.ndarray, "h w"]) -> list[int]:
     """The lengths of runs, off and on in turn, row by row."""
     flat = np.concatenate([[False], mask.ravel()])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
-    return runs
+    return np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()

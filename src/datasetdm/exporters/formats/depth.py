@@ -1,11 +1,11 @@
-"""Depth beside pictures: 16-bit PNG in KITTI's convention, or floats as NPY or OpenEXR.
+"""Depth beside images: 16-bit PNG in KITTI's convention, or floats as NPY or OpenEXR.
 
-    depth-kitti    `image/NAME.png`, `depth/NAME.png`: 1/256 m a step (KITTI's depth benchmark); splits are folders above
+    depth-kitti    `image/NAME.png`, `depth/NAME.png`: 1/256 m per step (KITTI's depth benchmark); splits are folders above
     depth-npy      `images/NAME.png`, `depth/NAME.npy`: float32
     depth-exr      `images/NAME.png`, `depth/NAME.exr`: float32, channel Z; needs the extra `exr`
 
 0 is unknown in all of them, and so is what lies beyond the 16 bits (256 m). NPY and EXR hold metres or relative depth, one of
-them; `depth.json` says which. A sample without depth is a picture alone.
+them; `depth.json` says which. A sample without depth is an image alone.
 """
 
 from __future__ import annotations
@@ -15,26 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt16
+from jaxtyping import Float32
 
-from datasetdm.errors import ConfigError, DataError
+from datasetdm.errors import ConfigError, DataError, OutputError
+from datasetdm.exporters.maps import depth_steps, write_map
 from datasetdm.exporters.target import Target
-from datasetdm.io.codecs import encode_png
-from datasetdm.io.files import write_bytes, write_json, writing
+from datasetdm.io.files import write_json
 from datasetdm.records import DepthMap, Sample
-
-KITTI, NYU = 256, 1000
-"""Steps a metre: KITTI's depth benchmark, and NYU Depth v2 as it is commonly shared (millimetres)."""
 
 
 def export_kitti(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Depth as PNG of 16 bits."""
     for sample in samples:
-        part = target.part(sample)
-        name = target.picture(sample, part, "image")
+        name = target.write_image(sample, sample.split, "image")
         _depth(sample, ("metre",))
         if (steps := depth_steps(sample)) is not None:
-            write_map((target.folder / part / "depth" / name).with_suffix(".png"), steps)
+            write_map((target.folder / sample.split / "depth" / name).with_suffix(".png"), steps)
         yield
 
 
@@ -54,8 +50,11 @@ def export_exr(samples: Iterable[Sample], target: Target) -> Iterator[None]:
 
     def write(path: Path, depth: Float32[np.ndarray, "h w"]) -> None:
         head = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-        with OpenEXR.File(head, {"Z": np.ascontiguousarray(depth)}) as file:
-            file.write(str(path))
+        try:
+            with OpenEXR.File(head, {"Z": np.ascontiguousarray(depth)}) as file:
+                file.write(str(path))
+        except RuntimeError as e:  # which does not say whether the disk is full
+            raise OutputError(f"OpenEXR cannot write: {e}", where=path, remedy="free some space") from e
 
     yield from _export_floats(samples, target, ".exr", write)
 
@@ -65,14 +64,12 @@ def _export_floats(
 ) -> Iterator[None]:
     units: tuple[str, ...] = ("metre", "relative")
     for sample in samples:
-        part = target.part(sample)
-        name = target.picture(sample, "images", part)
+        name = target.write_image(sample, "images", sample.split)
         if depth := _depth(sample, units):
             units = (depth.unit,)
-            path = (target.folder / "depth" / part / name).with_suffix(suffix)
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write(path, depth.depth)
+            path = (target.folder / "depth" / sample.split / name).with_suffix(suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, depth.depth)
         yield
     write_json(target.folder / "depth.json", {"unit": units[0], "unknown": 0})
 
@@ -87,17 +84,3 @@ def _depth(sample: Sample, units: tuple[str, ...]) -> DepthMap | None:
             remedy="export depth-npy, for metres and relative depth apart",
         )  # fmt: skip
     return depth
-
-
-def depth_steps(sample: Sample, per_metre: int = KITTI) -> UInt16[np.ndarray, "h w"] | None:
-    """Depth in whole steps, at least 1 where it is known, 0 where it is not or is too large; None without metres."""
-    depth = sample.depth
-    if depth is None or depth.unit != "metre":
-        return None
-    steps = np.maximum(np.rint(depth.depth * np.float32(per_metre)), depth.valid)
-    return np.where(steps <= 65535, steps, 0).astype(np.uint16)
-
-
-def write_map(path: Path, values: np.ndarray) -> None:
-    """A label picture as PNG."""
-    write_bytes(path, encode_png(values, 1))

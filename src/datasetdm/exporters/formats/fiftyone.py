@@ -2,8 +2,8 @@
 dataset_type=fiftyone.types.FiftyOneDataset)` opens.
 
 Fields: `objects` (Detections with masks), `keypoints` (Keypoints, NaN where absent), `semantic` (Segmentation: label id + 1, 0
-unknown) with its names as mask targets, `depth` (Heatmap in metres), `caption`, `key`. Splits are tags. It is the form without
-a `version`, which FiftyOne reads sample by sample and brings up to date itself; written for FiftyOne 1.22.
+unknown) with its names as mask targets, `depth` (Heatmap in metres), `caption`, `key`. Splits are tags. Crowds are left out. It
+is the form without a `version`, which FiftyOne reads sample by sample and brings up to date itself; written for FiftyOne 1.22.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from datasetdm.exporters.objects import objects_of, points_of
+from datasetdm.exporters.objects import caption_of, objects_of, points_of, without_crowds
 from datasetdm.exporters.streams import JsonLists
 from datasetdm.exporters.target import Target
 from datasetdm.io.files import write_json
@@ -24,21 +24,20 @@ from datasetdm.records import BACKGROUND, IGNORE, Labels, Sample
 
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
-    """Write pictures and samples as they come."""
+    """Write images and samples as they come."""
     write_json(target.folder / "metadata.json", _metadata(target.labels))
     with JsonLists(target.folder / "samples.json", "samples") as file:
-        for sample in samples:
-            part = target.part(sample)
-            name = target.picture(sample, "data", part)
-            place = "/".join(["data", *([part] if part else []), name])
-            file.add("samples", _sample(sample, place) | {"tags": [part] if part else []})
+        for sample in map(without_crowds, samples):
+            tags = [sample.split] if sample.split else []
+            name = target.write_image(sample, "data", *tags)
+            file.add("samples", _sample(sample, "/".join(["data", *tags, name])) | {"tags": tags})
             yield
 
 
 def _metadata(labels: Labels) -> dict[str, Any]:
     targets = {str(i + 1): n for i, n in enumerate(labels.names)}
-    bones = {n: {"labels": s.points, "edges": s.edges} for n, s in labels.skeletons.items()}
-    info = {"classes": list(labels.names), "mask_targets": targets, "skeletons": bones}
+    skeletons = {n: {"labels": s.points, "edges": s.edges} for n, s in labels.skeletons.items()}
+    info = {"classes": list(labels.names), "mask_targets": targets, "skeletons": skeletons}
     return {"name": "datasetdm", "media_type": "image", "info": info}
 
 
@@ -49,8 +48,8 @@ def _sample(sample: Sample, place: str) -> dict[str, Any]:
         "metadata": {"_cls": "ImageMetadata", "width": w, "height": h, "num_channels": 3},
         "key": sample.key,
     }
-    if sample.prompt:
-        value["caption"] = sample.prompt.text
+    if (caption := caption_of(sample)) is not None:
+        value["caption"] = caption
     semantic, depth = sample.semantic, sample.depth
     value["objects"] = {"_cls": "Detections", "detections": list(_detections(sample))}
     if points := list(_keypoints(sample)):
@@ -65,15 +64,18 @@ def _sample(sample: Sample, place: str) -> dict[str, Any]:
 
 
 def _detections(sample: Sample) -> Iterator[dict[str, Any]]:
-    """Boxes are shares of the picture, masks lie inside their boxes."""
+    """Boxes are fractions of the image. A mask is stretched over its box, so that box is the mask's own, in whole pixels."""
     objects = objects_of(sample)
     h, w = sample.size
-    boxes = (objects.boxes if objects.boxed else objects.masks.boxes).tolist()
     for n, label in enumerate(objects.label_ids.tolist()):
         if sample.labels.names[label] == BACKGROUND:
             continue
-        x, y, bw, bh = boxes[n]
-        mask = {} if objects.boxed else {"mask": pack_array(objects.masks[n][y : y + bh, x : x + bw])}
+        if objects.boxed:
+            (x, y, bw, bh), mask = objects.boxes[n].tolist(), {}
+        else:
+            inside, (x, y) = objects.masks.crop(n)
+            bh, bw = inside.shape
+            mask = {"mask": pack_array(inside)}
         yield {
             "_cls": "Detection",
             "label": sample.labels.names[label],

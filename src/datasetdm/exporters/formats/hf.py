@@ -1,10 +1,11 @@
-"""A dataset for Hugging Face `datasets`: `data/train-00000-of-00002.parquet` with the pictures inside, a card `README.md`, and
+"""A dataset for Hugging Face `datasets`: `data/train-00000-of-00002.parquet` with the images inside, a card `README.md`, and
 `classes.json` with the value of every label in `semantic`.
 
 Columns: `key`, `image`, `caption`; `semantic`, a PNG of label ids (ignored: 255, or 65535 with more than 255 labels);
-`depth`, a PNG of 16 bits, 1/256 m a step, 0 unknown; `objects`, lists of `bbox` (x, y, width, height), `category`, `score`,
+`depth`, a PNG of 16 bits, 1/256 m per step, 0 unknown; `objects`, lists of `bbox` (x, y, width, height), `category`, `score`,
 `area`, `segmentation` (COCO's compressed run lengths) and `keypoints` (x, y, visibility of every point of the label).
-Categories are label ids; objects known as boxes only have an empty segmentation. Without splits all is `train`.
+Categories are label ids; objects known as boxes only have an empty segmentation; crowds are left out.
+Without splits all is `train`.
 """
 
 from __future__ import annotations
@@ -19,20 +20,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasetdm.errors import ConfigError, OutputError
 from datasetdm.exporters.card import Card
-from datasetdm.exporters.formats.depth import depth_steps
-from datasetdm.exporters.formats.masks import IGNORED, small_ids, write_legend
-from datasetdm.exporters.objects import object_rows
-from datasetdm.exporters.target import Target, picture_bytes
+from datasetdm.exporters.coco_rows import object_rows
+from datasetdm.exporters.maps import IGNORED, depth_steps, small_ids, write_legend
+from datasetdm.exporters.objects import caption_of, without_crowds
+from datasetdm.exporters.target import ByPart, Target, image_bytes
 from datasetdm.io.codecs import encode_png
-from datasetdm.io.files import write_text, writing
+from datasetdm.io.files import write_text
 from datasetdm.records import Labels, Sample
 
-SHARD_BYTES, GROUP_ROWS = 300_000_000, 64
-"""Pictures' bytes in a file, and rows that are held in memory."""
+SHARD_BYTES, GROUP_ROWS, GROUP_BYTES = 300_000_000, 64, 32_000_000
+"""Bytes of the images in a file; rows that are held in memory, and bytes of their images."""
 
-_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _OBJECTS: dict[str, pa.DataType] = {
     "bbox": pa.list_(pa.list_(pa.float32())),
     "category": pa.list_(pa.int64()),
@@ -48,22 +48,22 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     write_legend(target)
     small, card = len(target.labels) <= IGNORED, Card(target.labels)
     with ExitStack() as files:
-        parts = [
-            files.enter_context(_Shards(target.folder / "data", p or "train", target.labels)) for p in target.parts
-        ]
-        by_name = dict(zip(target.parts, parts, strict=True))
-        for sample in samples:
+        by_part = ByPart(
+            lambda part: files.enter_context(_Shards(target.folder / "data", part, target.labels)), target.parts
+        )
+        for sample in map(without_crowds, samples):
             row, objects = _row(sample, small)
-            by_name[target.part(sample)].add(row)
+            by_part[sample.split or "train"].add(row)
             card.count(sample, objects)
             yield
-    counts = {p.name: p.rows for p in parts}
+        by_part.at_least("train")
+    counts = {name: shards.rows for name, shards in by_part.items()}
     write_text(target.folder / "README.md", card.text(counts, target.licence))
 
 
 def _row(sample: Sample, small: bool) -> tuple[dict[str, Any], list[int]]:
     """A row, and the label ids of its objects."""
-    suffix, picture = picture_bytes(sample)
+    suffix, image = image_bytes(sample)
     semantic, steps = sample.semantic, depth_steps(sample)
     rows = list(object_rows(sample, {i: i for i in range(len(sample.labels))}))
     ids = None if semantic is None else small_ids(semantic) if small else semantic.ids
@@ -77,8 +77,8 @@ def _row(sample: Sample, small: bool) -> tuple[dict[str, Any], list[int]]:
     }
     return {
         "key": sample.key,
-        "image": {"bytes": picture, "path": f"image{suffix}"},
-        "caption": sample.prompt.text if sample.prompt else None,
+        "image": {"bytes": image, "path": f"image{suffix}"},
+        "caption": caption_of(sample),
         "semantic": None if ids is None else {"bytes": encode_png(ids, 1), "path": None},
         "depth": None if steps is None else {"bytes": encode_png(steps, 1), "path": None},
         "objects": objects,
@@ -87,7 +87,7 @@ def _row(sample: Sample, small: bool) -> tuple[dict[str, Any], list[int]]:
 
 def _schema(labels: Labels) -> pa.Schema:
     """Columns with the metadata from which `datasets` takes its features."""
-    columns = {"key": pa.string(), "image": _PICTURE, "caption": pa.string(), "semantic": _PICTURE, "depth": _PICTURE}
+    columns = {"key": pa.string(), "image": _IMAGE, "caption": pa.string(), "semantic": _IMAGE, "depth": _IMAGE}
     number, text = {"dtype": "float32", "_type": "Value"}, {"dtype": "string", "_type": "Value"}
     lists = {
         "bbox": _list(_list(number)),
@@ -97,7 +97,7 @@ def _schema(labels: Labels) -> pa.Schema:
         "segmentation": _list(text),
         "keypoints": _list(_list(number)),
     }
-    features: dict[str, Any] = {n: {"_type": "Image"} if t == _PICTURE else text for n, t in columns.items()}
+    features: dict[str, Any] = {n: {"_type": "Image"} if t == _IMAGE else text for n, t in columns.items()}
     info = json.dumps({"info": {"features": features | {"objects": lists}}})
     fields = [*columns.items(), ("objects", pa.struct(list(_OBJECTS.items())))]
     return pa.schema(fields, metadata={"huggingface": info})
@@ -118,6 +118,7 @@ class _Shards:
     _held: list[dict[str, Any]] = field(default_factory=list)
     _files: list[Path] = field(default_factory=list)
     _bytes: int = 0
+    _held_bytes: int = 0
     _writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> _Shards:
@@ -129,8 +130,8 @@ class _Shards:
         """Append a row."""
         self._held.append(row)
         self.rows += 1
-        self._bytes += sum(len(row[k]["bytes"]) for k in ("image", "semantic", "depth") if row[k])
-        if len(self._held) == GROUP_ROWS:
+        self._held_bytes += sum(len(row[k]["bytes"]) for k in ("image", "semantic", "depth") if row[k])
+        if len(self._held) == GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
             self._flush()
             if self._bytes >= SHARD_BYTES:
                 self._close()
@@ -149,45 +150,15 @@ class _Shards:
     def _open(self) -> None:
         self._files.append(self.folder / f"{self.name}-{len(self._files):05d}.tmp")
         self._bytes = 0
-        with writing(self._files[-1]):
-            self._writer = pq.ParquetWriter(self._files[-1], _schema(self.labels), compression="zstd")
+        self._writer = pq.ParquetWriter(self._files[-1], _schema(self.labels), compression="zstd")
 
     def _flush(self) -> None:
         if self._held and self._writer:
-            with writing(self._files[-1]):
-                self._writer.write_table(pa.Table.from_pylist(self._held, schema=self._writer.schema))
-            self._held = []
+            self._writer.write_table(pa.Table.from_pylist(self._held, schema=self._writer.schema))
+            self._bytes += self._held_bytes
+            self._held, self._held_bytes = [], 0
 
     def _close(self) -> None:
         if self._writer:
             self._writer.close()
             self._writer = None
-
-
-def push_to_hub(folder: Path | str, repository: str, private: bool = True) -> str:
-    """Upload a folder that `export` wrote as the dataset OWNER/NAME; its address.
-
-    Raises:
-        ConfigError: no OWNER/NAME. OutputError: no network, no account, no right to write there.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-
-    if repository.count("/") != 1:
-        raise ConfigError(f"dataset {repository!r}", expected="OWNER/NAME, as on the hub")
-    if not (Path(folder) / "README.md").is_file():
-        raise ConfigError("there is no dataset to upload", where=folder, expected="a folder of `export --format hf`")
-    if constants.HF_HUB_OFFLINE:
-        raise OutputError("the hub is switched off", where="HF_HUB_OFFLINE", expected="a network", remedy="unset it")
-    try:
-        api = HfApi()
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder)
-    except HFValidationError as e:
-        raise ConfigError(f"dataset {repository!r}: {e}", expected="OWNER/NAME, as on the hub") from e
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, RuntimeError) as e:
-        raise OutputError(
-            f"the upload failed: {(str(e) or repr(e)).splitlines()[0]}", where=repository,
-            expected="a network, and an account that may write there", remedy="run `hf auth login`, then upload again",
-        ) from e  # fmt: skip
-    return f"https://huggingface.co/datasets/{repository}"

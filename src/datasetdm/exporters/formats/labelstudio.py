@@ -1,9 +1,9 @@
 """Label Studio: `tasks.json` with pre-annotations to correct, `config.xml` for the project, `images/NAME.png`.
 
 Objects are brush strokes (run lengths of RGBA pixels, as Label Studio packs them), objects known as boxes only rectangles,
-points are keypoints; positions are percent of the picture. With splits: `tasks_train.json`, `images/train/` and so on.
-Pictures are addressed as local files: start Label Studio with LOCAL_FILES_SERVING_ENABLED=true and
-LOCAL_FILES_DOCUMENT_ROOT set to this folder.
+points are keypoints; positions are percent of the image. With splits: `tasks_train.json`, `images/train/` and so on.
+Images are addressed as local files: start Label Studio with LOCAL_FILES_SERVING_ENABLED=true and
+LOCAL_FILES_DOCUMENT_ROOT set to this folder. Crowds are left out.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ import numpy as np
 from jaxtyping import Bool
 
 from datasetdm.errors import DataError
-from datasetdm.exporters.objects import objects_of, points_of
+from datasetdm.exporters.objects import caption_of, objects_of, points_of, without_crowds
 from datasetdm.exporters.streams import JsonLists
-from datasetdm.exporters.target import Target, xml_text
+from datasetdm.exporters.target import ByPart, Target, xml_text
 from datasetdm.io.files import write_text
 from datasetdm.records import BACKGROUND, Labels, Sample
 
 POINT_WIDTH = 0.5
-"""Of a keypoint, percent of the picture."""
+"""Of a keypoint, percent of the image."""
 
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
-    """Write pictures and tasks as they come."""
+    """Write images and tasks as they come."""
     write_text(target.folder / "config.xml", _config(target.labels))
     with ExitStack() as files:
-        tasks = {
-            p: files.enter_context(JsonLists(target.folder / (f"tasks_{p}.json" if p else "tasks.json"), ""))
-            for p in target.parts
-        }
-        for sample in samples:
-            part = target.part(sample)
-            name = target.picture(sample, "images", part)
-            place = "/".join(["images", *([part] if part else []), name])
-            tasks[part].add("", _task(sample, place))
+
+        def opened(part: str) -> JsonLists:
+            return files.enter_context(JsonLists(target.folder / (f"tasks_{part}.json" if part else "tasks.json"), ""))
+
+        tasks = ByPart(opened, target.parts)
+        for sample in map(without_crowds, samples):
+            name = target.write_image(sample, "images", sample.split)
+            place = "/".join(["images", *([sample.split] if sample.split else []), name])
+            tasks[sample.split].add("", _task(sample, place))
             yield
+        tasks.at_least("")
 
 
 def _task(sample: Sample, place: str) -> dict[str, Any]:
     data = {"image": f"/data/local-files/?d={quote(place)}", "key": sample.key}
-    if sample.prompt:
-        data["caption"] = sample.prompt.text
+    if (caption := caption_of(sample)) is not None:
+        data["caption"] = caption
     results = list(_results(sample))
     scores = [r["score"] for r in results if "score" in r]
     prediction = {"model_version": "datasetdm", "score": round(sum(scores) / len(scores), 4) if scores else 0}
@@ -58,7 +59,7 @@ def _results(sample: Sample) -> Iterator[dict[str, Any]]:
     objects = objects_of(sample)
     h, w = sample.size
     frame = {"to_name": "image", "original_width": w, "original_height": h, "image_rotation": 0}
-    for n, (mask, label) in enumerate(zip(objects.masks, objects.label_ids.tolist(), strict=True)):
+    for n, label in enumerate(objects.label_ids.tolist()):
         name = sample.labels.names[label]
         if name == BACKGROUND:
             continue
@@ -67,7 +68,7 @@ def _results(sample: Sample) -> Iterator[dict[str, Any]]:
             x, y, bw, bh = (objects.boxes[n] / (w, h, w, h) * 100).tolist()
             value: dict[str, Any] = {"x": x, "y": y, "width": bw, "height": bh, "rotation": 0}
         else:
-            value = {"format": "rle", "rle": encode_brush(mask)}
+            value = {"format": "rle", "rle": encode_brush(*objects.masks.crop(n), sample.size)}
         own = {"id": f"object{n}", "type": kind, "from_name": kind.removesuffix("labels")}
         yield frame | own | {"score": round(float(objects.scores[n]), 4), "value": value | {kind: [name]}}
         yield from _keypoints(sample, n, name, frame)
@@ -111,22 +112,33 @@ def _config(labels: Labels) -> str:
 
 
 # ---------------------------------------------------------------------- run lengths
-def encode_brush(mask: Bool[np.ndarray, "h w"]) -> list[int]:
+def encode_brush(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
     """A mask as Label Studio's run lengths, bytes 0..255, of RGBA pixels of 255 (on) and 0.
 
     The format is thi.ng's rle-pack: a stream of bits with the number of words (32 bits), their size less 1 (5), four sizes
     of run lengths less 1 (4 each); then for every run a 1, the size's number (2), the length less 1, and the word. (Runs
     of words that differ begin with a 0; we write none.)
+
+    Args:
+        mask: a part of the image; all else is off.
+        corner: (x, y) of the mask's first pixel in the image.
+        size: (height, width) of the image.
     """
-    flat = mask.ravel()
-    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
-    lengths = np.diff(np.append(starts, flat.size)) * 4
-    bits = [f"{flat.size * 4:032b}{7:05b}" + "".join(f"{s - 1:04b}" for s in _RUN_BITS)]
-    for length, on in zip(lengths.tolist(), flat[starts].tolist(), strict=True):
+    (left, top), (h, w) = corner, size
+    turns = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)  # 1 where a row's run begins, -1 behind it
+    (y, x), (_, end) = np.nonzero(turns == 1), np.nonzero(turns == -1)
+    starts, stops = (top + y) * w + left + x, (top + y) * w + left + end
+    edges = np.concatenate([[0], np.stack([starts, stops], 1).ravel(), [h * w]])  # off and on in turn, off first
+    lengths, on = np.diff(edges) * 4, np.arange(len(edges) - 1) % 2 == 1
+    lengths, on = lengths[lengths > 0], on[lengths > 0]
+    first = np.flatnonzero(np.append(True, on[1:] != on[:-1]))  # rows that are full go on in the next
+    lengths, on = np.add.reduceat(lengths, first), on[first]
+    bits = [f"{h * w * 4:032b}{7:05b}" + "".join(f"{s - 1:04b}" for s in _RUN_BITS)]
+    for length, word in zip(lengths.tolist(), np.where(on, "11111111", "00000000").tolist(), strict=True):
         while length:
             run = min(length, 1 << _RUN_BITS[-1])
-            size = next(i for i, s in enumerate(_RUN_BITS) if run <= 1 << s)
-            bits.append(f"1{size:02b}{run - 1:0{_RUN_BITS[size]}b}{'11111111' if on else '00000000'}")
+            kind = next(i for i, s in enumerate(_RUN_BITS) if run <= 1 << s)
+            bits.append(f"1{kind:02b}{run - 1:0{_RUN_BITS[kind]}b}{word}")
             length -= run
     stream = "".join(bits)
     return list(int(stream + "0" * (-len(stream) % 8), 2).to_bytes((len(stream) + 7) // 8, "big"))

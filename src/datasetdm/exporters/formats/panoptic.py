@@ -1,9 +1,10 @@
-"""COCO panoptic: `annotations/panoptic.json`, its PNGs in `annotations/panoptic/`, pictures in `images/`; with splits
+"""COCO panoptic: `annotations/panoptic.json`, its PNGs in `annotations/panoptic/`, images in `images/`; with splits
 `annotations/panoptic_train.json`, `annotations/panoptic_train/*.png`, `images/train/*.png` and so on.
 
 A pixel's colour is its segment's id (red + 256 green + 65536 blue, as panopticapi reads it); 0 is unlabelled. Instances are
-segments, smaller ones on top of larger ones; then every label that is stuff, or that has no instance in the picture, is one
-segment of what is left of its region. `background`, ignored pixels, and pixels of a thing outside its instances are 0.
+segments, smaller ones on top of larger ones, with `iscrowd` 1 if they stand for a group; then every label that is stuff, or
+that has no instance in the image, is one segment of what is left of its region. `background`, ignored pixels, and pixels of
+a thing outside its instances are 0.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Integer, UInt, UInt8
 
-from datasetdm.exporters.formats.coco import INFO, category_row, write_picture
-from datasetdm.exporters.formats.depth import write_map
-from datasetdm.exporters.objects import require_outlines
+from datasetdm.exporters.coco_rows import INFO, category_row, write_image_row
+from datasetdm.exporters.maps import write_map
+from datasetdm.exporters.objects import paint, require_outlines
 from datasetdm.exporters.streams import JsonLists
-from datasetdm.exporters.target import Target
-from datasetdm.io.files import safe_name
-from datasetdm.records import BACKGROUND, IGNORE, Sample
+from datasetdm.exporters.target import ByPart, Target
+from datasetdm.records import BACKGROUND, Annotations, Instances, Sample
 
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
-    """Write pictures, PNGs of segments and annotations as they come."""
+    """Write images, PNGs of segments and annotations as they come."""
     labels = target.labels
     category = {i: i + 1 for i, n in enumerate(labels.names) if n != BACKGROUND}
     categories = [
@@ -33,64 +33,61 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
         for i, k in category.items()
     ]
     with ExitStack() as files:
-        opened = {p: files.enter_context(_file(target, p)) for p in target.parts}
+
+        def opened(part: str) -> JsonLists:
+            name = f"panoptic_{part}.json" if part else "panoptic.json"
+            file = files.enter_context(JsonLists(target.folder / "annotations" / name, "images", "annotations"))
+            file.path.with_suffix("").mkdir()
+            file.head |= {"info": INFO, "licenses": [], "categories": categories}
+            return file
+
+        by_part = ByPart(opened, target.parts)
         for sample in samples:
             require_outlines(sample, "coco")
-            part = target.part(sample)
-            file = opened[part]
-            number = file.count["images"] + 1
-            file.add("images", write_picture(sample, number, part, target))
+            file = by_part[sample.split]
+            image = write_image_row(sample, file.count["images"] + 1, target)
+            file.add("images", image)
             segments, rows = segments_of(sample, category)
-            name = safe_name(sample.key) + ".png"
+            name = image["file_name"].rpartition(".")[0] + ".png"
             write_map(file.path.with_suffix("") / name, id_to_rgb(segments))
-            file.add("annotations", {"image_id": number, "file_name": name, "segments_info": rows})
+            file.add("annotations", {"image_id": image["id"], "file_name": name, "segments_info": rows})
             yield
-        for file in opened.values():
-            file.head |= {"categories": categories}
+        by_part.at_least("")
 
 
-def _file(target: Target, part: str) -> JsonLists:
-    name = f"panoptic_{part}.json" if part else "panoptic.json"
-    file = JsonLists(target.folder / "annotations" / name, "images", "annotations")
-    file.path.with_suffix("").mkdir()
-    file.head |= {"info": INFO, "licenses": []}
-    return file
-
-
-def segments_of(sample: Sample, category: dict[int, int]) -> tuple[Int64[np.ndarray, "h w"], list[dict[str, Any]]]:
+def segments_of(sample: Sample, category: dict[int, int]) -> tuple[UInt[np.ndarray, "h w"], list[dict[str, Any]]]:
     """The id of every pixel's segment (0: none), and the segments: id, category_id, area, bbox, iscrowd."""
-    ids = np.zeros(sample.size, np.int64)
-    drawn: list[int] = []
-    for mask, label in _regions(sample):
-        if label in category:
-            drawn.append(label)
-            ids[mask] = len(drawn)
-    semantic, taken = sample.semantic, set(drawn)
-    if semantic is not None:
-        for label in np.unique(semantic.ids).tolist():
-            stuff = label != IGNORE and sample.labels.names[label] in sample.labels.stuff
+    semantic, objects, labels = sample.semantic, sample.instances or Instances.none(sample.size), sample.labels
+    order = np.argsort(-objects.masks.areas, kind="stable")
+    objects = objects.take(order[np.isin(objects.label_ids[order], list(category))])
+    numbers = np.arange(1, len(objects) + 1, dtype=np.min_scalar_type(len(objects) + len(labels)))
+    ids = paint(objects.masks, numbers)
+    segments = list(zip(objects.label_ids.tolist(), objects.crowd.tolist(), strict=True))
+    windows = [(slice(y, y + h), slice(x, x + w)) for x, y, w, h in objects.masks.boxes.tolist()]
+    taken = {label for label, _ in segments}
+    for label in sorted(Annotations(semantic).labels_in()):
+        if semantic is not None and label in category and (labels.names[label] in labels.stuff or label not in taken):
             rest = (semantic.ids == label) & (ids == 0)
-            if label in category and (stuff or label not in taken) and rest.any():
-                drawn.append(label)
-                ids[rest] = len(drawn)
+            if rest.any():
+                segments.append((label, False))
+                windows.append((slice(None), slice(None)))
+                ids[rest] = len(segments)
     rows = []
-    for number, label in enumerate(drawn, 1):
-        y, x = np.nonzero(ids == number)
+    for number, ((label, crowd), window) in enumerate(zip(segments, windows, strict=True), 1):
+        seen = ids[window] == number
+        y, x = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
         if len(y):  # nothing is left of an object behind others
-            box = [int(x.min()), int(y.min()), int(x.max() - x.min() + 1), int(y.max() - y.min() + 1)]
-            rows.append({"id": number, "category_id": category[label], "area": len(y), "bbox": box, "iscrowd": 0})
+            left, top = int(x[0]) + (window[1].start or 0), int(y[0]) + (window[0].start or 0)
+            box = [left, top, int(x[-1] - x[0]) + 1, int(y[-1] - y[0]) + 1]
+            area = int(np.count_nonzero(seen))
+            row = {"id": number, "category_id": category[label], "area": area, "bbox": box, "iscrowd": int(crowd)}
+            rows.append(row)
     return ids, rows
 
 
-def _regions(sample: Sample) -> list[tuple[np.ndarray, int]]:
-    """The instances, largest first."""
-    objects = sample.instances
-    if objects is None:
-        return []
-    order = np.argsort(-objects.masks.areas, kind="stable")
-    return [(objects.masks[i], int(objects.label_ids[i])) for i in order.tolist()]
-
-
-def id_to_rgb(ids: Int64[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def id_to_rgb(ids: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Segment ids as colours."""
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+    colours = np.zeros((*ids.shape, 3), np.uint8)
+    for channel in range(3):
+        colours[..., channel] = ids >> 8 * channel & 255
+    return colours

@@ -2,7 +2,7 @@
 
 `NAME.png` (or `.jpg`, as the source has it); `NAME.json`: key, caption, size, objects as COCO's annotations with label ids
 as categories; `NAME.semantic.png`: label ids (ignored: 255, or 65535 with more than 255 labels); `NAME.depth.png`: 16 bits,
-1/256 m a step, 0 unknown. Names have no dot, since WebDataset takes all behind the first one as the kind. The same samples
+1/256 m per step, 0 unknown. Names have no dot, since WebDataset takes all behind the first one as the kind. The same samples
 give the same bytes.
 """
 
@@ -15,12 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from datasetdm.exporters.formats.depth import depth_steps
-from datasetdm.exporters.formats.masks import IGNORED, small_ids
-from datasetdm.exporters.objects import object_rows
-from datasetdm.exporters.target import Target, picture_bytes
+from datasetdm.exporters.coco_rows import object_rows
+from datasetdm.exporters.maps import IGNORED, depth_steps, small_ids
+from datasetdm.exporters.objects import caption_of
+from datasetdm.exporters.target import ByPart, Target, image_bytes
 from datasetdm.io.codecs import encode_png
-from datasetdm.io.files import safe_name, write_json, writing
+from datasetdm.io.files import safe_name, write_json
 from datasetdm.records import Sample
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 500_000_000
@@ -29,10 +29,11 @@ SHARD_SAMPLES, SHARD_BYTES = 10_000, 500_000_000
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Write tar files as they fill."""
     with ExitStack() as files:
-        tars = {p: files.enter_context(_Tars(target.folder, p or "train")) for p in target.parts}
+        tars = ByPart(lambda part: files.enter_context(_Tars(target.folder, part)), target.parts)
         for sample in samples:
-            tars[target.part(sample)].add(_name(sample.key), _members(sample))
+            tars[sample.split or "train"].add(_name(sample.key), _members(sample))
             yield
+        tars.at_least("train")
     write_json(target.folder / "labels.json", target.labels.to_json())
 
 
@@ -43,12 +44,12 @@ def _name(key: str) -> str:
 
 def _members(sample: Sample) -> dict[str, bytes]:
     """Kind -> content."""
-    suffix, picture = picture_bytes(sample)
+    suffix, image = image_bytes(sample)
     ids = {i: i for i in range(len(sample.labels))}
     h, w = sample.size
-    caption, objects = sample.prompt.text if sample.prompt else None, list(object_rows(sample, ids))
-    about = {"key": sample.key, "caption": caption, "width": w, "height": h, "objects": objects}
-    members = {suffix[1:]: picture, "json": json.dumps(about, ensure_ascii=False).encode()}
+    about = {"key": sample.key, "caption": caption_of(sample), "width": w, "height": h}
+    about["objects"] = list(object_rows(sample, ids))
+    members = {suffix[1:]: image, "json": json.dumps(about, ensure_ascii=False).encode()}
     semantic, steps = sample.semantic, depth_steps(sample)
     if semantic is not None:
         values = small_ids(semantic) if len(sample.labels) <= IGNORED else semantic.ids
@@ -79,7 +80,8 @@ class _Tars:
             info = tarfile.TarInfo(f"{name}.{kind}")
             info.size, info.mode = len(data), 0o644
             self._bytes += len(data)
-            self._write(info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+            for part in (info.tobuf(tarfile.GNU_FORMAT), data, bytes(-len(data) % tarfile.BLOCKSIZE)):
+                self._write(part)
 
     def __exit__(self, *_: object) -> None:
         if self._file:
@@ -93,10 +95,8 @@ class _Tars:
         path = self.folder / f"{self.name}-{self._count:06d}.tar"
         self._count += 1
         self._samples = self._bytes = 0
-        with writing(path):
-            self._file = path.open("wb")
+        self._file = path.open("wb")
 
     def _write(self, data: bytes) -> None:
-        with writing(self.folder):
-            if self._file:
-                self._file.write(data)
+        if self._file:
+            self._file.write(data)

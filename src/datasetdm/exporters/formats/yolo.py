@@ -1,9 +1,10 @@
-"""YOLO's folders, as Ultralytics documents them: `images/train/*.png`, `labels/train/*.txt` and `data.yaml`; with splits a
-folder each. Without a split `val`, Ultralytics validates on the first split.
+"""YOLO's folders, as Ultralytics documents them: `images/train/*.png`, `labels/train/*.txt` and `data.yaml`; with splits one
+folder per split. Without a split `val`, Ultralytics validates on the first split.
 
-Three kinds, by format name: `yolo-detect` (boxes), `yolo-seg` (one exact outline an object; holes and parts hang on bridges
+Three kinds, by format name: `yolo-detect` (boxes), `yolo-seg` (one exact outline per object; holes and parts hang on bridges
 of no width) and `yolo-pose` (boxes and points; all objects share one list of points, so a label of other points is an
-error). Where a sample has no instances, each label of its semantic map is one object. YOLO holds no scores and no depth.
+error). Where a sample has no instances, each label of its semantic map is one object. YOLO holds no scores,
+no crowds and no depth.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import numpy as np
 import yaml
 
 from datasetdm.errors import DataError
-from datasetdm.exporters.objects import objects_of, points_of, require_outlines
+from datasetdm.exporters.objects import objects_of, points_of, require_outlines, without_crowds
 from datasetdm.exporters.outline import polygon
-from datasetdm.exporters.target import Target
+from datasetdm.exporters.target import ByPart, Target, decimal
 from datasetdm.io.files import write_bytes, write_text
 from datasetdm.records import BACKGROUND, Instances, Labels, Sample
 from datasetdm.records.point_names import mirror
 
 Lines = Callable[[Sample, Instances, dict[int, int]], list[str]]
+
+DIGITS, BOX_DIGITS = 8, 13
+"""After the point, of a fraction of the image: a corner of a pixel comes back exactly, and a box to a millionth of itself."""
 
 
 def export_detect(samples: Iterable[Sample], target: Target) -> Iterator[None]:
@@ -46,23 +50,28 @@ def export_pose(samples: Iterable[Sample], target: Target) -> Iterator[None]:
 
 
 def _export(samples: Iterable[Sample], target: Target, lines: Lines, settings: dict[str, object]) -> Iterator[None]:
-    labels, parts = target.labels, [p or "train" for p in target.parts]
+    labels = target.labels
     names = [n for n in labels.names if n != BACKGROUND]
     if settings:
         names = [n for n in names if n in labels.skeletons]
-    number = {labels.names.index(n): i for i, n in enumerate(names)}
-    for part in parts:
+    number = {labels.index[n]: i for i, n in enumerate(names)}
+
+    def opened(part: str) -> str:
         for kind in ("images", "labels"):
             (target.folder / kind / part).mkdir(parents=True)
-    for sample in samples:
-        part = target.part(sample) or "train"
+        return f"images/{part}"
+
+    places = ByPart(opened, target.parts)
+    for sample in map(without_crowds, samples):
+        part = sample.split or "train"
         rows = lines(sample, objects_of(sample), number)
-        name = target.picture(sample, "images", part)
+        name = target.write_image(sample, places[part])
         text = "".join(f"{row}\n" for row in rows)
         write_bytes((target.folder / "labels" / part / name).with_suffix(".txt"), text.encode())
         yield
-    places = {"train": f"images/{parts[0]}", "val": f"images/{parts[0]}"} | {p: f"images/{p}" for p in parts}
-    content = {**places, "names": dict(enumerate(names)), **settings}
+    places.at_least("train")
+    first = next(iter(places.values()))
+    content = {"train": first, "val": first, **places, "names": dict(enumerate(names)), **settings}
     write_text(target.folder / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
@@ -71,18 +80,20 @@ def _boxes(sample: Sample, objects: Instances, number: dict[int, int]) -> list[s
     rows = []
     for label, (x, y, bw, bh) in zip(objects.label_ids.tolist(), objects.boxes.tolist(), strict=True):
         if label in number:
-            shares = ((x + bw / 2) / w, (y + bh / 2) / h, bw / w, bh / h)
-            rows.append(" ".join([str(number[label]), *map(_short, shares)]))
+            box = ((x + bw / 2) / w, (y + bh / 2) / h, bw / w, bh / h)
+            rows.append(" ".join([str(number[label]), *(decimal(v, BOX_DIGITS) for v in box)]))
     return rows
 
 
 def _outlines(sample: Sample, objects: Instances, number: dict[int, int]) -> list[str]:
     require_outlines(sample, "yolo-detect")
     rows = []
-    for label, mask in zip(objects.label_ids.tolist(), objects.masks, strict=True):
+    h, w = sample.size
+    for n, label in enumerate(objects.label_ids.tolist()):
         if label in number:
-            shares = polygon(mask) / np.array(sample.size[::-1])
-            rows.append(" ".join([str(number[label]), *map(_short, shares.ravel().tolist())]))
+            mask, corner = objects.masks.crop(n)
+            corners = (polygon(mask) + np.array(corner)) / (w, h)
+            rows.append(" ".join([str(number[label]), *(decimal(v, DIGITS) for v in corners.ravel().tolist())]))
     return rows
 
 
@@ -96,8 +107,8 @@ def _poses(sample: Sample, objects: Instances, number: dict[int, int]) -> list[s
             continue
         points = points_of(sample, i)
         values = np.zeros((width, 3)) if points is None else points / (w, h, 1)
-        told = " ".join(f"{_short(x)} {_short(y)} {int(v)}" for x, y, v in values.tolist())
-        rows.append(f"{number[label]} {box.split(' ', 1)[1]} {told}")
+        triples = " ".join(f"{decimal(x, DIGITS)} {decimal(y, DIGITS)} {int(v)}" for x, y, v in values.tolist())
+        rows.append(f"{number[label]} {box.split(' ', 1)[1]} {triples}")
     return rows
 
 
@@ -107,11 +118,6 @@ def _shared_points(labels: Labels) -> tuple[str, ...]:
         found = "; ".join(f"{n}: {len(s.points)} points" for n, s in labels.skeletons.items()) or "no label has points"
         raise DataError(
             "YOLO's pose format holds one list of points for all labels", where=found, expected="labels that share one",
-            remedy="export coco, which holds a list a label",
+            remedy="export coco, which holds one list per label",
         )  # fmt: skip
     return lists.pop()
-
-
-def _short(value: float) -> str:
-    """A share of the picture, to a hundred-millionth: a pixel of any picture comes back exactly."""
-    return f"{value:.8f}".rstrip("0").rstrip(".")
