@@ -121,7 +121,9 @@ def test_no_samples(format: str, tmp_path: Path) -> None:
 def test_memory_does_not_grow(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four times as many samples nothing is kept: fewer than three more objects in two samples live in Python's memory
     (buffers come and go by one in two), where the smallest row kept for the end would be four and more a sample."""
-    monkeypatch.setattr("datasetdm.exporters.ahead", lambda items, **_: items)  # the few samples ahead would blur the count
+    monkeypatch.setattr(
+        "datasetdm.exporters.ahead", lambda items, **_: items
+    )  # the few samples ahead would blur the count
     sample = awkward("x", (4, 4))
     stream = (replace(sample, key=f"{i:05d}{'k' * 90}") for i in range(256))  # buffers of text fill soon
     at: dict[int, int] = {}
