@@ -27,7 +27,6 @@ ORDER = [
 NEVER_MEET = [
     ("readers", "exporters"),
     ("readers", "transforms"),
-    ("transforms", "exporters"),
     ("backbones", "metrics"),
 ]
 NO_TORCH = ORDER[: ORDER.index("viewer") + 1]
