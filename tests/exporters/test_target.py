@@ -120,8 +120,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--split", "train=2"], "split train"),
         (["--remap", "cow=x"], "unknown label 'cow'"),
         (["--push", "a/b"], "--format hf"),
-        (["--min-score", "7"], "minimum score"),
-        (["--min-confidence", "7"], "minimum confidence"),
+        (["--min-score", "7"], "--min-score 7"),
+        (["--min-confidence", "7"], "--min-confidence 7"),
     ):
         main_exits(["export", store, "--out", str(tmp_path / "x"), *extra], 2)
         assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
