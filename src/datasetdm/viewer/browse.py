@@ -137,13 +137,13 @@ class Browser:
         with self.rows.turn(row):
             return detail.layer(self.sample(row), name, side)
 
-    def shapes(self, row: int) -> Shapes:
-        """Outlines and keypoints of one sample."""
+    def shapes(self, row: int, side: int) -> Shapes:
+        """Outlines and keypoints of one sample (`detail.shapes`)."""
         with self.rows.turn(row):
             stored = self.rows.sample(row)
-            return detail.shapes(stored, self._fixed(stored))
+            return detail.shapes(stored, self._fixed(stored), side)
 
-    def detail(self, row: int) -> Detail:
+    def detail(self, row: int, side: int) -> Detail:
         """Everything about one sample."""
         with self.rows.turn(row):
             stored = self.rows.sample(row)
@@ -153,7 +153,7 @@ class Browser:
                 key=stored.key,
                 split=stored.split,
                 prompt=PromptFacts(prompt.text, prompt.labels, str(prompt.seed), prompt.origin) if prompt else None,
-                shapes=detail.shapes(stored, self._fixed(stored)),
+                shapes=detail.shapes(stored, self._fixed(stored), side),
                 regions=detail.regions(stored),
                 depth=detail.depth_scale(stored),
                 scores=stored.quality.scores,

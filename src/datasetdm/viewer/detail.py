@@ -23,8 +23,15 @@ TICKS = 5
 JPEG_QUALITY = 88
 
 
-def shapes(stored: Sample, fixed: Sample) -> Shapes:
-    """Objects and keypoints, with the labels of `fixed`; `stored` is the sample before any review."""
+def shapes(stored: Sample, fixed: Sample, side: int = 0) -> Shapes:
+    """Outlines of objects, keypoints and skeletons.
+
+    Args:
+        stored: the sample before any review.
+        fixed: the sample with the labels that its review corrected.
+        side: outlines are exact on an image whose longer edge has so many pixels; 0: on this one.
+    """
+    step = max(1, round(max(stored.size) / side)) if side else 1
     objects, keypoints = fixed.instances, fixed.keypoints
     outlines = []
     if objects is not None and stored.instances is not None:
@@ -35,7 +42,7 @@ def shapes(stored: Sample, fixed: Sample) -> Shapes:
                 stored=stored.labels.names[stored.instances.label_ids[i]],
                 score=round(float(objects.scores[i]), 3),
                 box=tuple(objects.boxes[i].tolist()),
-                outline=_path(mask, corner),
+                outline=_path(mask, corner, step),
                 crowd=bool(objects.crowd[i]),
             )
             outlines.append(outline)
@@ -47,9 +54,14 @@ def shapes(stored: Sample, fixed: Sample) -> Shapes:
     return Shapes(fixed.size[0], fixed.size[1], outlines, points, edges)
 
 
-def _path(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int]) -> str:
+def _path(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], step: int) -> str:
+    """The outline of a mask whose box begins at `corner`, by every `step`-th pixel unless it is too small for that."""
     left, top = corner
-    return "".join("M" + "L".join(f"{x + left} {y + top}" for x, y in loop) + "Z" for loop in loops(mask))
+    coarse = mask[step // 2 :: step, step // 2 :: step]
+    if not coarse.any():
+        coarse, step = mask, 1
+    found = loops(coarse)
+    return "".join("M" + "L".join(f"{x * step + left} {y * step + top}" for x, y in loop) + "Z" for loop in found)
 
 
 def _points(keypoints: Keypoints, i: int) -> Iterator[Point]:

@@ -4,7 +4,7 @@
     GET  /api/store              payloads.About
     GET  /api/samples?...        payloads.Page; parameters: `index.Query`, offset, limit
     GET  /api/summary?...        payloads.Summary of the rows that match
-    GET  /api/sample/ROW         payloads.Detail;  .../shapes gives payloads.Shapes alone
+    GET  /api/sample/ROW?side    payloads.Detail;  .../shapes?side gives payloads.Shapes alone
     GET  /image/ROW/LAYER?side   an image or a layer of it, at most about `side` pixels wide and high
     POST /api/review/ROW         stores a review; payloads.Reviewed
 
@@ -98,14 +98,13 @@ def application(browser: Browser) -> Starlette:
         return JSON(browser.summary(_query(request)[0]))
 
     def sample(request: Request) -> Response:
-        return JSON(browser.detail(_row(request)))
+        return JSON(browser.detail(_row(request), _side(request)))
 
     def shapes(request: Request) -> Response:
-        return JSON(browser.shapes(_row(request)))
+        return JSON(browser.shapes(_row(request), _side(request)))
 
     def image(request: Request) -> Response:
-        row, layer = _row(request), request.path_params["layer"]
-        side = _number(request.query_params, "side", 0, MAX_SIDE)
+        row, layer, side = _row(request), request.path_params["layer"], _side(request)
         if layer == "image":
             content, kind = browser.image(row, side)
         elif layer in detail.IMAGE_LAYERS:
@@ -203,6 +202,10 @@ def _row(request: Request) -> int:
     if not _is_number(text):
         raise IndexError(text[:20])
     return int(text)
+
+
+def _side(request: Request) -> int:
+    return _number(request.query_params, "side", 0, MAX_SIDE)
 
 
 def _query(request: Request) -> tuple[Query, dict[str, str]]:

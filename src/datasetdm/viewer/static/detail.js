@@ -2,7 +2,7 @@
 import { get, imageAddress } from "./api.js";
 import { $, TYPING, counted, el, swatch } from "./dom.js";
 import { colour, labelNames } from "./filters.js";
-import { draw, stack } from "./layers.js";
+import { LAYER_SIDE, draw, stack } from "./layers.js";
 import * as reviews from "./reviews.js";
 
 const dialog = $("detail");
@@ -45,7 +45,7 @@ export async function open(wanted, position, neighbours) {
   $("stage").replaceChildren(stack(item));
   refresh();
   for (const near of neighbours) if (near) new Image().src = imageAddress(near, "image");
-  const facts = await get(`/api/sample/${item.row}`);
+  const facts = await get(`/api/sample/${item.row}`, { side: LAYER_SIDE });
   if (item !== wanted) return;
   $("stage").firstChild.append(draw(facts.shapes, true));
   describe(facts);

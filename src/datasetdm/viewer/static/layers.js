@@ -3,7 +3,7 @@ import { get, imageAddress } from "./api.js";
 import { $, el, svg } from "./dom.js";
 
 const IMAGE_LAYERS = ["semantic", "uncertainty", "depth", "depth-uncertainty"];
-const LAYER_SIDE = 2048;  // of the layers' longer edge over an image in full size
+export const LAYER_SIDE = 2048;  // pixels of the longer edge of layers over an image in full size
 let layers = [];
 const on = new Set();
 const watched = new IntersectionObserver(entries => {
@@ -59,7 +59,7 @@ export function stack(item, side) {
     el("img", { class: `layer ${l.name}`, src: imageAddress(item, l.name, side ?? LAYER_SIDE), alt: "", loading: "lazy", decoding: "async" }));
   const base = el("img", { src: imageAddress(item, "image", side), alt: item.prompt || `image ${item.key}`, loading: "lazy", decoding: "async" });
   const node = el("span", { class: "stack" }, base, ...images);
-  node.item = item;
+  Object.assign(node, { item, side });
   if (side) watched.observe(node);
   return node;
 }
@@ -68,7 +68,7 @@ async function drawWhenSeen(node) {
   watched.unobserve(node);
   if (node.hasShapes) return;
   node.hasShapes = true;
-  node.append(draw(await get(`/api/sample/${node.item.row}/shapes`), false));
+  node.append(draw(await get(`/api/sample/${node.item.row}/shapes`, { side: node.side }), false));
 }
 
 // Outlines and skeletons; `numbered` also writes each object's number and label.
