@@ -108,11 +108,15 @@ def test_the_histogram_spans_the_values() -> None:
     assert sum(index.summary(Query(score="constant")).score.counts) == 3
 
 
+def same_annotations(a: Sample, b: Sample) -> bool:
+    return a.size == b.size and replace(a, image=b.image, encoded=None).digest() == b.digest()
+
+
 def test_rows_are_read_by_group_in_any_order(samples: list[Sample], tmp_path: Path) -> None:
     write_store([replace(samples[i % 12], key=f"k{i}") for i in range(150)], tmp_path / "s", LABELS, shard_size=70)
     rows = Rows(Store(tmp_path / "s"))
     for i in (149, 0, 64, 69, 70, 133, 134, 63):
-        assert rows.row(i)["key"] == f"k{i}" and rows.sample(i).digest() == samples[i % 12].digest()
+        assert rows.sample(i).key == f"k{i}" and same_annotations(rows.sample(i), samples[i % 12])
     assert rows.listed(60, 145).keys.to_pylist() == [f"k{i}" for i in range(60, 145)]
     with pytest.raises(IndexError):
-        rows.row(150)
+        rows.sample(150)

@@ -80,6 +80,12 @@ def decode_png(data: bytes, dtype: type) -> np.ndarray:
         return np.asarray(image).astype(dtype)
 
 
+def png_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of an image, by its header."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.height, image.width
+
+
 def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"]:
     """Any picture that Pillow reads as 8-bit RGB, its EXIF rotation applied.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datasetdm.io.codecs import compress_runs, decode_png, encode_png, rle_counts
+from datasetdm.io.codecs import compress_runs, decode_png, encode_png, png_size, rle_counts
 from datasetdm.io.files import parse_json
 from datasetdm.records import (
     Annotations,
@@ -111,8 +111,13 @@ def _annotation_columns(records: Annotations) -> dict[str, Any]:
     return row
 
 
-def from_row(row: Row, labels: Labels) -> Sample:
+def from_row(row: Row, labels: Labels, pixels: bool = True) -> Sample:
     """The sample of a row of `SCHEMA`.
+
+    Args:
+        row: as a table gives it.
+        labels: of the store.
+        pixels: decode the image; otherwise it is black, and takes no memory until it is read.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, SyntaxError, DataError: a row that no sample gave.
@@ -121,9 +126,10 @@ def from_row(row: Row, labels: Labels) -> Sample:
     if row["prompt"] is not None:
         prompt = Prompt(row["prompt"], tuple(row["prompt_labels"]), row["seed"], row["prompt_origin"])
     encoded = row["image"]["bytes"]
+    image = decode_png(encoded, np.uint8) if pixels else np.zeros((*png_size(encoded), 3), np.uint8)
     return Sample(
         row["key"],
-        decode_png(encoded, np.uint8),
+        image,
         labels,
         prompt,
         semantic=_semantic(row),
@@ -133,7 +139,7 @@ def from_row(row: Row, labels: Labels) -> Sample:
         provenance=Provenance.from_json(parse_json(row["provenance"])),
         quality=Quality(parse_json(row["quality_scores"]), tuple(row["quality_reasons"])),
         split=row["split"],
-        encoded=encoded,
+        encoded=encoded if pixels else None,
     )
 
 

@@ -121,6 +121,11 @@ class Store:
         shard, version, row = self._locate(index)
         return self._sample(row, shard.path, version)
 
+    def without_pixels(self, index: int) -> Sample:
+        """A sample with a black image of the right size: all but the image is read. Raises IndexError, StoreError."""
+        shard, version, row = self._locate(index)
+        return self._sample(row, shard.path, version, pixels=False)
+
     def keys(self) -> Iterator[str]:
         """The keys of all rows, in order."""
         for shard in self.shards:
@@ -194,9 +199,9 @@ class Store:
         later = self.quality.get(row["key"])
         return row if later is None else {**row, **quality_columns(later)}
 
-    def _sample(self, row: Row, path: Path, version: int) -> Sample:
+    def _sample(self, row: Row, path: Path, version: int, pixels: bool = True) -> Sample:
         try:
-            sample = from_row(row, self.labels)
+            sample = from_row(row, self.labels, pixels)
         except ROW_ERRORS as e:
             raise damaged(path, f"row {row['key']!r}: {str(e) or repr(e)}") from e
         if version < VERSION and row["found"] != summary(sample)["found"]:

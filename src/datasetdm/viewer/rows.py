@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
-from PIL import Image
 
+from datasetdm.io.codecs import png_size
 from datasetdm.records import Sample
 from datasetdm.store import Store
 
@@ -66,12 +66,12 @@ class Listed:
         """The columns as a store holds them."""
         keys, prompts, labels, objects, confidence = (table[n].combine_chunks() for n in LISTED[:5])
         reasons = table["quality_reasons"].combine_chunks()
-        given = {row: json.loads(t) for row, t in enumerate(table["quality_scores"].to_pylist()) if t != "{}"}
+        found = {row: json.loads(t) for row, t in enumerate(table["quality_scores"].to_pylist()) if t != "{}"}
         scores = {
-            name: np.full(len(table), np.nan, np.float32) for name in sorted({n for s in given.values() for n in s})
+            name: np.full(len(table), np.nan, np.float32) for name in sorted({n for s in found.values() for n in s})
         }
-        for row, found in given.items():
-            for name, value in found.items():
+        for row, values in found.items():
+            for name, value in values.items():
                 scores[name][row] = value
         return cls(keys, prompts, labels, objects, confidence.to_numpy(False).astype(np.float32), reasons, scores)
 
@@ -102,43 +102,37 @@ class Recent(Generic[Value]):
 
 
 class Rows:
-    """The rows that `store` holds now; safe to share among threads."""
+    """The rows that `store` holds; safe to share among threads."""
 
     def __init__(self, store: Store):
-        self.store, self.count = store, len(store)
+        self.store = store
         self._one_large = Lock()
+        self._is_large = lru_cache(100_000)(lambda number: _pixels(self.encoded(number)) > LARGE)
         self._samples: Recent[Sample] = Recent(KEPT_BYTES, lambda s: s.size[0] * s.size[1] * BYTES_PER_PIXEL)
 
     def __len__(self) -> int:
-        return self.count
-
-    def row(self, number: int) -> dict[str, Any]:
-        """Row `number`, nothing in it decoded.
-
-        Raises:
-            IndexError: no such row. StoreError: a damaged file.
-        """
-        return self.store.row(number)
+        return len(self.store)
 
     def sample(self, number: int) -> Sample:
-        """The sample of row `number`.
+        """The sample of row `number`, with a black image.
 
         Raises:
             IndexError: no such row. StoreError: a damaged file.
         """
-        return self._samples.get(number, lambda: self.store[number])
+        return self._samples.get(number, lambda: self.store.without_pixels(number))
 
     def encoded(self, number: int) -> bytes:
-        """The stored image of row `number`."""
-        return self.row(number)["image"]["bytes"]
+        """The stored image of row `number`. Raises as `sample`."""
+        return self.store.row(number)["image"]["bytes"]
 
     @contextmanager
     def turn(self, number: int) -> Generator[None]:
         """Held while row `number` is decoded and painted; waits for other large images if it is large itself."""
-        if _pixels(self.encoded(number)) <= LARGE:
-            yield
-            return
         with self._one_large:
+            large = self._is_large(number)
+            if large:
+                yield
+        if not large:
             yield
 
     def listed(self, start: int, stop: int) -> Listed:
@@ -153,7 +147,7 @@ class Rows:
 def _pixels(encoded: bytes) -> int:
     """Of an encoded image, by its header; 0 if it is none."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return image.width * image.height
+        height, width = png_size(encoded)
+        return height * width
     except (OSError, ValueError, SyntaxError):
         return 0
