@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -162,7 +163,7 @@ def test_images(shown: Client, samples: list[Sample]) -> None:
 @pytest.mark.parametrize("content", [b"", b"no image", encode_png(np.zeros((64, 64, 3), np.uint8))[:-30]])
 def test_a_image_that_is_none(content: bytes) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        detail.thumbnail(content, 8)
+        detail.thumbnail(pa.py_buffer(content), 8)
 
 
 def test_a_missing_layer_is_clear(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ AHEAD = 16
 CACHED_GROUPS = 4
 """Row groups that stay in memory for random access."""
 
+HEADER = 64
+"""Bytes of an encoded image that tell its size."""
+
 ROW_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError, OverflowError, DataError)
 """What a row raises that no sample gave."""
 
@@ -118,13 +121,19 @@ class Store:
                 pool.shutdown(cancel_futures=True)
 
     def __getitem__(self, index: int) -> Sample:
-        shard, version, row = self._locate(index)
-        return self._sample(row, shard.path, version)
+        shard, version, rows = self._locate(index)
+        return self._sample(self._row(rows), shard.path, version)
 
     def without_pixels(self, index: int) -> Sample:
         """A sample with a black image of the right size: all but the image is read. Raises IndexError, StoreError."""
-        shard, version, row = self._locate(index)
+        shard, version, rows = self._locate(index)
+        header = {"bytes": _image_bytes(rows)[:HEADER].to_pybytes(), "path": None}
+        row = self._row(rows.drop_columns("image")) | {"image": header}
         return self._sample(row, shard.path, version, pixels=False)
+
+    def encoded(self, index: int) -> pa.Buffer:
+        """The stored image of a row, not copied. Raises IndexError, StoreError."""
+        return _image_bytes(self._locate(index)[2])
 
     def keys(self) -> Iterator[str]:
         """The keys of all rows, in order."""
@@ -133,7 +142,7 @@ class Store:
 
     def row(self, index: int) -> dict[str, Any]:
         """One row, nothing in it decoded. Raises IndexError, StoreError."""
-        return dict(self._locate(index)[2])
+        return self._row(self._locate(index)[2])
 
     def table(self, columns: Sequence[str], start: int = 0, stop: int | None = None) -> pa.Table:
         """Some columns of the rows from `start` to before `stop`, without reading others."""
@@ -160,7 +169,7 @@ class Store:
                     for row in rows:
                         yield shard.path, version, self._with_quality(row)
 
-    def _locate(self, index: int) -> tuple[Shard, int, Row]:
+    def _locate(self, index: int) -> tuple[Shard, int, pa.Table]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self._starts, index, "right")) - 1
@@ -170,8 +179,11 @@ class Store:
             bounds = self._bounds(shard)
             group = int(np.searchsorted(bounds, within, "right")) - 1
             table, version = self._group(number, group)
-            row = table.slice(within - bounds[group], 1).to_pylist()[0]
-        return shard, version, self._with_quality(row)
+        return shard, version, table.slice(within - bounds[group], 1)
+
+    def _row(self, rows: pa.Table) -> dict[str, Any]:
+        """A table of one row as a mapping."""
+        return dict(self._with_quality(rows.to_pylist()[0]))
 
     def _read_group(self, number: int, group: int) -> tuple[pa.Table, int]:
         shard = self.shards[number]
@@ -248,7 +260,7 @@ def open_shard(path: Path, checked: bool) -> Generator[tuple[pq.ParquetFile, int
                 yield file, min(MIGRATIONS)
             return
         verified, manifest = open_verified(path)
-        with verified, pq.ParquetFile(pa.PythonFile(verified, mode="r")) as file:
+        with verified, pq.ParquetFile(pa.PythonFile(verified, mode="r"), buffer_size=1 << 20) as file:
             if file.metadata.num_rows != manifest.rows:
                 raise damaged(path, f"{file.metadata.num_rows} rows instead of {manifest.rows}")
             yield file, manifest.version
@@ -262,6 +274,14 @@ def _whole(table: pa.Table, version: int, path: Path, columns: Sequence[str] = t
     if missing := [c for c in columns if c not in table.column_names]:
         raise StoreError(f"a shard has no column {missing[0]}", where=path, expected=", ".join(columns), remedy=RESTORE)
     return table.select(list(columns))
+
+
+def _image_bytes(rows: pa.Table) -> pa.Buffer:
+    """The encoded image of a table of one row, as a view (a scalar of Arrow would be a copy)."""
+    column = rows["image"].chunk(0).field("bytes")
+    _, offsets, data = column.buffers()
+    start, stop = np.frombuffer(offsets, np.int32)[column.offset : column.offset + 2].tolist()
+    return data.slice(start, stop - start)
 
 
 def _group_bounds(shard: Shard) -> list[int]:

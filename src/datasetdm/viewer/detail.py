@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool
 from PIL import Image
 
@@ -116,17 +117,17 @@ def layer(sample: Sample, name: str, side: int) -> bytes:
     return encode_png(np.zeros((1, 1, 4), np.uint8) if overlay is None else overlay)
 
 
-def thumbnail(encoded: bytes, side: int) -> tuple[bytes, str]:
+def thumbnail(encoded: pa.Buffer, side: int) -> tuple[bytes, str]:
     """(bytes, media type) of a stored image: itself if it is hardly larger than `side` (or that is 0), else a small JPEG.
 
     Raises:
         DataError: bytes that are no image.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(pa.BufferReader(encoded)) as image:
             small = paint.reduced_size(image.size, side)
             if small == image.size:
-                return encoded, Image.MIME[image.format or "PNG"]
+                return encoded.to_pybytes(), Image.MIME[image.format or "PNG"]
             out = io.BytesIO()
             image.resize(small, Image.Resampling.BILINEAR).convert("RGB").save(out, "JPEG", quality=JPEG_QUALITY)
             return out.getvalue(), "image/jpeg"

@@ -1,0 +1,57 @@
+"""A large image with many objects in a server process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from datasetdm.records import Instances, MaskStack, Sample
+from datasetdm.records.objects import encode_runs
+from datasetdm.store import write_store
+from factory import LABELS
+from served import Client
+
+HEIGHT, WIDTH, OBJECTS = 3000, 4000, 200
+LIMIT = 300
+"""Megabytes. With every mask dense, the objects alone would be 2,400."""
+
+
+def large_sample() -> Sample:
+    """Noise of blocks, and ellipses."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (HEIGHT // 4, WIDTH // 4, 3), dtype=np.uint8)
+    y, x = np.ogrid[:HEIGHT, :WIDTH]
+    runs = []
+    for row, column, radius in zip(
+        *(rng.integers(low, high, OBJECTS) for low, high in ((0, HEIGHT), (0, WIDTH), (40, 300))), strict=True
+    ):
+        runs.append(encode_runs((y - row) ** 2 + (x - column) ** 2 // 2 < radius**2))
+    objects = Instances(MaskStack(runs, (HEIGHT, WIDTH)), rng.integers(0, len(LABELS), OBJECTS))
+    return Sample("large", blocks.repeat(4, 0).repeat(4, 1), LABELS, instances=objects)
+
+
+def peak(process: subprocess.Popen[str]) -> float:
+    """The most memory that a process has held, in megabytes."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
+
+
+def test_a_large_image_with_many_objects(tmp_path: Path) -> None:
+    write_store([large_sample()], tmp_path / "s", LABELS)
+    command = [sys.executable, "-m", "datasetdm.cli", "view", str(tmp_path / "s")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            client = Client(process.stdout.readline().split()[0])
+            assert client.get("/api/samples")["items"][0]["objects"] == OBJECTS
+            client.get("/api/summary")
+            assert client.ask("/image/0/image?side=512").status == 200
+            assert len(client.get("/api/sample/0/shapes", side=512)["objects"]) == OBJECTS
+            assert client.ask("/image/0/image").status == 200
+            assert len(client.get("/api/sample/0", side=2048)["shapes"]["objects"]) == OBJECTS
+            assert peak(process) < LIMIT
+        finally:
+            process.terminate()
