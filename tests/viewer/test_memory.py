@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from datasetdm.records import Instances, MaskStack, Sample
-from datasetdm.records.objects import encode_runs
 from datasetdm.store import write_store
 from factory import LABELS
 from served import Client
@@ -20,17 +19,24 @@ LIMIT = 300
 """Megabytes. With every mask dense, the objects alone would be 2,400."""
 
 
+def ellipse(row: int, column: int, radius: int) -> np.ndarray:
+    """Run lengths of an ellipse, cut off at the image's edges."""
+    columns = np.arange(max(0, column - radius), min(WIDTH, column + radius))
+    half = np.sqrt(radius**2 - (columns - column) ** 2) * 0.7
+    tops, bottoms = np.clip(row - half, 0, HEIGHT - 1).astype(int), np.clip(row + half, 1, HEIGHT).astype(int)
+    edges = (np.stack([tops, np.maximum(bottoms, tops + 1)], 1) + columns[:, None] * HEIGHT).ravel()
+    return np.diff(edges, prepend=0, append=HEIGHT * WIDTH)
+
+
 def large_sample() -> Sample:
     """Noise of blocks, and ellipses."""
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (HEIGHT // 4, WIDTH // 4, 3), dtype=np.uint8)
-    y, x = np.ogrid[:HEIGHT, :WIDTH]
-    runs = []
-    for row, column, radius in zip(
-        *(rng.integers(low, high, OBJECTS) for low, high in ((0, HEIGHT), (0, WIDTH), (40, 300))), strict=True
-    ):
-        runs.append(encode_runs((y - row) ** 2 + (x - column) ** 2 // 2 < radius**2))
-    objects = Instances(MaskStack(runs, (HEIGHT, WIDTH)), rng.integers(0, len(LABELS), OBJECTS))
+    places = zip(
+        rng.integers(0, HEIGHT, OBJECTS), rng.integers(0, WIDTH, OBJECTS), rng.integers(40, 300, OBJECTS), strict=True
+    )
+    masks = MaskStack([ellipse(*place) for place in places], (HEIGHT, WIDTH))
+    objects = Instances(masks, rng.integers(0, len(LABELS), OBJECTS))
     return Sample("large", blocks.repeat(4, 0).repeat(4, 1), LABELS, instances=objects)
 
 
