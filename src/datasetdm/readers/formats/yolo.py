@@ -148,7 +148,7 @@ class YoloSource(Source):
         except ValueError as e:
             raise DataError(f"{text[:60]!r} is no line of numbers", where=where, expected="class x y w h ...") from e
         label, rest = numbers[0], numbers[1:]
-        if not label.is_integer() or not 0 <= label < len(self._label_of):
+        if label % 1 != 0 or not 0 <= label < len(self._label_of):
             raise DataError(f"class {numbers[0]:g}", where=where, expected=f"0..{len(self._label_of) - 1}")
         wanted = 4 + len(self.points) * self._numbers
         outline = not self.points and len(rest) >= 6 and len(rest) % 2 == 0
