@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,25 +30,30 @@ class Placement:
     def image(self, image: UInt8[ndarray, "h w 3"]) -> Float[Tensor, "1 3 H W"]:
         """The image on its canvas, 0..1, its last row and column repeated into the margin."""
         x = torch.from_numpy(image.copy()).movedim(-1, 0)[None].float() / 255
-        return self._pad(self._resize(x, "bilinear"), "replicate")
+        scaled = x if self.inner == self.size else F.interpolate(x, self.inner, mode="bilinear", antialias=True)
+        return self._pad(scaled, "replicate")
 
-    def map(self, values: ndarray, blank: float) -> Float[Tensor, "1 1 H W"]:
-        """A label map on the same canvas: nearest neighbour, `blank` in the margin."""
-        x = torch.from_numpy(values.copy()).float()[None, None]
-        return self._pad(self._resize(x, "nearest-exact"), "constant", blank)
+    def map(self, values: Shaped[Tensor, "*c h w"], fill: float) -> Shaped[Tensor, "*c H W"]:
+        """Label maps on the same canvas: nearest neighbour, `fill` in the margin; integers below 2^24 stay exact."""
+        x = self._pad(nearest(values, self.inner).float(), "constant", fill)
+        return x.to(values.dtype)
 
     def undo(self, x: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c h w"]:
         """Predictions on the canvas back at the image's own size, bilinear."""
         x = x[..., : self.inner[0], : self.inner[1]]
         return x if self.inner == self.size else F.interpolate(x, self.size, mode="bilinear", align_corners=False)
 
-    def _resize(self, x: Tensor, mode: str) -> Tensor:
-        smooth = mode == "bilinear"
-        return x if self.inner == self.size else F.interpolate(x, self.inner, mode=mode, antialias=smooth)
-
     def _pad(self, x: Tensor, mode: str, value: float = 0.0) -> Tensor:
         margin = (0, self.canvas[1] - self.inner[1], 0, self.canvas[0] - self.inner[0])
         return x if not any(margin) else F.pad(x, margin, mode, value if mode == "constant" else None)
+
+
+def nearest(x: Shaped[Tensor, "*c h w"], size: Sequence[int]) -> Shaped[Tensor, "*c H W"]:
+    """Maps of any type at another (height, width), by nearest neighbour; integers below 2^24 stay exact."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    flat = x.reshape(1, -1, *x.shape[-2:]).float()
+    return F.interpolate(flat, tuple(size), mode="nearest-exact").reshape(*x.shape[:-2], *size).to(x.dtype)
 
 
 def to_uint8(images: Float[Tensor, "b 3 H W"]) -> list[UInt8[ndarray, "H W 3"]]:

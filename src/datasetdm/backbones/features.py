@@ -32,14 +32,6 @@ class FeatureSpec:
     kind: Literal["hidden", "attention", "vae"]
 
 
-NAMED = "named"
-"""Beside the maps of a backbone: f[b l], 1 where an image's caption names the label, -1 where it does not, 0 where
-there is no caption."""
-
-FITTED = "fitted"
-"""The same for what the decoder knows: f[b l], 1 where a label was in its fit, 0 where it was not."""
-
-
 @dataclass(frozen=True)
 class Features:
     """A batch of images as the backbone sees them.

@@ -11,18 +11,19 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbone, pick_dtype
 from datasetdm.backbones.canvas import Placement
-from datasetdm.backbones.features import FITTED, NAMED, Features, FeatureSpec
+from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import PixelDecoder, Standardise
-from datasetdm.decoder.blocks.transformer import HEARD, UNSEEN, upsample
-from datasetdm.decoder.tasks import TASKS, Head, make_task
+from datasetdm.decoder.blocks.transformer import CAPTION_GAIN, UNSEEN_WORD_WEIGHT, upsample
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.tasks import TASKS, Head, Previous, Tensors, make_task
 from datasetdm.decoder.tensor_files import save_tensors
 from datasetdm.errors import DecoderError
 from datasetdm.io.files import write_json
-from datasetdm.records import Annotations, Instances, Labels
+from datasetdm.records import Annotations, Labels
 
 BUILTIN = {"mini": Path(__file__).parent.parent / "assets" / "decoder"}
 """Decoders that come with the package."""
@@ -51,14 +52,14 @@ class DecoderConfig:
 
 
 class PDecoder(nn.Module):
-    """Pixel decoder plus one head a task."""
+    """Pixel decoder plus one head per task."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.tasks = {name: make_task(name) for name in config.tasks}
+        self.tasks = {name: make_task(name) for name in TASKS if name in config.tasks}
         self.pixels = PixelDecoder(config.specs, config.side, config.width)
-        heads = {n: t.head(config.specs, self.pixels.widths, config.text_width) for n, t in self.tasks.items()}
+        heads = {n: self.tasks[n].head(config.specs, self.pixels.widths, config.text_width) for n in config.tasks}
         self.heads: Mapping[str, Head] = nn.ModuleDict(heads)  # ty: ignore[invalid-assignment]
 
     @classmethod
@@ -72,56 +73,55 @@ class PDecoder(nn.Module):
         )  # fmt: skip
 
     def normalisers(self) -> Iterator[tuple[str, Standardise]]:
-        """(feature name, module) of every standardisation, to be measured on the fitting set."""
+        """(feature name, module) of every standardisation; its statistics are those of the fitting set."""
         names = {s.name.replace(".", "_"): s.name for s in self.config.specs}
         for path, module in self.named_modules():
             if isinstance(module, Standardise):
                 yield names[path.rsplit(".", 1)[-1]], module
 
-    def forward(self, maps: Mapping[str, Tensor], text: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Raw outputs of every task, at the finest stride."""
-        pyramid = self.pixels(maps)
-        outputs: dict[str, dict[str, Tensor]] = {}
-        for name in (n for n in TASKS if n in self.tasks):
-            outputs[name] = self.heads[name](pyramid, maps, text, outputs)
+    def forward(self, inputs: DecoderInput) -> dict[str, Tensors]:
+        """Raw outputs of every task by name, at the finest stride."""
+        pyramid = self.pixels(inputs.maps)
+        outputs: dict[str, Tensors] = {}
+        for name in self.tasks:
+            outputs[name] = self.heads[name](pyramid, inputs, Previous(outputs.values()))
         return outputs
 
     @torch.no_grad()
     def annotate(
         self,
-        features: Features,
+        inputs: DecoderInput,
         places: Sequence[Placement],
         labels: Labels | None = None,
-        objects: Sequence[Instances] | None = None,
+        known: Sequence[Annotations] | None = None,
     ) -> list[Annotations]:
-        """Annotations of every picture of a batch, each at its own size. Keypoints need objects, found or given.
+        """Annotations of every image of a batch, each at its own size.
 
-        labels: those of the features; None is the decoder's own. objects: place the keypoints on these, not on those that
-        the decoder finds.
+        Args:
+            places: where each image lies on the canvas.
+            labels: those of the inputs; None is the decoder's own.
+            known: annotations per image that are already known: their tasks are skipped, and others build on them.
+
+        Raises:
+            DecoderError: a feature map that this decoder reads is missing.
         """
         device = next(self.parameters()).device
-        if missing := sorted({n for n, _ in self.normalisers()} - features.maps.keys()):
+        if missing := sorted({n for n, _ in self.normalisers()} - inputs.maps.keys()):
             raise DecoderError(
                 f"the backbone gives no {', '.join(missing)}",
                 expected="the maps that this decoder was fitted on",
                 remedy="load the backbone with the same options (tiles leave the VAE's maps out), or fit the decoder again",
             )
-        maps = {n: x.to(device) for n, x in features.maps.items()}
-        asked = (labels or self.config.labels).names
-        known = torch.tensor([float(n in self.config.labels.names) for n in asked], device=device)
-        maps[FITTED] = known.expand(len(places), -1)
+        labels = labels or self.config.labels
         with autocast(device):
-            outputs = self(maps, features.text.to(device))
+            outputs = self(inputs.to(device).for_vocabulary(labels, self.config.labels))
         result: list[Annotations] = []
         for i, place in enumerate(places):
-            found = Annotations(instances=None if objects is None else objects[i])
-            for name in (n for n in TASKS if n in self.tasks and (n != "instance" or objects is None)):
-                task = self.tasks[name]
-                full = {
-                    k: place.undo(upsample(v[i : i + 1].float(), place.canvas))[0] for k, v in outputs[name].items()
-                }
-                record = task.record(self.heads[name], full, labels or self.config.labels, found)
-                found = replace(found, **{task.field: record})
+            found = Annotations() if known is None else known[i]
+            for name, task in self.tasks.items():
+                if getattr(found, task.field) is None:
+                    own = outputs[name][i : i + 1].map(lambda x, p=place: p.undo(upsample(x.float(), p.canvas)))[0]
+                    found = replace(found, **{task.field: task.postprocess(self.heads[name], own, labels, found)})
             result.append(found)
         return result
 
@@ -155,7 +155,7 @@ class PDecoder(nn.Module):
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights, of the backbone they belong to and of how they are read: equal exactly when annotations are."""
-        read = f"{self.config.identity} {self.config.features} {self.config.tasks} {HEARD} {UNSEEN}"
+        read = f"{self.config.identity} {self.config.features} {self.config.tasks} {CAPTION_GAIN} {UNSEEN_WORD_WEIGHT}"
         h = hashlib.sha256(read.encode())
         for name, value in sorted(self.state_dict().items()):
             h.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
@@ -219,20 +219,6 @@ def read_config(folder: Path) -> DecoderConfig:
         ) from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
-
-
-def read_latents(backbone: Backbone, latents: Tensor, captions: Sequence[str], labels: Labels) -> Features:
-    """Features of a batch as a decoder wants them: the backbone's, and which labels the captions name."""
-    return tell_names(backbone.features(latents, captions, labels.names), captions, labels)
-
-
-def tell_names(features: Features, captions: Sequence[str], labels: Labels) -> Features:
-    """The features with which labels each picture's caption names, by name or synonym."""
-    rows = []
-    for text in captions:
-        said = labels.named_in(text)
-        rows.append([0.0 if not text else 1.0 if name in said else -1.0 for name in labels.names])
-    return replace(features, maps={**features.maps, NAMED: torch.tensor(rows, device=features.text.device)})
 
 
 def autocast(device: torch.device) -> torch.autocast:

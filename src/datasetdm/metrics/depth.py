@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasetdm.records import DepthMap
+from datasetdm.records import Sample
 
 
 class DepthMeter:
@@ -16,17 +16,20 @@ class DepthMeter:
     """
 
     better = ("delta1", True)
+    reads = ("depth",)
+    by_label = False
     figures = ("absrel", "delta1", "rmse", "absrel_scaled", "delta1_scaled")
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, ...]] = []
 
-    def update(self, predicted: DepthMap, true: DepthMap, labels: int = 0) -> None:
-        """Add one image."""
-        ok = true.valid & (true.depth > 0)
+    def update(self, predicted: Sample, true: Sample) -> None:
+        """Add one image; one without valid depth does not count."""
+        assert predicted.depth is not None and true.depth is not None
+        ok = true.depth.valid & (true.depth.depth > 0)
         if not ok.any():
             return
-        p, t = predicted.depth[ok].astype(np.float64), true.depth[ok].astype(np.float64)
+        p, t = (s.depth.depth[ok].astype(np.float64) for s in (predicted, true) if s.depth is not None)
         some = p > 0
         scale = np.median(t[some] / p[some]) if some.any() else 1.0
         rmse = float(np.sqrt(np.mean((p - t) ** 2)))

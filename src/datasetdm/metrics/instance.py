@@ -8,13 +8,18 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 
 from datasetdm.io.codecs import compress_runs
-from datasetdm.records import Instances
+from datasetdm.records import Sample
 
 
 class InstanceMeter:
-    """COCO's mask AP: averaged over IoU 0.50 to 0.95 and the labels that occur in the truth; ap50 at IoU 0.5."""
+    """COCO's mask AP: averaged over IoU 0.50 to 0.95 and the labels that occur in the truth; ap50 at IoU 0.5.
+
+    What is found in a true crowd of its label counts neither as right nor as wrong; predicted crowds are left out.
+    """
 
     better = ("ap", True)
+    reads = ("instances",)
+    by_label = True
 
     def __init__(self) -> None:
         self.images: list[dict[str, Any]] = []
@@ -22,21 +27,25 @@ class InstanceMeter:
         self.found: list[dict[str, Any]] = []
         self.labels = 0
 
-    def update(self, predicted: Instances, true: Instances, labels: int) -> None:
+    def update(self, predicted: Sample, true: Sample) -> None:
         """Add one image."""
-        self.labels = labels
+        self.labels = len(true.labels)
         number, (h, w) = len(self.images) + 1, true.size
         self.images.append({"id": number, "file_name": str(number), "height": h, "width": w})
-        for record, rows in ((true, self.true), (predicted, self.found)):
-            values = (record.label_ids, record.boxes, record.masks.areas, record.scores)
-            for runs, label, box, area, score in zip(record.masks.runs, *(v.tolist() for v in values), strict=True):
+        assert predicted.instances is not None and true.instances is not None
+        found = predicted.instances.take(~predicted.instances.crowd)
+        for record, rows in ((true.instances, self.true), (found, self.found)):
+            values = (
+                v.tolist() for v in (record.label_ids, record.boxes, record.masks.areas, record.scores, record.crowd)
+            )
+            for runs, label, box, area, score, crowd in zip(record.masks.runs, *values, strict=True):
                 rle = {"size": list(record.size), "counts": compress_runs(runs, record.size)}
                 row = {"id": len(rows) + 1, "image_id": number, "category_id": label + 1, "segmentation": rle}
-                rows.append(row | {"bbox": box, "area": float(area), "iscrowd": 0, "score": score})
+                rows.append(row | {"bbox": box, "area": float(area), "iscrowd": int(crowd), "score": score})
 
     def compute(self) -> dict[str, float]:
         """ap and ap50, 0 to 1."""
-        if not self.true:
+        if all(row["iscrowd"] for row in self.true):
             return {"ap": float("nan"), "ap50": float("nan")}
         if not self.found:
             return {"ap": 0.0, "ap50": 0.0}

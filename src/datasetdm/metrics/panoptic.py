@@ -17,13 +17,15 @@ def panoptic(sample: Sample) -> tuple[Int64[np.ndarray, "h w"], list[int]]:
     stuff label is one segment of what is left of its region.
 
     Returns:
-        ids: 0 where there is no segment (pixels of a thing outside all objects, ignored pixels), else 1, 2, ...
+        ids: 0 where there is no segment (pixels of a thing outside all objects, of a crowd, or ignored), else 1, 2, ...
         labels: the label id of segment 1, 2, ...
     """
     semantic, objects = sample.semantic, sample.instances
     assert semantic is not None and objects is not None
     ids, labels = np.zeros(sample.size, np.int64), []
     for i in np.argsort(-objects.scores, kind="stable").tolist():
+        if objects.crowd[i]:
+            continue
         free = objects.masks[i] & (ids == 0)
         if free.sum() * 2 > objects.masks.areas[i]:
             labels.append(int(objects.label_ids[i]))
@@ -39,10 +41,13 @@ def panoptic(sample: Sample) -> tuple[Int64[np.ndarray, "h w"], list[int]]:
 class PanopticMeter:
     """Panoptic quality (Kirillov et al. 2019), mean over the labels that occur in truth or prediction.
 
-    Segments of one label match where their IoU exceeds 0.5; pixels without a segment in the truth do not count.
+    Segments of one label match where their IoU exceeds 0.5; pixels without a segment in the truth (a crowd's among them) do
+    not count.
     """
 
     better = ("pq", True)
+    reads = ("semantic", "instances")
+    by_label = True
 
     def __init__(self) -> None:
         self.counts: dict[int, np.ndarray] = {}

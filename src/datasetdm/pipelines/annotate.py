@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from datasetdm.backbones import Backbone, RunOptions
+from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder, load_pair
-from datasetdm.pipelines.evaluate import annotate
 from datasetdm.pipelines.stream import Keys, Source
 from datasetdm.records import Labels, Provenance, Sample
 from datasetdm.store import Store

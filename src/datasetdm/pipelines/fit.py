@@ -1,12 +1,11 @@
 """The one training loop: labelled images -> augmented variants -> cached features -> a fitted P-Decoder.
 
-The backbone runs once a variant and never learns. Its features lie in `OUT/work` until the fit is done, and so does a
+The backbone runs once per view and never learns. Its features lie in `OUT/work` until the fit is done, and so does a
 checkpoint: the same call goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
@@ -17,24 +16,44 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.decoder.blocks.transformer import upsample
 from datasetdm.decoder.model import PDecoder, autocast
-from datasetdm.decoder.tasks import NEEDS, TASKS, Outputs, make_task
-from datasetdm.decoder.tensor_files import save_tensors
+from datasetdm.decoder.tasks import TASKS, Tensors, make_task
 from datasetdm.errors import DataError, OutputError
 from datasetdm.io.files import occupied, write_json
 from datasetdm.io.settings import validated
-from datasetdm.pipelines.evaluate import evaluate, read_features
+from datasetdm.decoder.inference import read_images
+from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.settings import FitConfig
 from datasetdm.readers import Reader, read
 from datasetdm.records import ANNOTATIONS, Labels, Sample
-from datasetdm.training.cache import FeatureCache, by_task, load_batch, target_maps
+from datasetdm.training.cache import FeatureCache, Targets, place_target
+from datasetdm.training.loop import (
+    Learner,
+    WeightAverage,
+    average_decay,
+    cosine,
+    load_checkpoint,
+    save_checkpoint,
+    warm_up,
+)
 
-RULES = 2
+RULES = 3
 """Raised whenever the same settings begin to give other weights: an unfinished fit of older rules is not gone on with."""
+
+WARM_UP = 50
+"""Steps in which the learning rate rises."""
+
+MAX_DECAY = 0.99
+"""Of the averaged weights: they average over about the last 100 steps."""
+
+MAX_GRADIENT = 1.0
+"""Norm at which gradients are clipped."""
+
+MIN_TO_HOLD_OUT = 10
+"""Of fewer images none is held out."""
 
 Build = Callable[[Backbone, Labels, Sequence[str], int], PDecoder]
 """A fresh decoder from (backbone, labels, tasks, width)."""
@@ -52,11 +71,16 @@ class FitProgress:
 
 
 def fit(data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini", **settings: Any) -> PDecoder:
-    """Fit a P-Decoder on labelled images and save it in `out`.
+    """Fit a P-Decoder on labelled images and save it in `out`. Rejected samples are left out.
 
     Args:
-        data: FORMAT:PATH or an open reader. backbone: a name, a folder, a hub id, or a loaded backbone.
+        data: FORMAT:PATH or an open reader.
+        backbone: a name, a folder, a hub id, or a loaded backbone.
         settings: fields of `FitConfig`.
+
+    Raises:
+        DataError: no labels to learn from, or a loss that is not finite.
+        OutputError: `out` holds something else.
     """
     for _ in iter_fit(data, out, backbone=backbone, config=validated(FitConfig, **settings)):
         pass
@@ -77,14 +101,14 @@ def iter_fit(
     for name in config.tasks or ():
         make_task(name)
     frozen = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    samples = [_needed(s, config.tasks or tuple(TASKS)) for s in reader]
+    samples = [_needed(s, config.tasks or tuple(TASKS)) for s in reader if s.accepted]
     kept, held = split([s for s in samples if s.annotated], config.held_out, config.seed)
     tasks = _learnable(kept, config.tasks)
     config = config.model_copy(update={"tasks": tasks})
     torch.manual_seed(config.seed)
     decoder = build(frozen, reader.labels, tasks, config.width).to(frozen.device)
     for head in decoder.heads.values():
-        head.calibrate(kept)
+        head.fit_statistics(kept)
     recipe = _recipe(kept + held, decoder, config)
     work = _claim(out, recipe)
     cache = FeatureCache(kept, decoder, work, config.variants, config.batch, config.caption_dropout, config.seed)
@@ -92,22 +116,21 @@ def iter_fit(
         yield FitProgress("features", done, total)
     cache.measure()
     fitted = yield from _train(cache, held, frozen, config, work)
-    _tune(fitted, held, frozen, config.batch)
+    _calibrate(fitted, held, frozen, config.batch)
     _finish(fitted, out, recipe, len(kept), len(held))
 
 
-def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """(kept, held out): a random share, at least one of ten or more images; none of fewer."""
-    count = max(1, round(share * len(samples))) if share and len(samples) >= 10 else 0
+def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """(kept, held out): a random fraction, at least one of `MIN_TO_HOLD_OUT` or more images; none of fewer."""
+    count = max(1, round(fraction * len(samples))) if fraction and len(samples) >= MIN_TO_HOLD_OUT else 0
     out = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
     return [s for i, s in enumerate(samples) if i not in out], [samples[i] for i in sorted(out)]
 
 
 def _needed(sample: Sample, tasks: Sequence[str]) -> Sample:
     """A sample without the annotations that the tasks do not learn from: all samples stay in memory."""
-    found = [k for k in tasks if make_task(k).target(sample) is not None]
-    kept = {*found, *(n for k in found for n in NEEDS.get(k, ()))}
-    needed = {make_task(k).field for k in kept}
+    learnt = (t for t in map(make_task, tasks) if t.target(sample) is not None)
+    needed = {field for t in learnt for field in (t.field, *t.needs)}
     return replace(sample, **{k: None for k in ANNOTATIONS if k not in needed})
 
 
@@ -159,138 +182,113 @@ def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
 
 
 # ---------------------------------------------------------------------- steps
-class _State:
-    """Everything that a resumed fit needs, as tensors and numbers."""
+@dataclass
+class _Training:
+    """What a fit that goes on needs."""
 
-    def __init__(self, decoder: PDecoder, config: FitConfig):
-        self.decoder, self.average = decoder, copy.deepcopy(decoder).eval()
-        self.optimiser = torch.optim.AdamW(decoder.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        self.step, self.figures = 0, {}
+    learner: Learner
+    average: WeightAverage
+    step: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
-        tensors = {}
-        for name in ("decoder", "average"):
-            tensors |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
-        for i, s in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{k}": v for k, v in s.items()}
-        numbers = {"step": str(self.step), "figures": json.dumps(self.figures)}
-        save_tensors(folder / "checkpoint.safetensors", tensors, numbers)
+    @classmethod
+    def resumed(cls, decoder: PDecoder, config: FitConfig, checkpoint: Path) -> _Training:
+        """From the checkpoint, if there is one."""
+        optimiser = torch.optim.AdamW(decoder.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        own = cls(Learner(decoder, optimiser, MAX_GRADIENT), WeightAverage(decoder))
+        if (found := load_checkpoint(checkpoint, own.average, {"decoder": own.learner})) is not None:
+            own.step, own.figures = found.numbers["step"], found.numbers["figures"]
+        return own
 
-    def load(self, folder: Path) -> None:
-        from safetensors import safe_open
-
-        path = folder / "checkpoint.safetensors"
-        if not path.exists():
-            return
-        with safe_open(path, "pt") as f:
-            meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
-        self.step, self.figures = int(meta["step"]), json.loads(meta["figures"])
-        for name in ("decoder", "average"):
-            getattr(self, name).load_state_dict(_below(tensors, f"{name}."))
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(tensors, "optimiser.").items():
-            i, name = key.split(".")
-            state.setdefault(int(i), {})[name] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    def save(self, checkpoint: Path) -> None:
+        numbers = {"step": self.step, "figures": self.figures}
+        save_checkpoint(checkpoint, self.average, {"decoder": self.learner}, numbers)
 
 
 def _train(
     cache: FeatureCache, held: Sequence[Sample], backbone: Backbone, config: FitConfig, work: Path
 ) -> Generator[FitProgress, None, PDecoder]:
-    """Steps; returns the averaged weights. They are not chosen by the held-out pictures: ten of them choose by chance."""
-    state = _State(cache.decoder, config)
-    state.load(work)
-    text = cache.text(backbone.device)
+    """Steps; returns the averaged weights. The last ones: ten held-out images would choose a step by chance."""
+    checkpoint = work / "checkpoint.safetensors"
+    state = _Training.resumed(cache.decoder, config, checkpoint)
+    average: Any = state.average.module
     while state.step < config.steps:
-        loss = _step(state, cache.files, text, config)
+        loss = _step(state, cache, config, backbone.device)
         if state.step % config.evaluate_every == 0 or state.step == config.steps:
-            state.figures = _held_out_figures(state.average, held, backbone)
-            state.save(work)
+            state.figures = _held_out_figures(average, held, backbone)
+            state.save(checkpoint)
         yield FitProgress("steps", state.step, config.steps, loss, state.figures)
-    state.average.config = replace(cache.decoder.config, fitted={"held_out_figures": state.figures})
-    return state.average
+    average.config = replace(cache.decoder.config, fitted={"held_out_figures": state.figures})
+    return average
 
 
-def _step(state: _State, files: Sequence[Path], text: Tensor, config: FitConfig) -> float:
-    """One optimiser step on pictures that depend only on the seed and the step's number."""
+def _step(state: _Training, cache: FeatureCache, config: FitConfig, device: torch.device) -> float:
+    """One optimiser step on views that depend only on the seed and the step's number."""
+    decoder = cache.decoder
     rng = np.random.default_rng((config.seed, state.step))
-    chosen = [files[i] for i in rng.integers(len(files), size=config.batch)]
+    chosen = rng.integers(len(cache.files), size=config.batch).tolist()
     torch.manual_seed(int(rng.integers(2**31)))
-    maps, targets = load_batch(chosen, text.device)
-    warm, rest = min(1.0, (state.step + 1) / 50), state.step / config.steps
-    for group in state.optimiser.param_groups:
-        group["lr"] = config.learning_rate * warm * 0.5 * (1 + np.cos(np.pi * rest))
-    state.decoder.train()
-    with autocast(text.device):
-        outputs = state.decoder(maps, text)
-    losses = {n: t.loss(state.decoder.heads[n], outputs[n], targets[n]) for n, t in state.decoder.tasks.items()}
+    inputs, targets = cache.load(chosen, device)
+    decoder.train()
+    with autocast(device):
+        outputs = decoder(inputs)
+    losses = {n: t.loss(decoder.heads[n], outputs[n], targets[n]) for n, t in decoder.tasks.items()}
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
-        bad = ", ".join(f"{n} {float(v.detach()):g}" for n, v in losses.items())
-        guilty = _guilty(state.decoder, outputs, targets, chosen)
+        values = ", ".join(f"{n} {float(v.detach()):g}" for n, v in losses.items())
+        files = (cache.files[chosen[i]] for i in _not_finite(decoder, outputs, targets, len(chosen)))
         raise DataError(
-            f"the loss is no number at step {state.step}: {bad}",
-            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in guilty})),
-            remedy="the last checkpoint is kept; lower learning_rate, or look at these pictures' labels",
+            f"the loss is not finite at step {state.step}: {values}",
+            where="samples " + ", ".join(sorted({p.stem.rsplit("-", 1)[0] for p in files})),
+            remedy="the last checkpoint is kept; lower learning_rate, or look at these images' labels",
         )
-    state.optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(state.decoder.parameters(), 1.0)
-    state.optimiser.step()
+    rate = warm_up(state.step, WARM_UP) * cosine(state.step / config.steps)
+    state.learner.step(total, config.learning_rate * rate)
     state.step += 1
-    keep = min(0.99, state.step / (10 + state.step))
-    with torch.no_grad():
-        for a, b in zip(state.average.state_dict().values(), state.decoder.state_dict().values(), strict=True):
-            a.lerp_(b, 1 - keep) if a.is_floating_point() else a.copy_(b)
+    state.average.update(average_decay(state.step, MAX_DECAY))
     return float(total.detach())
 
 
 @torch.no_grad()
-def _guilty(
-    decoder: PDecoder, outputs: Mapping[str, Outputs], targets: Mapping[str, Outputs], files: Sequence[Path]
-) -> list[Path]:
-    """The views whose own loss is no number; all of them where that shows in none alone."""
-    bad = []
-    for i, path in enumerate(files):
-        for name, task in decoder.tasks.items():
-            alone = ({k: v[i : i + 1] for k, v in maps[name].items()} for maps in (outputs, targets))
-            if not torch.isfinite(task.loss(decoder.heads[name], *alone)):
-                bad.append(path)
-    return bad or list(files)
+def _not_finite(decoder: PDecoder, outputs: Mapping[str, Tensors], targets: Targets, count: int) -> list[int]:
+    """The rows of a batch whose own loss is not finite; all of them where that shows in none alone."""
+
+    def finite(i: int) -> bool:
+        losses = (
+            t.loss(decoder.heads[n], outputs[n][i : i + 1], targets[n][i : i + 1]) for n, t in decoder.tasks.items()
+        )
+        return all(bool(torch.isfinite(loss)) for loss in losses)
+
+    return [i for i in range(count) if not finite(i)] or list(range(count))
 
 
 def _held_out_figures(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone) -> dict[str, float]:
-    """Figures as `TASK.FIGURE`; none without held-out pictures."""
+    """Figures as `TASK.FIGURE`; none without held-out images."""
     found = evaluate(decoder, backbone, held) if held else {}
     return {f"{task}.{k}": round(v, 4) for task, own in found.items() for k, v in own.items()}
 
 
-def _tune(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: int) -> None:
+def _calibrate(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: int) -> None:
     """Let every head set what it sets on held-out predictions: temperatures, slopes and shifts of confidences."""
-    canvas = (decoder.config.side, decoder.config.side)
-    outputs: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
-    targets: dict[str, list[dict[str, Tensor]]] = {n: [] for n in decoder.tasks}
+    canvas, device = (decoder.config.side, decoder.config.side), backbone.device
+    outputs: dict[str, list[Tensors]] = {n: [] for n in decoder.tasks}
+    targets: dict[str, list[Tensors]] = {n: [] for n in decoder.tasks}
     for start in range(0, len(held), batch):
         chunk = held[start : start + batch]
-        f, places = read_features(backbone, chunk, decoder.config.labels)
-        with torch.no_grad(), autocast(backbone.device):
-            raw = decoder.eval()(f.maps, f.text)
-        maps = [target_maps(decoder, s, p) for s, p in zip(chunk, places, strict=True)]
-        own = by_task({k: torch.cat([m[k] for m in maps])[:, 0].to(backbone.device) for k in maps[0]})
-        for name in decoder.tasks:
-            outputs[name].append({k: upsample(v.float(), canvas) for k, v in raw[name].items()})
-            targets[name].append(own[name])
+        inputs, places = read_images(backbone, chunk, decoder.config.labels)
+        with torch.no_grad(), autocast(device):
+            raw = decoder.eval()(inputs)
+        for name, task in decoder.tasks.items():
+            rows = [place_target(task, s, p) for s, p in zip(chunk, places, strict=True)]
+            outputs[name].append(raw[name].map(lambda x: upsample(x.float(), canvas)))
+            targets[name].append(type(rows[0]).stack(rows).to(device))
     for name, head in decoder.heads.items() if held else ():
-        head.tune(outputs[name], targets[name])
+        head.calibrate(outputs[name], targets[name])
 
 
 def _finish(decoder: PDecoder, out: Path, recipe: Mapping[str, Any], kept: int, held: int) -> None:
     """Save the decoder with its story, then drop the cache."""
-    story = {**recipe, "pictures": kept, "held_out_pictures": held, **(decoder.config.fitted or {})}
+    story = {**recipe, "images": kept, "held_out_images": held, **(decoder.config.fitted or {})}
     decoder.config = replace(decoder.config, fitted=story)
     decoder.save(out)
     shutil.rmtree(out / "work")

@@ -18,7 +18,8 @@ import numpy as np
 
 from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.backbones.canvas import Placement, to_uint8
-from datasetdm.decoder.model import PDecoder, load_pair, read_latents
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
@@ -96,9 +97,11 @@ class DatasetGenerator:
         first = number * self.config.batch
         prompts = [self.prompt(i) for i in range(first, first + self.config.batch)]
         latents = self.backbone.sample(prompts, self.steps, self.guidance, self.config.negative)
-        features = read_latents(self.backbone, latents, [p.text for p in prompts], self.labels)
+        texts = [p.text for p in prompts]
+        features = self.backbone.features(latents, texts, self.labels.names)
+        inputs = DecoderInput.from_features(features, texts, self.labels)
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
-        found = self.decoder.annotate(features, places, self.labels)
+        found = self.decoder.annotate(inputs, places, self.labels)
         rows = enumerate(zip(to_uint8(features.images), prompts, found, strict=True), first)
         return [
             Sample(key(i), image, self.labels, prompt, **own.fields(), provenance=replace(self._origin, index=i))

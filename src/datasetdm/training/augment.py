@@ -1,26 +1,36 @@
-"""Random views of a labelled picture: mirror, crop and zoom, colour. Geometry moves picture and label maps together."""
+"""Random views of a labelled image: mirror, crop and zoom, colour. Geometry moves image and label maps together."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+CROP_AREA, CROP_ASPECT = (0.4, 1.0), (0.8, 1.25)
+"""Ranges of a crop's area, as a fraction of the image, and of its aspect."""
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.2, 0.2, 0.02
+"""The most that colours change."""
+
+MIRROR_PROBABILITY, CROP_PROBABILITY, COLOUR_PROBABILITY = 0.5, 0.8, 0.8
+
 
 def augment(
-    image: Float[Tensor, "1 3 H W"], maps: Mapping[str, Tensor], seed: int
-) -> tuple[Float[Tensor, "1 3 H W"], dict[str, Tensor], float]:
+    image: Float[Tensor, "1 3 H W"], maps: Sequence[Tensor], seed: int
+) -> tuple[Float[Tensor, "1 3 H W"], list[Tensor], float]:
     """One random view.
 
     Args:
-        image: 0..1. maps: label maps f[1 1 H W], resampled by nearest neighbour (a crop never leaves the picture).
+        image: 0..1.
+        maps: label maps [... H W] of any type, resampled by nearest neighbour (a crop never leaves the image); integers
+            below 2^24 stay exact.
         seed: the same seed gives the same view.
 
     Returns:
-        The picture, the maps, and the zoom: by how much larger things appear than before, negative if mirrored.
+        The image, the maps, and the zoom: by how much larger things appear than before, negative if mirrored.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kornia imports deprecated parts of torch
@@ -28,16 +38,17 @@ def augment(
         from kornia.constants import DataKey
 
     size = (image.shape[-2], image.shape[-1])
-    crop = K.RandomResizedCrop(size, scale=(0.4, 1.0), ratio=(0.8, 1.25), p=0.8, cropping_mode="resample")
-    geometry = [K.RandomHorizontalFlip(p=0.5), crop]
-    colour = [K.ColorJiggle(0.2, 0.2, 0.2, 0.02, p=0.8)]
+    crop = K.RandomResizedCrop(size, scale=CROP_AREA, ratio=CROP_ASPECT, p=CROP_PROBABILITY, cropping_mode="resample")
+    colour = K.ColorJiggle(BRIGHTNESS, CONTRAST, SATURATION, HUE, p=COLOUR_PROBABILITY)
     keys = [DataKey.IMAGE] + [DataKey.MASK] * len(maps)
     nearest = {DataKey.MASK: {"resample": "nearest", "align_corners": None}}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        view = K.AugmentationSequential(*geometry, *colour, data_keys=keys, extra_args=nearest)
-        result = view(image, *maps.values())
+        view = K.AugmentationSequential(
+            K.RandomHorizontalFlip(p=MIRROR_PROBABILITY), crop, colour, data_keys=keys, extra_args=nearest
+        )
+        seen, *moved = view(image, *(m.reshape(1, -1, *size).float() for m in maps))
     area = torch.linalg.det(torch.as_tensor(view.transform_matrix)[0])
     zoom = float(area.sign() * area.abs().sqrt())
-    return result[0].clamp(0, 1), dict(zip(maps, result[1:], strict=True)), zoom
+    return seen.clamp(0, 1), [x.reshape(m.shape).to(m.dtype) for x, m in zip(moved, maps, strict=True)], zoom

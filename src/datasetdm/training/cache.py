@@ -1,22 +1,24 @@
-"""Augmented variants of labelled pictures and their features, computed once and kept on disk, one file a variant."""
+"""Augmented views of labelled images and their features, computed once and kept on disk, one file per view."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from datasetdm.backbones import Backbone
-from datasetdm.backbones.canvas import Placement
-from datasetdm.backbones.features import NAMED
-from datasetdm.decoder.model import PDecoder, read_latents
-from datasetdm.decoder.tensor_files import save_tensors
+from datasetdm.backbones.canvas import Placement, nearest
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.model import PDecoder
+from datasetdm.decoder.tasks import Task, Tensors
+from datasetdm.decoder.tensor_files import load_tensors, save_tensors
 from datasetdm.errors import DataError
 from datasetdm.io.files import safe_name
 from datasetdm.records import Sample
@@ -24,14 +26,23 @@ from datasetdm.training.augment import augment
 
 TEXT = "text.safetensors"
 
+MEASURED_VIEWS = 64
+"""Views, about, over which features are standardised."""
+
+SAME_WORDS = 1e-6
+"""Text embeddings that are nearer than this cannot be distinguished."""
+
+Targets = Mapping[str, Tensors]
+"""Targets by task."""
+
 
 @dataclass
 class FeatureCache:
     """`variants` views of every sample (the first is the sample itself), in `folder`.
 
     Args:
-        batch: pictures that go through the backbone at a time.
-        caption_dropout: share of views that are read under no caption.
+        batch: images that go through the backbone at a time.
+        caption_dropout: probability that a view is read without its caption.
     """
 
     samples: Sequence[Sample]
@@ -49,83 +60,82 @@ class FeatureCache:
 
     def fill(self, backbone: Backbone) -> Iterator[tuple[int, int]]:
         """Make the files that are missing; yields (done, total). Only maps that the decoder reads are kept."""
-        used = {name for name, _ in self.decoder.normalisers()} | {NAMED}
+        labels = self.decoder.config.labels
         for start in range(0, len(self._jobs), self.batch):
             chunk = range(start, min(start + self.batch, len(self._jobs)))
             if not all(self.files[k].exists() for k in chunk):
-                views = [self._view(*self._jobs[k]) for k in chunk]
-                latents = backbone.encode(torch.cat([v[0] for v in views]))
-                captions, labels = [v[2] for v in views], self.decoder.config.labels
-                f = read_latents(backbone, latents, captions, labels)
+                images, targets, captions = zip(*(self._view(*self._jobs[k]) for k in chunk), strict=True)
+                features = backbone.features(backbone.encode(torch.cat(images)), captions, labels.names)
+                inputs = DecoderInput.from_features(features, captions, labels)
                 if not (self.folder / TEXT).exists():
-                    _check_words(f.text, self.decoder.config.labels.names)
-                    save_tensors(self.folder / TEXT, {"text": f.text.float()})
+                    _check_words(inputs.text, labels.names)
+                    save_tensors(self.folder / TEXT, {"text": inputs.text.float()})
                 for row, k in enumerate(chunk):
-                    maps = {f"map.{n}": x[row].half() for n, x in f.maps.items() if n in used}
-                    save_tensors(self.files[k], maps | views[row][1])
+                    self._save(self.files[k], inputs, row, targets[row])
             yield chunk.stop, len(self._jobs)
 
-    def text(self, device: torch.device) -> Tensor:
-        """What the labels mean, f[l d]."""
-        return load_file(self.folder / TEXT)["text"].to(device)
+    def load(self, rows: Sequence[int], device: torch.device) -> tuple[DecoderInput, Targets]:
+        """A batch of views, by their place in `files`."""
+        found = [load_tensors(self.files[k]) for k in rows]
+        both = {k: torch.stack([f[k] for f in found]).to(device) for k in found[0]}
+        inputs = DecoderInput({n: both[f"map.{n}"] for n in self._maps}, self._text.to(device), both["mentioned"])
+        targets = {}
+        for name, task in self.decoder.tasks.items():
+            kind = task.fill_values()
+            targets[name] = type(kind)(**{key: both[f"target.{name}.{key}"] for key in kind.named()})
+        return inputs, targets
 
     def measure(self) -> None:
-        """Standardise every feature over about 64 of the views."""
-        rows = [load_file(f) for f in self.files[:: max(1, len(self.files) // 64)]]
+        """Standardise every feature over about `MEASURED_VIEWS` of the views."""
+        rows = [load_tensors(f) for f in self.files[:: max(1, len(self.files) // MEASURED_VIEWS)]]
         for name, module in self.decoder.normalisers():
             module.measure([r[f"map.{name}"] for r in rows])
 
-    def _view(self, variant: int, index: int) -> tuple[Tensor, dict[str, Tensor], str]:
-        """One view f[1 3 H W], its target maps f[h w] at the decoder's finest stride, and its caption."""
-        sample, side = self.samples[index], self.decoder.config.side
+    @cached_property
+    def _maps(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.decoder.normalisers())
+
+    @cached_property
+    def _text(self) -> Float[Tensor, "l d"]:
+        return load_tensors(self.folder / TEXT)["text"]
+
+    def _save(self, path: Path, inputs: DecoderInput, row: int, targets: Targets) -> None:
+        assert inputs.mentioned is not None
+        tensors = {f"map.{n}": inputs.maps[n][row].half() for n in self._maps} | {"mentioned": inputs.mentioned[row]}
+        for name, target in targets.items():
+            tensors |= {f"target.{name}.{key}": value for key, value in target.named().items()}
+        save_tensors(path, tensors)
+
+    def _view(self, variant: int, index: int) -> tuple[Float[Tensor, "1 3 H W"], Targets, str]:
+        """One view, its targets [h w] at the decoder's finest stride, and its caption."""
+        sample, side, tasks = self.samples[index], self.decoder.config.side, self.decoder.tasks
         place = Placement.fit(sample.size, (side, side))
-        image, maps = place.image(sample.image), target_maps(self.decoder, sample, place)
+        image, targets = place.image(sample.image), {n: place_target(t, sample, place) for n, t in tasks.items()}
         rng = np.random.default_rng((self.seed, variant, index))
         if variant:
+            maps = [x for target in targets.values() for x in target.named().values()]
             image, maps, zoom = augment(image, maps, seed=int(rng.integers(2**31)))
-            for name, task in self.decoder.tasks.items():
-                for key in task.blank():
-                    maps[f"target.{name}.{key}"] = task.zoomed(key, maps[f"target.{name}.{key}"], zoom)
+            moved = iter(maps)
+            targets = {n: tasks[n].rescale_target(t.map(lambda _: next(moved)), zoom) for n, t in targets.items()}
         finest = (side // min(self.decoder.pixels.widths),) * 2
-        small = {k: F.interpolate(m, finest, mode="nearest-exact")[0, 0] for k, m in maps.items()}
+        small = {n: t.map(lambda x: nearest(x, finest)) for n, t in targets.items()}
         return image, small, "" if rng.random() < self.caption_dropout else sample.caption
 
 
-def _check_words(text: Tensor, names: Sequence[str]) -> None:
-    """Refuse labels that the text encoder cannot tell apart: no decoder could."""
-    alike = (torch.cdist(text.float(), text.float()) < 1e-6).triu(1).nonzero().tolist()
+def place_target(task: Task[Any, Any, Any], sample: Sample, place: Placement) -> Tensors:
+    """A task's target on the canvas, [H W]; unknown in the margin, and everywhere if the sample has no such label."""
+    fill: Tensors = task.fill_values()
+    target = task.target(sample) or fill.map(lambda x: x.expand(*x.shape[:-2], *sample.size))
+    return target.map(lambda x, unknown: place.map(x, float(unknown.flatten()[0])), fill)
+
+
+def _check_words(text: Float[Tensor, "l d"], names: Sequence[str]) -> None:
+    """Refuse labels that the text encoder cannot distinguish: no decoder could."""
+    alike = (torch.cdist(text.float(), text.float()) < SAME_WORDS).triu(1).nonzero().tolist()
     if alike:
         pairs = ", ".join(f"{names[a]!r} and {names[b]!r}" for a, b in alike)
         raise DataError(
             f"the text encoder reads labels as the same words: {pairs}",
-            expected="labels whose words it tells apart",
+            expected="labels with different embeddings",
             remedy="rename one of them",
         )
-
-
-def target_maps(decoder: PDecoder, sample: Sample, place: Placement) -> dict[str, Tensor]:
-    """Every task's target maps f[1 1 H W] on the canvas, as `target.TASK.KEY`; blank where the sample has no label."""
-    maps = {}
-    for name, task in decoder.tasks.items():
-        own = task.target(sample)
-        for key, blank in task.blank().items():
-            values = np.full(sample.size, blank, np.float32) if own is None else own[key]
-            maps[f"target.{name}.{key}"] = place.map(values, blank)
-    return maps
-
-
-def load_batch(files: Sequence[Path], device: torch.device) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """Feature maps f[b ...], and targets f[b h w] by task."""
-    rows = [load_file(f) for f in files]
-    stacked = {k: torch.stack([r[k] for r in rows]).to(device) for k in rows[0]}
-    maps = {k.removeprefix("map."): v for k, v in stacked.items() if k.startswith("map.")}
-    return maps, by_task({k: v for k, v in stacked.items() if k.startswith("target.")})
-
-
-def by_task(targets: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """`target.TASK.KEY` as {TASK: {KEY: ...}}."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, value in targets.items():
-        _, task, name = key.split(".", 2)
-        found.setdefault(task, {})[name] = value
-    return found

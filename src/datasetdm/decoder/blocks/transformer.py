@@ -1,5 +1,5 @@
-"""Label queries: what each label looks like in this picture, from its words, from where its words attend, and from
-whether the picture's caption names it."""
+"""Label queries: what each label looks like in this image, from its text embedding, from where its words attend, and from
+whether the image's caption mentions it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasetdm.backbones.features import FITTED, NAMED, FeatureSpec
+from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import Pyramid, Standardise, merge, module_key, tokenise
+from datasetdm.decoder.inputs import DecoderInput
 
-UNSEEN = 0.25
-"""How far the words of labels count that were not in the fit: what little they share with known ones."""
+UNSEEN_WORD_WEIGHT = 0.25
+"""Weight of text embeddings of labels outside the fitting vocabulary: only the part that they share with known labels helps."""
 
-HEARD = 1.5
-"""How loud captions are after the fit, which knows its own pictures too well to listen to theirs as it should."""
+CAPTION_GAIN = 1.5
+"""Factor on the caption-mention embedding at inference. Above 1, because the decoder fits its own ~100 images almost perfectly
+and therefore underuses captions during fitting (measured: docs/LOG.md, 2026-11-25)."""
+
+ATTENTION_SHARPNESS = 2.0
+"""Factor on standardised attention maps before the softmax that pools embeddings under them."""
 
 
 class QueryLayer(nn.Module):
-    """Queries read the picture, then each other (pre-norm)."""
+    """Queries attend to the image, then to each other (pre-norm)."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -41,15 +46,17 @@ class QueryLayer(nn.Module):
 
 
 class LabelDecoder(nn.Module):
-    """One query a label -> a mask logit for every label and pixel. No weight belongs to a label, so any label works.
+    """One query per label -> a mask logit per label and pixel. Weights are shared by all labels, so unseen labels work.
 
-    The logit is summed over strides: the query's dot product with the pixel embedding, plus a small function, shared by
-    all labels, of the label's attention maps.
+    The logit is summed over strides: the query's dot product with the pixel embedding, plus a small function of the label's
+    attention maps. While it learns, evidence is dropped at random.
 
-    unsaid, undrawn: shares of the labels that, while it learns, count as not named though they are, and the reverse.
-    uncaptioned: share of the pictures whose caption is not told. wordless: share of the labels whose words are not told:
-    what is left (where they attend, whether the caption names them, which labels the others are) is all there is to go by
-    for a label that no fit has seen.
+    Args:
+        drop_mention: probability that a mentioned label counts as not mentioned (generators leave things out).
+        false_mention: probability that a label that is not mentioned counts as mentioned.
+        drop_caption: probability per image that it has no caption labels.
+        drop_text: probability per label that its text embedding is dropped. What is left (where its words attend, whether the
+            caption mentions it, which labels the others are) is all that there is for a label that no fit has seen.
     """
 
     def __init__(
@@ -60,13 +67,14 @@ class LabelDecoder(nn.Module):
         *,
         layers: int = 2,
         dropout: float = 0.1,
-        unsaid: float = 0.1,
-        undrawn: float = 0.04,
-        uncaptioned: float = 0.1,
-        wordless: float = 0.2,
+        drop_mention: float = 0.1,
+        false_mention: float = 0.04,
+        drop_caption: float = 0.1,
+        drop_text: float = 0.2,
     ):
         super().__init__()
-        self.unsaid, self.undrawn, self.uncaptioned, self.wordless = unsaid, undrawn, uncaptioned, wordless
+        self.drop_mention, self.false_mention = drop_mention, false_mention
+        self.drop_caption, self.drop_text = drop_caption, drop_text
         width = max(widths.values())
         self.memory_strides = [s for s, w in widths.items() if w == width]
         specs = [s for s in specs if s.kind == "attention" and s.stride in widths]
@@ -85,14 +93,15 @@ class LabelDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.keys = nn.ModuleDict({str(s): nn.Linear(width, w + 1) for s, w in widths.items()})
 
-    def forward(
-        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Float[Tensor, "l d"]
-    ) -> Float[Tensor, "b l H W"]:
-        shared = {k: torch.cat([self.norms[module_key(n)](maps[n]) for n in ns], 2) for k, ns in self.attention.items()}
+    def forward(self, pyramid: Pyramid, inputs: DecoderInput) -> Float[Tensor, "b l H W"]:
+        maps = inputs.maps
+        attention = {
+            k: torch.cat([self.norms[module_key(n)](maps[n]) for n in ns], 2) for k, ns in self.attention.items()
+        }
         memory = tokenise([pyramid[s] for s in self.memory_strides])
-        q = self._meant(text, maps, len(memory)) + self._pool(pyramid, shared)
-        if NAMED in maps:
-            q = q + self.named(self._doubted(maps[NAMED].float())[..., None])
+        q = self.embed_text(inputs, len(memory)) + self._pool(pyramid, attention)
+        if inputs.mentioned is not None:
+            q = q + self.named(self.corrupt_mentions(inputs.mentioned.float())[..., None])
         for layer in self.layers:
             q = layer(q, memory)
         q = self.norm(q)
@@ -100,38 +109,39 @@ class LabelDecoder(nn.Module):
         for stride, x in pyramid.items():
             key = self.keys[str(stride)](q)
             logits[stride] = torch.einsum("blc,bchw->blhw", key[..., 1:] * x.shape[1] ** -0.5, x) + key[..., :1, None]
-            if stride in shared:
-                evidence = self.evidence[str(stride)](shared[stride].movedim(2, -1)).squeeze(-1)
+            if stride in attention:
+                evidence = self.evidence[str(stride)](attention[stride].movedim(2, -1)).squeeze(-1)
                 logits[stride] = logits[stride] + evidence
         return merge(logits)
 
-    def _meant(self, text: Float[Tensor, "l d"], maps: Mapping[str, Tensor], pictures: int) -> Float[Tensor, "b l c"]:
-        """What the labels' words say. While it learns, some labels are known by their circumstances only; afterwards the words
-        of labels that no fit has seen count for a part."""
-        words = self.words(text.float()).expand(pictures, -1, -1)
+    def embed_text(self, inputs: DecoderInput, images: int) -> Float[Tensor, "b l c"]:
+        """The labels' text embeddings; at inference those outside the fitting vocabulary count `UNSEEN_WORD_WEIGHT`."""
+        words = self.words(inputs.text.float()).expand(images, -1, -1)
         if self.training:
-            return words * (torch.rand_like(words[..., :1]) >= self.wordless)
-        return words * (UNSEEN + (1 - UNSEEN) * maps[FITTED][..., None]) if FITTED in maps else words
+            return words * (torch.rand_like(words[..., :1]) >= self.drop_text)
+        if inputs.in_vocabulary is None:
+            return words
+        return words * (UNSEEN_WORD_WEIGHT + (1 - UNSEEN_WORD_WEIGHT) * inputs.in_vocabulary[:, None])
 
-    def _doubted(self, named: Float[Tensor, "b l"]) -> Float[Tensor, "b l"]:
-        """While it learns, captions are sometimes wrong: generators leave things out and draw what nobody asked for."""
+    def corrupt_mentions(self, mentioned: Float[Tensor, "b l"]) -> Float[Tensor, "b l"]:
+        """Wrong and missing mentions while it learns; at inference the mentions times `CAPTION_GAIN`."""
         if not self.training:
-            return HEARD * named
-        chance = torch.rand_like(named)
-        wrong = torch.where(named > 0, chance < self.unsaid, chance < self.undrawn)
-        blind = torch.rand_like(named[:, :1]) < self.uncaptioned
-        return torch.where(wrong, -named, named).masked_fill(blind, 0)
+            return CAPTION_GAIN * mentioned
+        chance = torch.rand_like(mentioned)
+        wrong = torch.where(mentioned > 0, chance < self.drop_mention, chance < self.false_mention)
+        blind = torch.rand_like(mentioned[:, :1]) < self.drop_caption
+        return torch.where(wrong, -mentioned, mentioned).masked_fill(blind, 0)
 
-    def _pool(self, pyramid: Pyramid, shared: Mapping[int, Tensor]) -> Float[Tensor, "b l c"]:
+    def _pool(self, pyramid: Pyramid, attention: Mapping[int, Tensor]) -> Float[Tensor, "b l c"]:
         """Mean embedding under each label's attention."""
         pooled = []
         for stride in self.memory_strides:
-            if stride in shared:
-                weight = shared[stride].mean(2).flatten(2).mul(2).softmax(-1)
+            if stride in attention:
+                weight = attention[stride].mean(2).flatten(2).mul(ATTENTION_SHARPNESS).softmax(-1)
                 pooled.append(
                     torch.einsum("bln,bcn->blc", weight.to(pyramid[stride].dtype), pyramid[stride].flatten(2))
                 )
-        if not pooled:  # the same for every label
+        if not pooled:  # no attention maps: the same for every label
             return self.looks.bias.expand(len(pyramid[self.memory_strides[0]]), 1, -1)
         return self.looks(torch.stack(pooled).mean(0))
 

@@ -1,24 +1,46 @@
-"""Semantic segmentation: one mask logit a label and pixel, a softmax over whatever labels are asked for."""
+"""Semantic segmentation: one mask logit per label and pixel, a softmax over whatever labels are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import Pyramid
 from datasetdm.decoder.blocks.transformer import LabelDecoder
-from datasetdm.decoder.tasks import Head, Outputs, sample_pixels
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.tasks import TEMPERATURES, Head, Previous, Tensors, sample_pixels
 from datasetdm.metrics import SemanticMeter
 from datasetdm.records import IGNORE, Annotations, Labels, Sample, SemanticMap
 
+DICE_WEIGHT = 0.5
+"""Of the Dice loss beside the cross-entropy."""
 
-class SemanticHead(Head):
+MAX_WEIGHT_RATIO = 10.0
+"""The most that a rare label's pixels weigh, in units of the most frequent label's."""
+
+
+@dataclass(frozen=True)
+class SemanticOutputs(Tensors):
+    """A mask logit per label."""
+
+    logits: Float[Tensor, "*b l h w"]
+
+
+@dataclass(frozen=True)
+class SemanticTargets(Tensors):
+    """Label ids, `IGNORE` where unknown."""
+
+    ids: Int[Tensor, "*b h w"]
+
+
+class SemanticHead(Head[SemanticOutputs, SemanticTargets]):
     """Label queries. Buffers: loss weights of the fitting labels, softmax temperature."""
 
     weights: Tensor
@@ -30,58 +52,53 @@ class SemanticHead(Head):
         self.register_buffer("weights", torch.ones(0), persistent=False)
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(
-        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
-    ) -> dict[str, Tensor]:
-        return {"semantic": self.decoder(pyramid, maps, text)}
+    def forward(self, pyramid: Pyramid, inputs: DecoderInput, previous: Previous) -> SemanticOutputs:
+        return SemanticOutputs(self.decoder(pyramid, inputs))
 
-    def calibrate(self, samples: Sequence[Sample]) -> None:
-        """Rare labels weigh more: the inverse root of a label's share, within a factor of 10, mean 1 over pixels."""
+    def fit_statistics(self, samples: Sequence[Sample]) -> None:
+        """Rare labels weigh more: the inverse root of a label's fraction, mean 1 over pixels."""
         records = [r for s in samples if (r := s.semantic) is not None]
         counts = sum(np.bincount(r.ids[r.ids != IGNORE], minlength=len(samples[0].labels)) for r in records)
-        share = torch.as_tensor(counts / max(1, np.sum(counts)), dtype=torch.float32)
-        raw = (share.clamp_min(1e-6) ** -0.5).clamp(max=10 * share.max() ** -0.5)
-        self.weights = (raw / (raw * share).sum()).to(self.temperature.device)
+        fraction = torch.as_tensor(counts / max(1, np.sum(counts)), dtype=torch.float32)
+        raw = (fraction.clamp_min(1e-6) ** -0.5).clamp(max=MAX_WEIGHT_RATIO * fraction.max() ** -0.5)
+        self.weights = (raw / (raw * fraction).sum()).to(self.temperature.device)
 
-    def tune(self, outputs: Sequence[Outputs], targets: Sequence[Outputs]) -> None:
+    def calibrate(self, outputs: Sequence[SemanticOutputs], targets: Sequence[SemanticTargets]) -> None:
         """The temperature that makes held-out confidences most likely (Guo et al. 2017, arXiv 1706.04599)."""
-        steps = torch.linspace(0.5, 4, 36).tolist()
-        nll = [
-            sum(
-                float(_cross_entropy(o["semantic"] / s, t["semantic"], None))
-                for o, t in zip(outputs, targets, strict=True)
-            )
-            for s in steps
-        ]
-        self.temperature.fill_(steps[int(np.argmin(nll))])
+        pairs = list(zip(outputs, targets, strict=True))
+        nll = [sum(float(_cross_entropy(o.logits / s, t.ids, None)) for o, t in pairs) for s in TEMPERATURES]
+        self.temperature.fill_(TEMPERATURES[int(np.argmin(nll))])
 
 
-class Semantic:
+class SemanticTask:
     """See `Task`."""
 
     name = field = "semantic"
+    needs = ()
 
-    def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> Head:
+    def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> SemanticHead:
         return SemanticHead(specs, widths, text_width)
 
-    def target(self, sample: Sample) -> dict[str, Any] | None:
-        return None if sample.semantic is None else {"semantic": sample.semantic.ids.astype(np.float32)}
+    def target(self, sample: Sample) -> SemanticTargets | None:
+        if sample.semantic is None:
+            return None
+        return SemanticTargets(torch.from_numpy(sample.semantic.ids.astype(np.int32)))
 
-    def blank(self) -> dict[str, float]:
-        return {"semantic": float(IGNORE)}
+    def fill_values(self) -> SemanticTargets:
+        return SemanticTargets(torch.full((1, 1), IGNORE, dtype=torch.int32))
 
-    def zoomed(self, key: str, values: Tensor, zoom: float) -> Tensor:
-        return values
+    def rescale_target(self, target: SemanticTargets, zoom: float) -> SemanticTargets:
+        return target
 
-    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
-        assert isinstance(head, SemanticHead)
+    def loss(self, head: SemanticHead, outputs: SemanticOutputs, targets: SemanticTargets) -> Tensor:
         outputs, targets = sample_pixels(outputs, targets)
-        logits, ids = outputs["semantic"].float(), targets["semantic"].long()
-        return _cross_entropy(logits, ids, head.weights) + 0.5 * _dice(logits, ids)
+        logits, ids = outputs.logits.float(), targets.ids.long()
+        return _cross_entropy(logits, ids, head.weights) + DICE_WEIGHT * _dice(logits, ids)
 
-    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Annotations) -> SemanticMap:
-        assert isinstance(head, SemanticHead)
-        confidence, ids = (outputs["semantic"].float() / head.temperature).softmax(0).max(0)
+    def postprocess(
+        self, head: SemanticHead, outputs: SemanticOutputs, labels: Labels, previous: Annotations
+    ) -> SemanticMap:
+        confidence, ids = (outputs.logits.float() / head.temperature).softmax(0).max(0)
         return SemanticMap(ids.cpu().numpy().astype(np.uint16), confidence.cpu().numpy())
 
     def meter(self) -> SemanticMeter:

@@ -1,0 +1,48 @@
+"""A decoder and its backbone on existing images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from datasetdm.backbones import Backbone
+from datasetdm.backbones.canvas import Placement, stack_images
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.model import PDecoder
+from datasetdm.records import Annotations, Instances, Labels, Sample
+
+
+def annotate(
+    decoder: PDecoder,
+    backbone: Backbone,
+    samples: Iterable[Sample],
+    captions: bool = True,
+    batch: int = 16,
+    true_objects: bool = False,
+    labels: Labels | None = None,
+) -> Iterator[tuple[Sample, Sample]]:
+    """(given, annotated) pairs: existing images of any size with the decoder's annotations in place of their own.
+
+    Args:
+        captions: read every image under its own prompt, as when it was generated; else under an empty one.
+        batch: images that go through the models at a time.
+        true_objects: place keypoints on the samples' own instances instead of those that the decoder finds.
+        labels: what to look for; None is the decoder's own vocabulary.
+    """
+    iterator = iter(samples)
+    labels = labels or decoder.config.labels
+    while chunk := list(islice(iterator, batch)):
+        inputs, places = read_images(backbone, chunk, labels, captions)
+        known = [Annotations(instances=s.instances or Instances.none(s.size)) for s in chunk] if true_objects else None
+        for sample, found in zip(chunk, decoder.annotate(inputs, places, labels, known), strict=True):
+            yield sample, Sample(sample.key, sample.image, labels, sample.prompt, **found.fields())
+
+
+def read_images(
+    backbone: Backbone, samples: Sequence[Sample], labels: Labels, captions: bool = True
+) -> tuple[DecoderInput, list[Placement]]:
+    """One batch of existing images as a decoder reads them, and where each lies on the backbone's canvas."""
+    places = [Placement.fit(s.size, backbone.size) for s in samples]
+    latents = backbone.encode(stack_images([s.image for s in samples], places))
+    texts = [s.caption if captions else "" for s in samples]
+    return DecoderInput.from_features(backbone.features(latents, texts, labels.names), texts, labels), places
