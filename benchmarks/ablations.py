@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks import fitting
-from benchmarks.baselines.base import deafen
+from benchmarks.baselines.base import without_caption_labels
 from benchmarks.common import RENDERS, ROOT, VAL, Work, stamp
 from benchmarks.report import deviation, finite, mean
 from datasetdm.backbones import Backbone, FeatureConfig, load_backbone
@@ -38,7 +38,7 @@ USUAL = FeatureConfig(timesteps=(50,))
 @dataclass(frozen=True)
 class Row:
     """One line of the table. without: kinds of features that are left out. indices: labels are numbers, not words.
-    told: the decoder hears which labels a caption names."""
+    caption_labels: whether the decoder gets the caption labels."""
 
     group: str
     name: str
@@ -46,18 +46,18 @@ class Row:
     without: tuple[str, ...] = ()
     indices: bool = False
     images: int = 100
-    told: bool = True
+    caption_labels: bool = True
 
     @property
     def plain(self) -> bool:
         """Whether nothing but the labels' words is changed, if anything."""
-        return (self.features, self.without, self.images, self.told) == (USUAL, (), 100, True)
+        return (self.features, self.without, self.images, self.caption_labels) == (USUAL, (), 100, True)
 
     @property
     def key(self) -> str:
         """Rows that are the same fit have the same."""
         changes: dict[str, Any] = {"t": self.features.timesteps, "inv": self.features.inversion, "no": self.without}
-        changes |= {"indices": self.indices, "images": self.images, "told": self.told}
+        changes |= {"indices": self.indices, "images": self.images, "caption_labels": self.caption_labels}
         return "-".join(f"{k}_{'_'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in changes.items())
 
 
@@ -75,7 +75,7 @@ ROWS = (
     Row("labels", "label text"),
     Row("labels", "learned label indices", indices=True),
     Row("captions", "labels that the caption names are told"),
-    Row("captions", "not told", told=False),
+    Row("captions", "not told", caption_labels=False),
     Row("images", "5", images=5),
     Row("images", "20", images=20),
     Row("images", "100"),
@@ -133,9 +133,13 @@ def measure(
     indices = len(labels) if row.indices else None
     frozen: Any = Altered(inner, row.without, indices)
     config = config.model_copy(update={"tasks": fitting.available(samples)})
-    ready = (lambda d: d) if row.told else deafen
+    ready = (lambda d: d) if row.caption_labels else without_caption_labels
     seconds = fitting.fit(
-        fitting.Given(samples, labels), out, frozen, config, lambda *given: ready(PDecoder.for_backbone(*given))
+        fitting.InMemoryReader(samples, labels),
+        out,
+        frozen,
+        config,
+        lambda *given: ready(PDecoder.for_backbone(*given)),
     )
     decoder = ready(PDecoder.load(out).to(inner.device).eval())
     held = fitting.load_samples(test)

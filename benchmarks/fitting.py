@@ -28,8 +28,8 @@ from datasetdm.records import Labels, Sample
 
 
 @dataclass
-class Given:
-    """Samples as a reader."""
+class InMemoryReader:
+    """A reader of samples that are already in memory."""
 
     samples: Sequence[Sample]
     labels: Labels
@@ -42,7 +42,7 @@ class Given:
 
 
 def fit(
-    data: str | Given,
+    data: str | InMemoryReader,
     out: Path,
     backbone: Backbone,
     config: FitConfig,
@@ -85,10 +85,10 @@ def _link(source: Path, target: Path) -> None:
 def fit_ours(data: str, out: Path, backbone: str, config: FitConfig) -> dict[str, float]:
     """`fit_seconds` and `fit_peak_gb` of a P-Decoder, fitted in a process of its own so that the peak is its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_fit_and_tell, data, out, backbone, config).result()
+        return pool.submit(_fit_and_measure, data, out, backbone, config).result()
 
 
-def _fit_and_tell(data: str, out: Path, backbone: str, config: FitConfig) -> dict[str, float]:
+def _fit_and_measure(data: str, out: Path, backbone: str, config: FitConfig) -> dict[str, float]:
     return {"fit_seconds": fit(data, out, load_backbone(backbone), config), "fit_peak_gb": peak_bytes() / 1e9}
 
 
@@ -103,9 +103,11 @@ def peak_bytes() -> int:
 
 
 # ---------------------------------------------------------------------- baselines
-def seconds_a_step(samples: Given, folder: Path, backbone: Backbone, config: FitConfig, build: Build) -> float:
+def seconds_per_step(
+    samples: InMemoryReader, folder: Path, backbone: Backbone, config: FitConfig, build: Build
+) -> float:
     """Median over a few steps."""
-    few = Given(samples.samples[: config.batch], samples.labels)
+    few = InMemoryReader(samples.samples[: config.batch], samples.labels)
     short = config.model_copy(update={"steps": 7, "variants": 1, "held_out": 0.0, "evaluate_every": 100})
     times: list[float] = []
     last = time.perf_counter()
@@ -147,19 +149,22 @@ def figures(decoder: PDecoder, backbone: Backbone, samples: Iterable[Sample]) ->
     if meter and "semantic" in own:
         labels = decoder.config.labels
         stuff = np.array([n in labels.stuff for n in labels.names])
-        own["semantic"] |= {"miou_things": share(meter.iou()[~stuff]), "miou_stuff": share(meter.iou()[stuff])}
+        own["semantic"] |= {
+            "miou_things": known_mean(meter.iou()[~stuff]),
+            "miou_stuff": known_mean(meter.iou()[stuff]),
+        }
     return own
 
 
 def kept_meter(decoder: PDecoder) -> SemanticMeter:
-    """The accumulator that the next `evaluate` of this decoder will fill, for what its figures do not tell."""
+    """The accumulator that the next `evaluate` of this decoder will fill, for what its figures leave out."""
     task: Any = decoder.tasks["semantic"]
     meter = type(task).meter(task)
     task.meter = lambda: meter
     return meter
 
 
-def share(values: np.ndarray) -> float:
+def known_mean(values: np.ndarray) -> float:
     """The mean of what is known, NaN if nothing is."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else float("nan")

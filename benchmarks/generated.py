@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -43,7 +44,7 @@ def agreement(samples: Iterable[Sample], oracle: Oracle, batch: int = 64) -> dic
         for sample, other in zip(chunk, oracle_maps(oracle, [s.image for s in chunk]), strict=True):
             own = sample.semantic
             assert own is not None
-            meter.update(own, other, len(sample.labels))
+            meter.update(sample, replace(sample, semantic=other))
             overlaps += [_overlap(own.ids, other.ids, sample.labels.index[n]) for n in _asked(sample)]
     hits = np.array(overlaps, float)
     seen = hits[np.isfinite(hits)]
@@ -67,8 +68,7 @@ def generated_figures(
     rendered = agreement((s for _, s in annotate(decoder, backbone, test)), oracle)
     judge = SemanticMeter()
     for sample, said in zip(test, oracle_maps(oracle, [s.image for s in test]), strict=True):
-        assert sample.semantic
-        judge.update(said, sample.semantic, len(sample.labels))
+        judge.update(replace(sample, semantic=said), sample)
     return {
         "generated_miou_gap": rendered["miou"] - drawn["miou"],
         "prompted_label_hit": drawn["hit"],

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,12 @@ def prior_figures(pictures: int) -> dict[str, float]:
     logs = np.stack([np.where(d.valid, np.log(np.maximum(d.depth, 1e-3)), np.nan) for d in depth])
     everywhere = np.nanmean(logs)
     mean = np.exp(np.where(np.isnan(logs).all(0), everywhere, np.nanmean(logs, 0)))
-    guess = SemanticMap(votes.argmax(0).astype(np.uint16)), DepthMap(mean, np.ones(mean.shape, bool))
+    likeliest, usual = SemanticMap(votes.argmax(0).astype(np.uint16)), DepthMap(mean, np.ones(mean.shape, bool))
     semantic, depths = SemanticMeter(), DepthMeter()
     for sample in islice(read(TEST), pictures):
-        assert sample.semantic and sample.depth
-        semantic.update(guess[0], sample.semantic, labels)
-        depths.update(guess[1], sample.depth)
+        guess = replace(sample, semantic=likeliest, depth=usual)
+        semantic.update(guess, sample)
+        depths.update(guess, sample)
     figures = depths.compute()
     return {
         "prior_miou": semantic.compute()["miou"],

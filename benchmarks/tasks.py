@@ -24,10 +24,10 @@ from typing import Any
 
 from benchmarks import fitting, zero_shot
 from benchmarks.baselines import attention, words
-from benchmarks.baselines.base import Baseline, deafen
+from benchmarks.baselines.base import Baseline, without_caption_labels
 from benchmarks.baselines.mlp import PixelMLP
 from benchmarks.baselines.paper import PaperDecoder
-from benchmarks.baselines.pixels import PixelBackbone, PixelNet, ToldPixelNet, with_encoder
+from benchmarks.baselines.pixels import CaptionPixelNet, PixelBackbone, PixelNet, with_encoder
 from benchmarks.common import TEST, Work, stamp
 from benchmarks.generated import generated_figures
 from benchmarks.report import summary
@@ -42,7 +42,7 @@ TRAIN = "mini:train"
 METHODS: dict[str, type[Baseline]] = {
     "pixels": PixelNet,
     "pixels_pretrained": PixelNet,
-    "pixels_told": ToldPixelNet,
+    "pixels_told": CaptionPixelNet,
     "mlp": PixelMLP,
     "paper": PaperDecoder,
 }
@@ -98,7 +98,7 @@ class Bench:
         """Semantic figures of the same fit when it is not told which labels the captions name."""
 
         def measure() -> dict[str, Any]:
-            found = fitting.figures(deafen(self.decoder(seed)), self.backbone, self.test)
+            found = fitting.figures(without_caption_labels(self.decoder(seed)), self.backbone, self.test)
             return {"figures": {"semantic": found["semantic"]}}
 
         return self.work.unit(f"ours-untold-{seed}", measure)
@@ -144,10 +144,10 @@ class Bench:
         """As many as take at least as long as our fit, unless a limit forbids it."""
 
         def measure() -> dict[str, float]:
-            samples = fitting.Given(self.train, self.train[0].labels)
+            samples = fitting.InMemoryReader(self.train, self.train[0].labels)
             config = self._settings(name, self.seeds[0], METHODS[name].RATES[0], 1)
             with tempfile.TemporaryDirectory() as folder:
-                step = fitting.seconds_a_step(
+                step = fitting.seconds_per_step(
                     samples, Path(folder) / "fit", self._input(name), config, self._build(name)
                 )
             wanted = self.ours(self.seeds[0])["fit_seconds"]
@@ -162,7 +162,7 @@ class Bench:
         return int(self.work.unit(f"{name}-steps", measure)["steps"])
 
     def _fit(self, name: str, seed: int, rate: float, steps: int) -> tuple[PDecoder, float]:
-        samples = fitting.Given(self.train, self.train[0].labels)
+        samples = fitting.InMemoryReader(self.train, self.train[0].labels)
         out = self.work.folder / f"{name}-{seed}-{rate:g}-{steps}"
         config, build = self._settings(name, seed, rate, steps), self._build(name)
         seconds = fitting.fit(samples, out, self._input(name), config, build, self._views(name, seed))

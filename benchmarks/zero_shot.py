@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.baselines import attention
-from benchmarks.fitting import Given, fit, kept_meter, share
+from benchmarks.fitting import InMemoryReader, fit, kept_meter, known_mean
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.model import PDecoder
 from datasetdm.pipelines.evaluate import evaluate
@@ -25,14 +25,14 @@ def unseen_things(labels: Labels, seed: int) -> tuple[str, ...]:
     return tuple(n for n in labels.names if n not in labels.stuff)[seed % FOLDS :: FOLDS]
 
 
-def seen_only(samples: Sequence[Sample], unseen: Sequence[str]) -> Given:
+def seen_only(samples: Sequence[Sample], unseen: Sequence[str]) -> InMemoryReader:
     """The samples' semantic maps with a vocabulary that lacks the unseen labels, whose pixels are ignored."""
     labels = samples[0].labels
     names = [n for n in labels.names if n not in unseen]
     stuff = tuple(n for n in labels.stuff if n not in unseen)
     known = Labels(tuple(names), tuple(labels.synonyms[labels.index[n]] for n in names), stuff)
     new_ids = [known.index.get(n, IGNORE) for n in labels.names]
-    return Given([relabel(_semantic_only(s), known, new_ids) for s in samples], known)
+    return InMemoryReader([relabel(_semantic_only(s), known, new_ids) for s in samples], known)
 
 
 def _semantic_only(sample: Sample) -> Sample:
@@ -43,7 +43,7 @@ def harmonic(iou: np.ndarray, labels: Labels, unseen: Sequence[str]) -> dict[str
     """Mean IoU over seen things, over unseen ones, their harmonic mean; `_all`: surroundings among the seen."""
     new = np.array([n in unseen for n in labels.names])
     stuff = np.array([n in labels.stuff for n in labels.names])
-    seen, all_seen, never = share(iou[~new & ~stuff]), share(iou[~new]), share(iou[new])
+    seen, all_seen, never = known_mean(iou[~new & ~stuff]), known_mean(iou[~new]), known_mean(iou[new])
     value = {"harmonic": _harmonic(seen, never), "seen": seen, "unseen": never}
     ratio = never / seen if seen else 0.0
     return value | {"unseen_to_seen": ratio, "seen_all": all_seen, "harmonic_all": _harmonic(all_seen, never)}

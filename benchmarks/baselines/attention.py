@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from datasetdm.backbones import Backbone
 from datasetdm.metrics import SemanticMeter
-from datasetdm.pipelines.evaluate import read_features
+from datasetdm.pipelines.annotate import read_images
 from datasetdm.records import Labels, Sample, SemanticMap
 
 
@@ -22,30 +22,30 @@ from datasetdm.records import Labels, Sample, SemanticMap
 class Way:
     """How maps become labels.
 
-    name: of the attention map. mean, std: by label, what the maps are standardised with (0 and 1: not at all). named: only
-    labels that the caption names take part.
+    name: of the attention map. mean, std: by label, what the maps are standardised with (0 and 1: not at all). mentioned: only
+    labels that the caption mentions take part.
     """
 
     name: str
     mean: Tensor
     std: Tensor
-    named: bool
+    mentioned: bool
 
     def __str__(self) -> str:
         standardised = "standardised" if self.mean.any() else "raw"
-        return f"{self.name}, {standardised}, {'named' if self.named else 'all'} labels"
+        return f"{self.name}, {standardised}, {'named' if self.mentioned else 'all'} labels"
 
 
 def choose_way(backbone: Backbone, train: Sequence[Sample], names: Sequence[str]) -> Way:
-    """Of all ways (which stride; maps as they are or standardised over the fitting pictures; all labels or those that the
-    caption names) the one with the largest mIoU on the fitting pictures."""
+    """Of all ways (which stride; maps as they are or standardised over the fitting images; all labels or those that the
+    caption mentions) the one with the largest mIoU on the fitting images."""
     best, found = -1.0, None
     for stride in (s.name for s in backbone.specs if s.kind == "attention"):
         maps = torch.cat([m for m, _ in _maps(train, backbone, names, stride)])
         mean, std = maps.mean((0, 2, 3))[:, None, None], maps.std((0, 2, 3))[:, None, None] + 1e-6
         norms = ((torch.zeros_like(mean), torch.ones_like(std)), (mean, std))
-        for norm, named in itertools.product(norms, (False, True)):
-            way = Way(stride, *norm, named)
+        for norm, mentioned in itertools.product(norms, (False, True)):
+            way = Way(stride, *norm, mentioned)
             score = _meter(zip(maps.split(1), ([s] for s in train), strict=True), way, names).compute()["miou"]
             if score > best:
                 best, found = score, way
@@ -63,8 +63,8 @@ def _maps(
 ) -> Iterator[tuple[Tensor, list[Sample]]]:
     iterator = iter(samples)
     while chunk := list(islice(iterator, 16)):
-        features, places = read_features(backbone, chunk, Labels(tuple(names)))
-        own = features.maps[stride].float().mean(2)
+        inputs, places = read_images(backbone, chunk, Labels(tuple(names)))
+        own = inputs.maps[stride].float().mean(2)
         full = F.interpolate(own, backbone.size, mode="bilinear", align_corners=False)
         if len({p.size for p in places}) == 1:
             yield places[0].undo(full), chunk
@@ -76,10 +76,9 @@ def _meter(batches: Iterable[tuple[Tensor, list[Sample]]], way: Way, names: Sequ
     meter = SemanticMeter()
     for maps, chunk in batches:
         for score, sample in zip((maps - way.mean) / way.std, chunk, strict=True):
-            if way.named and sample.prompt and sample.prompt.labels:
+            if way.mentioned and sample.prompt and sample.prompt.labels:
                 absent = torch.tensor([n not in sample.prompt.labels for n in names])
                 score = score.masked_fill(absent[:, None, None], float("-inf"))
             ids = score.argmax(0).numpy().astype(np.uint16)
-            assert sample.semantic
-            meter.update(SemanticMap(ids), sample.semantic, len(names))
+            meter.update(replace(sample, semantic=SemanticMap(ids)), sample)
     return meter

@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.baselines.base import BareSemanticHead, Baseline, PlainDepthHead
 from benchmarks.baselines.matching import matched_loss
 from datasetdm.decoder.blocks.pixel import Pyramid, Standardise, level_widths, module_key, positions
-from datasetdm.decoder.tasks import Head, Outputs, Task, make_task, sample_pixels
-from datasetdm.decoder.tasks.depth import Depth
-from datasetdm.decoder.tasks.instance import Instance
-from datasetdm.decoder.tasks.semantic import Semantic
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.tasks import Head, Previous, Task, Tensors, make_task, sample_pixels
+from datasetdm.decoder.tasks.depth import DepthHead, DepthOutputs, DepthTargets, DepthTask
+from datasetdm.decoder.tasks.instance import InstanceTargets, InstanceTask
+from datasetdm.decoder.tasks.semantic import SemanticOutputs, SemanticTargets, SemanticTask
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, Sample
 
 WIDTH, LAYERS, HEADS, QUERIES, FEEDFORWARD, LEVELS = 256, 10, 8, 100, 1024, 3
 KEPT = 30
-"""Instances a picture at most."""
+"""Instances per image at most."""
 
 
 class PaperPixels(nn.Module):
@@ -116,20 +120,26 @@ class QueryDecoder(nn.Module):
         return torch.einsum("bqc,bchw->bqhw", self.masks(q), finest).float(), self.classes(q).float()
 
 
+@dataclass(frozen=True)
+class QueryOutputs(Tensors):
+    """What every layer's queries predict while the decoder learns: mask logits and class logits ("nothing" last)."""
+
+    masks: Float[Tensor, "*b n q h w"]
+    classes: Float[Tensor, "*b n q c"]
+
+
 class QueryHead(Head):
     """While it learns all layers' queries, afterwards what `read` makes of the last layer's."""
 
     decoder: QueryDecoder
 
-    def forward(
-        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
-    ) -> dict[str, Tensor]:
+    def forward(self, pyramid: Pyramid, inputs: DecoderInput, previous: Previous) -> Any:
         masks, classes = self.decoder(pyramid)
         if self.training:
-            return {"masks": masks, "classes": classes}
+            return QueryOutputs(masks.movedim(0, 1), classes.movedim(0, 1))
         return self.read(masks[-1], classes[-1].softmax(-1)[..., :-1])
 
-    def read(self, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def read(self, masks: Tensor, labels: Tensor) -> Tensors:
         """Outputs from mask logits f[b q h w] and the labels' probabilities f[b q l]."""
         raise NotImplementedError
 
@@ -141,80 +151,91 @@ class PaperSemanticHead(QueryHead, BareSemanticHead):
         super().__init__()
         self.decoder = QueryDecoder(labels)
 
-    def read(self, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"semantic": (torch.einsum("bql,bqhw->blhw", labels, masks.sigmoid()) + 1e-6).log()}
+    def read(self, masks: Tensor, labels: Tensor) -> SemanticOutputs:
+        return SemanticOutputs((torch.einsum("bql,bqhw->blhw", labels, masks.sigmoid()) + 1e-6).log())
 
 
-class PaperSemantic(Semantic):
+class PaperSemantic(SemanticTask):
     """Mask classification: the pixels of a label are one segment."""
 
-    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
-        ids = targets["semantic"].long()
+    def loss(self, head: Head, outputs: Any, targets: SemanticTargets) -> Tensor:
+        ids = targets.ids.long()
         segments = [i[i != IGNORE].unique() for i in ids]
         truth = [(i[None] == s[:, None, None]).float() for i, s in zip(ids, segments, strict=True)]
-        return matched_loss(outputs["masks"], outputs["classes"], truth, segments, ids != IGNORE)
+        return _matched_loss(outputs, truth, segments, ids != IGNORE)
+
+
+@dataclass(frozen=True)
+class QueryInstances(Tensors):
+    """The `KEPT` best (query, label) pairs of an image: mask logits, label ids and scores."""
+
+    masks: Float[Tensor, "*b n h w"]
+    label: Float[Tensor, "*b n y x"]
+    score: Float[Tensor, "*b n y x"]
 
 
 class PaperInstanceHead(QueryHead):
-    """The surest (query, label) pairs: masks f[b 30 h w], their labels and scores f[b 30 1 1]."""
+    """Its outputs are `QueryInstances` with labels and scores f[b n 1 1]."""
 
     def __init__(self, labels: int):
         super().__init__()
         self.decoder = QueryDecoder(labels)
 
-    def read(self, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def read(self, masks: Tensor, labels: Tensor) -> QueryInstances:
         scores, pairs = labels.flatten(1).topk(KEPT)
         queries, ids = pairs // labels.shape[-1], pairs % labels.shape[-1]
         chosen = masks.gather(1, queries[..., None, None].expand(-1, -1, *masks.shape[-2:]))
-        return {"masks": chosen, "label": ids[..., None, None].float(), "score": scores[..., None, None]}
+        return QueryInstances(chosen, ids[..., None, None].float(), scores[..., None, None])
 
 
-class PaperInstance(Instance):
+class PaperInstance(InstanceTask):
     """Mask classification: an object is a segment."""
 
-    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
-        ids = targets["object"].long()
+    def loss(self, head: Head, outputs: Any, targets: InstanceTargets) -> Tensor:
+        ids = targets.objects.long()
         found = [i[i > 0].unique() for i in ids]
         truth = [(i[None] == s[:, None, None]).float() for i, s in zip(ids, found, strict=True)]
         labels = [
             torch.stack([own[m > 0][0] for m in t]).long() if len(t) else own.new_zeros(0).long()
-            for own, t in zip(targets["label"], truth, strict=True)
+            for own, t in zip(targets.labels, truth, strict=True)
         ]
-        return matched_loss(outputs["masks"], outputs["classes"], truth, labels, ids >= 0)
+        return _matched_loss(outputs, truth, labels, ids >= 0)
 
-    def record(self, head: Head, outputs: Outputs, labels: Labels, before: Annotations) -> Instances:
+    def postprocess(self, head: Head, outputs: Any, labels: Labels, previous: Annotations) -> Instances:
         """A score is the label's probability times the mask's mean probability over its pixels."""
-        p, masks = outputs["masks"].sigmoid(), outputs["masks"] > 0
+        p, masks = outputs.masks.sigmoid(), outputs.masks > 0
         area = masks.sum((1, 2))
-        scores = outputs["score"][:, 0, 0] * (p * masks).sum((1, 2)) / area.clamp_min(1)
+        scores = outputs.score[:, 0, 0] * (p * masks).sum((1, 2)) / area.clamp_min(1)
         some = area > 0
-        ids = outputs["label"][:, 0, 0].round().long()
+        ids = outputs.label[:, 0, 0].round().long()
         return Instances.from_masks(masks[some].cpu().numpy(), ids[some].cpu().numpy(), scores[some].cpu().numpy())
 
 
-class PaperDepthHead(PlainDepthHead):
-    """A sigmoid times the largest depth of the fitting pictures."""
+def _matched_loss(outputs: QueryOutputs, truth: Sequence[Tensor], labels: Sequence[Tensor], known: Tensor) -> Tensor:
+    return matched_loss(outputs.masks.movedim(1, 0), outputs.classes.movedim(1, 0), truth, labels, known)
 
-    def calibrate(self, samples: Sequence[Sample]) -> None:
-        super().calibrate(samples)
+
+class PaperDepthHead(PlainDepthHead):
+    """A sigmoid times the largest depth of the fitting images."""
+
+    def fit_statistics(self, samples: Sequence[Sample]) -> None:
+        super().fit_statistics(samples)
         records = (s.depth for s in samples if s.depth is not None)
         self.mean.fill_(math.log(max(float(r.depth.max(initial=1e-3)) for r in records)))
         self.std.fill_(1)
 
-    def forward(
-        self, pyramid: Pyramid, maps: Mapping[str, Tensor], text: Tensor, before: Mapping[str, Outputs]
-    ) -> dict[str, Tensor]:
+    def forward(self, pyramid: Pyramid, inputs: DecoderInput, previous: Previous) -> DepthOutputs:
         finest = min(pyramid)
-        out = super().forward({finest: pyramid[finest]}, maps, text, {})
-        return out | {"log_depth": F.logsigmoid(out["log_depth"] - self.mean) + self.mean}
+        out = super().forward({finest: pyramid[finest]}, inputs, previous)
+        return replace(out, log_depth=F.logsigmoid(out.log_depth - self.mean) + self.mean)
 
 
-class PaperDepth(Depth):
-    """SiLog alone, and ours for where there is depth (the paper's pictures have it everywhere)."""
+class PaperDepth(DepthTask):
+    """SiLog alone, and ours for where there is depth (the paper's images have it everywhere)."""
 
-    def loss(self, head: Head, outputs: Outputs, targets: Outputs) -> Tensor:
+    def loss(self, head: DepthHead, outputs: DepthOutputs, targets: DepthTargets) -> Tensor:
         outputs, targets = sample_pixels(outputs, targets)
-        depth, log_depth, validity = targets["depth"], outputs["log_depth"][:, 0], outputs["validity"][:, 0]
+        depth, log_depth, validity = targets.depth, outputs.log_depth[:, 0], outputs.validity[:, 0]
         valid, known = depth > 0, depth >= 0
         if not valid.any():
             return log_depth.sum() * 0

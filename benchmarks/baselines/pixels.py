@@ -99,10 +99,10 @@ class PixelNet(Baseline):
         yield PIXELS.name, self.pixels.norm
 
 
-class ToldPixelNet(PixelNet):
+class CaptionPixelNet(PixelNet):
     """The same, and it hears which labels the caption names."""
 
-    TOLD = True
+    CAPTION_LABELS = True
 
 
 def with_encoder(path: Path) -> Callable[[Backbone, Labels, Sequence[str], int], PDecoder]:

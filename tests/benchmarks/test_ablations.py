@@ -20,7 +20,9 @@ from factory import make_sample
 QUICK = FitConfig(steps=2, batch=4, variants=1, width=32, evaluate_every=4)
 
 
-@pytest.mark.parametrize("row", [r for r in ablations.ROWS if r.without or r.indices or r.images == 5 or not r.told])
+@pytest.mark.parametrize(
+    "row", [r for r in ablations.ROWS if r.without or r.indices or r.images == 5 or not r.caption_labels]
+)
 def test_rows_of_the_ablations(
     row: ablations.Row, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -33,7 +35,7 @@ def test_rows_of_the_ablations(
     story = PDecoder.load(tmp_path / "d").config
     assert not {s.kind for s in story.specs} & set(row.without)
     assert story.text_width == (3 if row.indices else 64) and story.features == row.features
-    assert story.fitted["pictures"] == (5 if row.images == 5 else 11)
+    assert story.fitted["images"] == (5 if row.images == 5 else 11)
 
 
 def test_words_are_followed_and_numbers_are_not(tiny: Backbone) -> None:

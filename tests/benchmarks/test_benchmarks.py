@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.baselines import attention, matching, mlp, paper, pixels, words
-from benchmarks.baselines.base import Baseline, deafen
+from benchmarks.baselines.base import Baseline, without_caption_labels
 from benchmarks.baselines.mlp import PixelMLP
 from benchmarks.baselines.paper import PaperDecoder
-from benchmarks.baselines.pixels import PixelBackbone, PixelNet, ToldPixelNet, with_encoder
+from benchmarks.baselines.pixels import CaptionPixelNet, PixelBackbone, PixelNet, with_encoder
 from benchmarks.common import Work
 from benchmarks.generated import agreement, oracle_maps
 from miniworld.score.oracle import load_oracle, look
 
 from benchmarks import fitting, report, spine, tasks, zero_shot
 from datasetdm.backbones import Backbone
-from datasetdm.backbones.features import NAMED
+from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TASKS
 from datasetdm.metrics import SemanticMeter
 from datasetdm.pipelines.fit import FitConfig, iter_fit
@@ -36,8 +36,8 @@ OWN = replace(LABELS, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose"
 
 
 @pytest.fixture(scope="module")
-def pictures() -> fitting.Given:
-    return fitting.Given([make_sample(f"p{i}", (48, 48), i, OWN) for i in range(12)], OWN)
+def pictures() -> fitting.InMemoryReader:
+    return fitting.InMemoryReader([make_sample(f"p{i}", (48, 48), i, OWN) for i in range(12)], OWN)
 
 
 def source(method: type[Baseline], tiny: Backbone) -> Any:
@@ -59,7 +59,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("method", "steps"), [(PixelNet, 16), (PixelMLP, 40), (PaperDecoder, 24)])
 def test_baselines_learn(
-    method: type[Baseline], steps: int, pictures: fitting.Given, tiny: Backbone, tmp_path: Path, small: None
+    method: type[Baseline], steps: int, pictures: fitting.InMemoryReader, tiny: Backbone, tmp_path: Path, small: None
 ) -> None:
     """Their loss falls, and on the pictures that they were fitted on they know colours from chance."""
     given = source(method, tiny)
@@ -77,7 +77,7 @@ def test_baselines_learn(
     assert {"miou", "miou_things", "miou_stuff"} <= found["semantic"].keys()
 
 
-def test_the_pixel_network_has_a_few_million_weights(pictures: fitting.Given) -> None:
+def test_the_pixel_network_has_a_few_million_weights(pictures: fitting.InMemoryReader) -> None:
     asked = fitting.available(pictures.samples)
     assert {"semantic", "depth", "instance"} <= set(asked) <= set(TASKS)
     net = PixelNet.for_backbone(PixelBackbone(30), LABELS, asked, 128)
@@ -94,23 +94,24 @@ def test_the_papers_decoder_has_the_papers_sizes(mini: Backbone) -> None:
     assert min(net.pixels.widths) == 4 and set(net.pixels.widths.values()) == {256}
 
 
-def test_who_is_told_what_a_caption_names(pictures: fitting.Given) -> None:
-    """A told network depends on it, a plain one and a deafened one do not."""
+def test_who_gets_caption_labels(pictures: fitting.InMemoryReader) -> None:
+    """A caption-conditioned network depends on it, a plain one and one without caption labels do not."""
     torch.manual_seed(0)
     inner = PixelBackbone(len(OWN), 64)
-    said = {"pixels": torch.rand(1, 3, 64, 64), NAMED: torch.tensor([[1.0, -1, 1]])}
-    other = said | {NAMED: -said[NAMED]}
+    mentioned = torch.tensor([[1.0, -1, 1]])
+    given = DecoderInput({"pixels": torch.rand(1, 3, 64, 64)}, torch.eye(3), mentioned)
+    other = replace(given, mentioned=-mentioned)
 
     def differs(build: Callable[..., Any], change: Callable[[Any], Any] = lambda d: d) -> bool:
         decoder = build(inner, OWN, ("semantic",), 32).eval()
         if hasattr(decoder.heads["semantic"].decoder, "convs") and decoder.heads["semantic"].decoder.named is not None:
             torch.nn.init.ones_(decoder.heads["semantic"].decoder.named)
         change(decoder)
-        a, b = (decoder(maps, torch.eye(3))["semantic"]["semantic"] for maps in (said, other))
+        a, b = (decoder(x)["semantic"].logits for x in (given, other))
         return not torch.equal(a, b)
 
-    assert differs(ToldPixelNet.for_backbone) and not differs(PixelNet.for_backbone)
-    assert not differs(ToldPixelNet.for_backbone, deafen)
+    assert differs(CaptionPixelNet.for_backbone) and not differs(PixelNet.for_backbone)
+    assert not differs(CaptionPixelNet.for_backbone, without_caption_labels)
 
 
 def test_matching_is_the_cheapest() -> None:
@@ -161,7 +162,7 @@ def test_words_pretrain_the_encoder(tmp_path: Path, small: None, monkeypatch: py
     assert torch.equal(other.pixels.encoder.stem[0].weight, net.encoder.stem[0].weight)
 
 
-def test_attention_alone(pictures: fitting.Given, tiny: Backbone) -> None:
+def test_attention_alone(pictures: fitting.InMemoryReader, tiny: Backbone) -> None:
     """Asking all samples' own names, only labels that a caption names are given out where that is the better way."""
     way = attention.choose_way(tiny, pictures.samples[:4], LABELS.names)
     meter = attention.measure(tiny, pictures.samples[:4], LABELS.names, way)
@@ -178,7 +179,7 @@ def test_every_thing_is_unseen_once() -> None:
     assert sorted(itertools.chain(*folds)) == list("abcdefghi") and {len(f) for f in folds} == {3}
 
 
-def test_unseen_pixels_are_ignored(pictures: fitting.Given) -> None:
+def test_unseen_pixels_are_ignored(pictures: fitting.InMemoryReader) -> None:
     sample = pictures.samples[0]
     given = zero_shot.seen_only([sample], ["dog"])
     assert given.labels.names == ("sky", "grass") and given.labels.stuff == ("sky", "grass")
@@ -207,7 +208,7 @@ def test_agreement_with_the_oracle() -> None:
     assert agreement((replace(s, semantic=nothing) for s in samples), oracle)["hit"] == 0
     truth = SemanticMeter()
     for s, m in zip(samples, said, strict=True):
-        truth.update(m, s.semantic, len(s.labels))
+        truth.update(replace(s, semantic=m), s)
     assert truth.compute()["accuracy"] > 0.6  # of 30 labels, so the labels' order is right
     assert look(oracle, torch.zeros(1, 3, 128, 128, dtype=torch.uint8)).classes.shape == (1, 33, 32, 32)
 
@@ -215,7 +216,7 @@ def test_agreement_with_the_oracle() -> None:
 # ---------------------------------------------------------------------- whole runs
 @pytest.fixture
 def bench(
-    pictures: fitting.Given, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None
+    pictures: fitting.InMemoryReader, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None
 ) -> Callable[..., tasks.Bench]:
     """A benchmark of a few steps; fits in this process, nothing drawn."""
 
@@ -326,7 +327,7 @@ def test_a_work_folder_belongs_to_its_settings(tmp_path: Path) -> None:
         Work(tmp_path, {"quick": False})
 
 
-def test_fits_share_views_and_keep_their_time(pictures: fitting.Given, tiny: Backbone, tmp_path: Path) -> None:
+def test_fits_share_views_and_keep_their_time(pictures: fitting.InMemoryReader, tiny: Backbone, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"tasks": ("semantic",), "variants": 2})
     seconds = fitting.fit(pictures, tmp_path / "a", tiny, config, views=tmp_path / "views")
     kept = sorted(p.name for p in (tmp_path / "views").iterdir())

@@ -206,4 +206,4 @@ def test_a_part_of_the_data_is_enough(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("fit", *words, "--limit", "0") == 2
     assert "--limit 0" in capsys.readouterr().err
     assert run("fit", *words, "--limit", "12", "--balance", "--tasks", "instance", "--device", "cpu") == 0
-    assert json.loads((tmp_path / "d" / "config.json").read_text())["fitted"]["pictures"] == 11
+    assert json.loads((tmp_path / "d" / "config.json").read_text())["fitted"]["images"] == 11

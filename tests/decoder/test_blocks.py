@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from datasetdm.backbones.features import FITTED, NAMED, FeatureSpec
+from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import PixelDecoder, Standardise, level_widths, merge, positions
-from datasetdm.decoder.blocks.transformer import HEARD, UNSEEN, LabelDecoder, upsample
+from datasetdm.decoder.blocks.transformer import CAPTION_GAIN, UNSEEN_WORD_WEIGHT, LabelDecoder, upsample
+from datasetdm.decoder.inputs import DecoderInput
 
 SPECS = (
     FeatureSpec("mid", 24, 16, "hidden"),
@@ -74,58 +77,59 @@ def test_label_order_does_not_matter() -> None:
     moved = {n: x[:, order] if "attention" in n else x for n, x in maps.items()}
     with torch.no_grad():
         pyramid = pixels(maps)
-        a, b = labels(pyramid, maps, text), labels(pyramid, moved, text[order])
-        assert (
-            labels(pyramid, {n: x[:, :1] if "attention" in n else x for n, x in maps.items()}, text[:1]).shape[1] == 1
-        )
+        a, b = labels(pyramid, DecoderInput(maps, text)), labels(pyramid, DecoderInput(moved, text[order]))
+        one = {n: x[:, :1] if "attention" in n else x for n, x in maps.items()}
+        assert labels(pyramid, DecoderInput(one, text[:1])).shape[1] == 1
     assert a.shape == (2, 5, SIDE, SIDE)
     assert torch.allclose(a[:, order], b, atol=1e-4)
 
 
-@pytest.mark.parametrize("part", ["text", "named", "attention8@1", "attention8@9"])
+@pytest.mark.parametrize("part", ["text", "mentioned", "attention8@1", "attention8@9"])
 def test_every_evidence_counts(part: str) -> None:
     pixels, labels = label_decoder()
-    maps, text = random_maps() | {NAMED: torch.zeros(2, 3)}, torch.randn(3, 12)
+    given = DecoderInput(random_maps(), torch.randn(3, 12), torch.zeros(2, 3))
+    changed = {
+        "text": replace(given, text=given.text + torch.randn(3, 12)),
+        "mentioned": replace(given, mentioned=torch.randn(2, 3)),
+    }
+    if part not in changed:
+        changed[part] = replace(given, maps={**given.maps, part: torch.randn_like(given.maps[part])})
     with torch.no_grad():
-        pyramid = pixels(maps)
-        before = labels(pyramid, maps, text)
-        if part == "text":
-            text = text + torch.randn(3, 12)
-        else:
-            maps[part] = maps[part] + torch.randn_like(maps[part])
-        assert not torch.allclose(before, labels(pyramid, maps, text), atol=1e-3)
+        pyramid = pixels(given.maps)
+        assert not torch.allclose(labels(pyramid, given), labels(pyramid, changed[part]), atol=1e-3)
 
 
 def test_words_of_labels_that_no_fit_saw_count_for_a_part() -> None:
-    """Known labels are read as ever; an unknown one's query holds `UNSEEN` of its words."""
+    """Known labels are read as ever; an unknown one's query holds `UNSEEN_WORD_WEIGHT` of its text embedding."""
     pixels, labels = label_decoder()
-    maps, text, known = random_maps(), torch.randn(3, 12), torch.tensor([[1.0, 0, 1]]).expand(2, -1)
+    plain = DecoderInput(random_maps(), torch.randn(3, 12))
+    known, partly = (replace(plain, in_vocabulary=torch.tensor(v)) for v in ([1.0, 1, 1], [1.0, 0, 1]))
     with torch.no_grad():
-        pyramid = pixels(maps)
-        assert torch.equal(labels(pyramid, maps, text), labels(pyramid, maps | {FITTED: torch.ones(2, 3)}, text))
-        assert not torch.allclose(labels(pyramid, maps, text), labels(pyramid, maps | {FITTED: known}, text), atol=1e-3)
-        words = labels.words(text)
-        meant = labels._meant(text, {FITTED: known}, 2)
-    assert torch.allclose(meant, (words * torch.tensor([1, UNSEEN, 1])[:, None]).expand(2, -1, -1))
+        pyramid = pixels(plain.maps)
+        assert torch.equal(labels(pyramid, plain), labels(pyramid, known))
+        assert not torch.allclose(labels(pyramid, plain), labels(pyramid, partly), atol=1e-3)
+        words, embedded = labels.words(plain.text), labels.embed_text(partly, 2)
+    assert torch.allclose(embedded, (words * torch.tensor([1, UNSEEN_WORD_WEIGHT, 1])[:, None]).expand(2, -1, -1))
 
 
 def test_some_labels_learn_without_their_words() -> None:
     _, labels = label_decoder()
-    labels.wordless = 1.0
-    assert labels._meant(torch.randn(3, 12), {}, 2).any()
-    assert not labels.train()._meant(torch.randn(3, 12), {}, 2).any()
+    labels.drop_text = 1.0
+    given = DecoderInput({}, torch.randn(3, 12))
+    assert labels.embed_text(given, 2).any()
+    assert not labels.train().embed_text(given, 2).any()
 
 
-def test_captions_are_doubted_while_learning_and_louder_afterwards() -> None:
+def test_mentions_are_corrupted_while_learning_and_amplified_afterwards() -> None:
     _, labels = label_decoder()
-    named = torch.tensor([1.0, -1.0]).expand(20_000, 2)
-    assert torch.equal(labels._doubted(named), HEARD * named)
+    mentioned = torch.tensor([1.0, -1.0]).expand(20_000, 2)
+    assert torch.equal(labels.corrupt_mentions(mentioned), CAPTION_GAIN * mentioned)
     torch.manual_seed(0)
-    heard = labels.train()._doubted(named)
-    told = heard[heard[:, 0] != 0]
-    assert (heard == 0).all(1).float().mean() == pytest.approx(labels.uncaptioned, abs=0.01)
-    assert (told[:, 0] < 0).float().mean() == pytest.approx(labels.unsaid, abs=0.01)
-    assert (told[:, 1] > 0).float().mean() == pytest.approx(labels.undrawn, abs=0.01)
+    corrupted = labels.train().corrupt_mentions(mentioned)
+    kept = corrupted[corrupted[:, 0] != 0]
+    assert (corrupted == 0).all(1).float().mean() == pytest.approx(labels.drop_caption, abs=0.01)
+    assert (kept[:, 0] < 0).float().mean() == pytest.approx(labels.drop_mention, abs=0.01)
+    assert (kept[:, 1] > 0).float().mean() == pytest.approx(labels.false_mention, abs=0.01)
 
 
 def test_positions_agree_between_sizes() -> None:

@@ -14,13 +14,20 @@ from hypothesis import strategies as st
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.blocks.points import GRID, PointReader, cells, crop, name_vector
 from datasetdm.decoder.model import PDecoder
-from datasetdm.decoder.tasks import make_task
-from datasetdm.decoder.tasks.keypoints import KeypointHead, KeypointTask, _marks, likeliest
+from datasetdm.decoder.tasks.keypoints import (
+    KeypointHead,
+    KeypointOutputs,
+    KeypointTargets,
+    KeypointTask,
+    find_marks,
+    likeliest,
+)
 from datasetdm.engines.local import write
 from datasetdm.errors import DataError
 from datasetdm.exporters import export
 from datasetdm.metrics import SIGMA
-from datasetdm.pipelines.evaluate import annotate, evaluate
+from datasetdm.pipelines.annotate import annotate
+from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.records import Instances, Keypoints, Labels, Sample, Skeleton
 from datasetdm.records.point_names import mirror, name_words
@@ -46,11 +53,18 @@ def two_objects(size: tuple[int, int] = (64, 64)) -> Sample:
     return Sample("k", np.zeros((*size, 3), np.uint8), LABELS, instances=objects, keypoints=points)
 
 
-def marks(maps: dict[str, torch.Tensor]) -> dict[tuple[int, str], tuple[float, float, int]]:
+def target_of(sample: Sample) -> KeypointTargets:
+    target = KeypointTask().target(sample)
+    assert target is not None
+    return target
+
+
+def marks(target: KeypointTargets) -> dict[tuple[int, str], tuple[float, float, int]]:
+    """(object, name) -> (x, y, hidden)."""
     head = KeypointHead({1: 16})
-    head.calibrate([two_objects()])
-    found = zip(*(v.tolist() for v in _marks(head, maps)[0]), strict=True)
-    return {(o, head.names[j].split(" ")[1]): (*xy, hidden) for o, j, hidden, xy in found}
+    head.fit_statistics([two_objects()])
+    found = zip(*(x.tolist() for x in find_marks(target).named().values()), strict=True)
+    return {(o - 1, head.names[j].split(" ")[1]): (*xy, hidden) for o, j, hidden, xy in found}
 
 
 # ---------------------------------------------------------------------- names
@@ -78,9 +92,7 @@ def test_names_that_share_words_are_near() -> None:
 
 # ---------------------------------------------------------------------- target maps
 def test_marks_hold_every_labelled_point() -> None:
-    target = KeypointTask().target(two_objects())
-    assert target is not None
-    found = marks({k: torch.from_numpy(np.array(v))[None] for k, v in target.items()})
+    found = marks(target_of(two_objects()))
     expected = {
         (0, "l_ear"): (8, 12.5, 0), (0, "r_ear"): (20, 12, 1), (0, "nose"): (6.25, 30, 0),
         (1, "beak"): (38, 25, 0), (1, "left_wing"): (50, 22, 0),
@@ -93,14 +105,13 @@ def test_marks_hold_every_labelled_point() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_marks_follow_any_view_and_change_sides_in_a_mirror(seed: int) -> None:
     task, sample = KeypointTask(), two_objects()
-    target = task.target(sample)
-    assert target is not None
-    maps = {k: torch.from_numpy(np.array(v, np.float32))[None, None] for k, v in target.items()}
-    columns = torch.arange(64.0).expand(1, 1, 64, 64).contiguous()
-    rows = columns.transpose(-1, -2).contiguous()
-    _, out, zoom = augment(torch.zeros(1, 3, 64, 64), {**maps, "x": columns, "y": rows}, seed)
-    was = torch.stack([out.pop("x")[0, 0], out.pop("y")[0, 0]], -1) + 0.5
-    found = marks({k: task.zoomed(k, v, zoom)[0] for k, v in out.items()})
+    target = target_of(sample)
+    columns = torch.arange(64.0).expand(64, 64).contiguous()
+    maps = [columns, columns.T.contiguous(), *target.named().values()]
+    _, (x, y, *moved), zoom = augment(torch.zeros(1, 3, 64, 64), maps, seed)
+    was = torch.stack([x, y], -1) + 0.5
+    found = marks(task.rescale_target(KeypointTargets(*moved), zoom))
+    assert all(a.dtype == b.dtype for a, b in zip(moved, target.named().values(), strict=True))
     points = sample.keypoints
     other = {n: NAMES[i] for n, i in zip(NAMES, mirror(NAMES), strict=True)}
     for (thing, name), (x, y, _) in found.items():
@@ -111,10 +122,22 @@ def test_marks_follow_any_view_and_change_sides_in_a_mirror(seed: int) -> None:
 
 
 def test_views_are_mirrored_sometimes() -> None:
-    zooms = [augment(torch.zeros(1, 3, 16, 16), {"x": torch.zeros(1, 1, 16, 16)}, s)[2] for s in range(8)]
+    zooms = [augment(torch.zeros(1, 3, 16, 16), [torch.zeros(16, 16)], s)[2] for s in range(8)]
     assert min(zooms) < 0 < max(zooms)
-    depth = torch.tensor([4.0])
-    assert make_task("depth").zoomed("depth", depth, -2.0).tolist() == [2.0]
+
+
+def test_a_view_mirrored_twice_is_itself() -> None:
+    task, target = KeypointTask(), target_of(two_objects())
+    once = task.rescale_target(target, -1.5)
+    assert not torch.equal(once.point, target.point)
+    assert torch.equal(task.rescale_target(once, -1.0).point, target.point)
+    assert torch.equal(task.rescale_target(target, 2.0).point, target.point)
+
+
+def test_points_of_a_crowd_are_left_out() -> None:
+    sample = two_objects()
+    crowded = replace(sample, instances=replace(sample.instances, crowd=[True, False]))
+    assert {thing for thing, _ in marks(target_of(crowded))} == {1}
 
 
 def test_without_a_skeleton_there_is_nothing_to_learn() -> None:
@@ -153,17 +176,15 @@ def test_the_expected_similarity_is_right_and_none_is_higher() -> None:
 
 def test_temperature_lowers_false_confidence() -> None:
     head, sample = KeypointHead({1: 16}).eval(), two_objects()
-    head.calibrate([sample])
-    target = KeypointTask().target(sample)
-    assert target is not None
-    maps = {k: torch.from_numpy(np.array(v, np.float32))[None] for k, v in target.items()}
+    head.fit_statistics([sample])
+    target = KeypointTargets.stack([target_of(sample)])
     torch.manual_seed(0)
     with torch.no_grad():
         list(head.reader.keys.modules())[-1].weight.mul_(40)
-        head.tune([{"embedding": torch.randn(1, 32, 64, 64) * 3}], [maps])
+        head.calibrate([KeypointOutputs(torch.randn(1, 32, 64, 64) * 3)], [target])
     assert float(head.temperature) > 2, "it knows nothing, so it shall be unsure"
     head.temperature.fill_(1)
-    head.tune([{"embedding": torch.zeros(1, 32, 64, 64)}], [{k: torch.zeros_like(v) for k, v in maps.items()}])
+    head.calibrate([KeypointOutputs(torch.zeros(1, 32, 64, 64))], [target.map(torch.zeros_like)])
     assert float(head.temperature) == 1, "no marks, no change"
 
 

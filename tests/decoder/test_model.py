@@ -9,11 +9,14 @@ import torch
 
 from datasetdm.backbones import Backbone, FeatureConfig
 from datasetdm.backbones.canvas import Placement
-from datasetdm.backbones.features import FITTED, NAMED, Features
-from datasetdm.decoder.model import CONFIG, WEIGHTS, PDecoder, tell_names
+from datasetdm.backbones.features import Features
+from datasetdm.decoder.inputs import DecoderInput
+from datasetdm.decoder.model import CONFIG, WEIGHTS, PDecoder
+from datasetdm.decoder.tasks import TASKS
 from datasetdm.errors import DecoderError
-from datasetdm.records import Labels, Prompt
-from factory import LABELS, known
+from datasetdm.pipelines.annotate import read_images
+from datasetdm.records import Annotations, Labels, Prompt
+from factory import LABELS, known, make_sample
 
 
 @pytest.fixture
@@ -28,9 +31,9 @@ def test_saved_and_loaded_it_is_the_same(decoder: PDecoder, tiny: Backbone, tmp_
     assert again.config == decoder.config and again.fingerprint() == decoder.fingerprint()
     assert not again.training
     latents = tiny.sample([Prompt("a dog")], 1, 1.0)
-    features = tiny.features(latents, ["a dog"], LABELS.names)
+    inputs = DecoderInput.from_features(tiny.features(latents, ["a dog"], LABELS.names), ["a dog"], LABELS)
     place = Placement.fit((50, 30), tiny.size)
-    a, b = decoder.annotate(features, [place])[0], again.annotate(features, [place])[0]
+    a, b = decoder.annotate(inputs, [place])[0], again.annotate(inputs, [place])[0]
     assert known(a) == known(b) == ["semantic", "depth"]
     assert a.semantic.size == (50, 30)
     assert (a.semantic.ids == b.semantic.ids).all() and (a.depth.depth == b.depth.depth).all()
@@ -78,16 +81,16 @@ def test_broken_decoders(decoder: PDecoder, tmp_path: Path) -> None:
         PDecoder.load(tmp_path / "d")
 
 
-def test_a_decoder_knows_which_labels_a_caption_names() -> None:
+def test_inputs_know_which_labels_a_caption_mentions() -> None:
     labels = Labels(("cow", "tv", "sky"), ((), ("television",), ()))
     blank = Features({}, torch.zeros(3, 2), torch.zeros(2, 3, 8, 8))
-    told = tell_names(blank, ["two cows beside a television", ""], labels).maps[NAMED]
-    assert told.tolist() == [[1, 1, -1], [0, 0, 0]]
+    inputs = DecoderInput.from_features(blank, ["two cows beside a television", ""], labels)
+    assert inputs.mentioned is not None and inputs.mentioned.tolist() == [[1, 1, -1], [0, 0, 0]]
 
 
 def test_a_decoder_tells_its_head_which_labels_it_was_fitted_on(decoder: PDecoder) -> None:
     seen = []
-    decoder.heads["semantic"].register_forward_pre_hook(lambda _, given: seen.append(given[1][FITTED]))
+    decoder.heads["semantic"].register_forward_pre_hook(lambda _, given: seen.append(given[1].in_vocabulary))
     maps = {
         s.name: torch.zeros(
             1, *((2,) if s.kind == "attention" else ()), s.channels, *[decoder.config.side // s.stride] * 2
@@ -96,6 +99,26 @@ def test_a_decoder_tells_its_head_which_labels_it_was_fitted_on(decoder: PDecode
     }
     known = decoder.config.labels.names[0]
     side = decoder.config.side
-    features = Features(maps, torch.zeros(2, decoder.config.text_width), torch.zeros(1, 3, side, side))
-    decoder.annotate(features, [Placement.fit((side, side), (side, side))], Labels((known, "something else")))
-    assert seen[0].tolist() == [[1, 0]]
+    inputs = DecoderInput(maps, torch.zeros(2, decoder.config.text_width))
+    decoder.annotate(inputs, [Placement.fit((side, side), (side, side))], Labels((known, "something else")))
+    assert seen[0].tolist() == [1, 0]
+
+
+def test_known_annotations_are_kept_and_their_tasks_skipped(decoder: PDecoder, tiny: Backbone) -> None:
+    image = make_sample("k", tiny.size)
+    inputs, places = read_images(tiny, [image], LABELS)
+    given = Annotations(semantic=image.semantic)
+    found = decoder.annotate(inputs, places, known=[given])[0]
+    assert found.semantic is image.semantic and found.depth is not None
+
+
+def test_missing_maps_are_named(decoder: PDecoder) -> None:
+    inputs = DecoderInput({}, torch.zeros(3, decoder.config.text_width))
+    with pytest.raises(DecoderError, match=r"the backbone gives no attention"):
+        decoder.annotate(inputs, [])
+
+
+def test_the_shipped_decoder_loads() -> None:
+    """Its state has the names of today's modules, none more and none less."""
+    shipped = PDecoder.load("mini")
+    assert set(shipped.tasks) == set(TASKS) and len(shipped.config.labels) == 30

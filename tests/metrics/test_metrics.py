@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,25 @@ from datasetdm.metrics import (
 )
 from datasetdm.records import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
 
+
+def sample_of(size: tuple[int, int], labels: int, **annotations: Any) -> Sample:
+    """An image with these annotations, in a vocabulary of so many labels."""
+    names = Labels(tuple(f"label {i}" for i in range(labels)))
+    return Sample("k", np.zeros((*size, 3), np.uint8), names, **annotations)
+
+
+def semantic(ids: np.ndarray, labels: int) -> Sample:
+    return sample_of(ids.shape, labels, semantic=SemanticMap(ids))
+
+
+def depth(record: DepthMap) -> Sample:
+    return sample_of(record.size, 1, depth=record)
+
+
+def posed(points: Keypoints, objects: Instances, labels: int = 2) -> Sample:
+    return sample_of(objects.size, labels, instances=objects, keypoints=points)
+
+
 IDS = arrays(np.uint16, (6, 5), elements=st.integers(0, 3))
 
 
@@ -39,7 +59,7 @@ def test_miou_is_torchmetrics(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Non
     meter = SemanticMeter()
     for predicted, true in pairs:
         reference.update(torch.from_numpy(predicted.astype(int)), torch.from_numpy(true.astype(int)))
-        meter.update(SemanticMap(predicted), SemanticMap(true), 4)
+        meter.update(semantic(predicted, 4), semantic(true, 4))
     present = np.unique(np.concatenate([t.ravel() for _, t in pairs]))
     expected = reference.compute().numpy()[present]
     assert np.allclose(meter.iou()[present], expected, atol=1e-6)
@@ -47,10 +67,9 @@ def test_miou_is_torchmetrics(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Non
 
 
 def test_ignored_pixels() -> None:
-    true = SemanticMap(np.array([[0, 1, IGNORE, 1]], np.uint16))
-    predicted = SemanticMap(np.array([[0, IGNORE, 1, 1]], np.uint16))
+    true, predicted = np.array([[0, 1, IGNORE, 1]], np.uint16), np.array([[0, IGNORE, 1, 1]], np.uint16)
     meter = SemanticMeter()
-    meter.update(predicted, true, 2)
+    meter.update(semantic(predicted, 2), semantic(true, 2))
     assert meter.iou().tolist() == [1.0, 0.5]
     assert meter.compute()["accuracy"] == pytest.approx(2 / 3)
 
@@ -59,7 +78,7 @@ def test_nothing_measured_is_no_number() -> None:
     assert np.isnan(SemanticMeter().compute()["miou"]) and np.isnan(DepthMeter().compute()["absrel"])
     meter = DepthMeter()
     none = DepthMap(np.zeros((2, 2)), np.zeros((2, 2), bool))
-    meter.update(none, none)
+    meter.update(depth(none), depth(none))
     assert np.isnan(meter.compute()["delta1"])
 
 
@@ -67,7 +86,7 @@ def test_depth_by_hand() -> None:
     true = DepthMap(np.array([[2.0, 4.0, 10.0, 0.0]]), np.array([[True, True, True, False]]))
     predicted = DepthMap(np.array([[2.4, 4.0, 5.0, 9.0]]), np.ones((1, 4), bool))
     meter = DepthMeter()
-    meter.update(predicted, true)
+    meter.update(depth(predicted), depth(true))
     figures = meter.compute()
     assert figures["absrel"] == pytest.approx((0.2 + 0 + 0.5) / 3, rel=1e-5)
     assert figures["delta1"] == pytest.approx(2 / 3)
@@ -79,7 +98,7 @@ def test_depth_by_hand() -> None:
 def test_scaled_depth_forgives_a_wrong_scale_only() -> None:
     true = DepthMap(np.array([[1.0, 2.0, 4.0]]), np.ones((1, 3), bool))
     meter = DepthMeter()
-    meter.update(DepthMap(true.depth * 3, true.valid), true)
+    meter.update(depth(DepthMap(true.depth * 3, true.valid)), depth(true))
     figures = meter.compute()
     assert figures["delta1"] == 0 and figures["absrel"] == pytest.approx(2)
     assert figures["delta1_scaled"] == 1 and figures["absrel_scaled"] == pytest.approx(0, abs=1e-6)
@@ -103,7 +122,10 @@ def test_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> Non
         true, extra = boxes(rng, int(rng.integers(0, 4))), boxes(rng, 2)
         near = np.roll(true.masks.dense(), 1, axis=int(rng.integers(1, 3)))
         ids, scores = np.concatenate([true.label_ids, extra.label_ids]), rng.random(len(true) + 2)
-        meter.update(Instances.from_masks(np.concatenate([near, extra.masks.dense()]), ids, scores), true, 3)
+        crowd = rng.random(len(true)) < 0.3
+        found = Instances.from_masks(np.concatenate([near, extra.masks.dense()]), ids, scores)
+        true = replace(true, crowd=crowd)
+        meter.update(*(sample_of((24, 24), 3, instances=o) for o in (found, true)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pycocotools decodes with a call that NumPy 2 deprecates
         truth = COCO()
@@ -117,6 +139,26 @@ def test_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> Non
     figures = meter.compute()
     assert 0 < figures["ap"] < 1
     assert (figures["ap"], figures["ap50"]) == pytest.approx(tuple(reference.stats[:2]), abs=1e-9)
+
+
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong() -> None:
+    masks = np.zeros((3, 24, 24), bool)
+    masks[0, :6, :6] = masks[1, 10:, :] = masks[2, 12:16, 4:9] = True
+    true = Instances.from_masks(masks[:2], [0, 0], crowd=[False, True])
+    found = Instances.from_masks(masks[[2, 0]], [0, 0], [0.9, 0.5])
+    meter = InstanceMeter()
+    meter.update(*(sample_of((24, 24), 1, instances=o) for o in (found, true)))
+    assert meter.compute()["ap"] == pytest.approx(1)
+    counted = InstanceMeter()
+    counted.update(*(sample_of((24, 24), 1, instances=o) for o in (found, true.take([0]))))
+    assert counted.compute()["ap"] < 0.6, "without the crowd it is a false alarm"
+    guess = replace(found, crowd=[True, False])
+    alone = InstanceMeter()
+    alone.update(*(sample_of((24, 24), 1, instances=o) for o in (guess, true.take([0]))))
+    assert alone.compute()["ap"] == pytest.approx(1), "predicted crowds are left out"
+    nothing = InstanceMeter()
+    nothing.update(*(sample_of((24, 24), 1, instances=o) for o in (found, true.take([1]))))
+    assert np.isnan(nothing.compute()["ap"]), "a crowd alone is no truth"
 
 
 # ---------------------------------------------------------------------- keypoints
@@ -156,13 +198,15 @@ def test_oks_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) ->
     for image in range(1, 13):
         true = people(rng, int(rng.integers(0, 4)))
         found = moved(rng, *true)
-        meter.update(found[0], true[0], 1, (found[1], true[1]))
+        crowd = rng.random(len(true[1])) < 0.2
+        true = true[0], replace(true[1], crowd=crowd)
+        meter.update(posed(*found), posed(*true))
         for (points, objects), rows in ((true, true_rows), (found, found_rows)):
             for i in range(len(objects)):
                 flat = np.concatenate([points.xy[i], points.visibility[i, :, None]], 1).astype(float).ravel().tolist()
                 score = float(objects.scores[i]) * (1 if points.scores is None else float(points.scores[i].mean()))
                 row = {"id": len(rows) + 1, "image_id": image, "category_id": 1, "keypoints": flat, "score": score}
-                row |= {"num_keypoints": int((points.visibility[i] > 0).sum()), "iscrowd": 0}
+                row |= {"num_keypoints": int((points.visibility[i] > 0).sum()), "iscrowd": int(objects.crowd[i])}
                 rows.append(row | {"area": float(objects.masks[i].sum()), "bbox": objects.boxes[i].tolist()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,13 +239,13 @@ def test_pck_by_hand_with_two_skeletons() -> None:
     # sides 40 and 10: 4 pixels are near for the first object, 1 for the second
     near = Keypoints([[[13, 12], [40, 25]], [[12.5, 42.5], [0, 0]]], [[2, 2], [2, 0]], names)
     meter = KeypointMeter()
-    meter.update(near, true, 2, (objects, objects))
+    meter.update(posed(near, objects), posed(true, objects))
     assert meter.compute()["pck"] == pytest.approx(2 / 3)
     swapped = Instances.from_masks(masks, [1, 0])  # the other label: neither object is found
-    meter.update(Keypoints(near.xy, near.visibility, names[::-1]), true, 2, (swapped, objects))
+    meter.update(posed(Keypoints(near.xy, near.visibility, names[::-1]), swapped), posed(true, objects))
     assert meter.compute()["pck"] == pytest.approx(2 / 6)
     nothing = Keypoints(np.zeros((0, 0, 2)), np.zeros((0, 0)), ())
-    meter.update(nothing, true, 2, (Instances.from_masks(masks[:0], []), objects))
+    meter.update(posed(nothing, Instances.none((60, 60))), posed(true, objects))
     assert meter.compute()["pck"] == pytest.approx(2 / 9)
 
 
@@ -212,7 +256,7 @@ def test_every_label_weighs_the_same_in_oks_ap() -> None:
     true = Keypoints([[[10, 10]], [[12, 42]]], [[2], [2]], names)
     half = Keypoints([[[10, 10]], [[50, 5]]], [[2], [2]], names)
     meter = KeypointMeter()
-    meter.update(half, true, 2, (objects, objects))
+    meter.update(posed(half, objects), posed(true, objects))
     assert meter.compute()["oks_ap"] == pytest.approx(0.5)
 
 
@@ -245,6 +289,18 @@ def test_surer_objects_keep_their_pixels_and_stuff_fills_the_rest() -> None:
         [3, 3, 1, 1, 1, 1],
         [3, 3, 3, 3, 3, 0],
     ]
+
+
+def test_a_crowd_is_no_segment() -> None:
+    ids, masks = np.zeros((4, 6), np.uint16), np.zeros((2, 4, 6), bool)
+    masks[0, :2] = masks[1, 2:] = True
+    ids[:] = 1
+    sample = scene(ids, masks, np.array([1, 1]), np.ones(2))
+    crowded = replace(sample, instances=replace(sample.instances, crowd=[False, True]))
+    assert panoptic(crowded)[1] == [1] and (panoptic(crowded)[0][2:] == 0).all()
+    meter = PanopticMeter()
+    meter.update(sample, crowded)
+    assert meter.compute()["pq"] == 1, "the object found in the crowd is no false alarm"
 
 
 def segment_rows(sample: Sample, image: int, start: int) -> list[dict]:

@@ -14,18 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from datasetdm.backbones import Backbone
-from datasetdm.backbones.features import NAMED
 from datasetdm.decoder.model import PDecoder
+from datasetdm.decoder.tasks.depth import DepthHead, DepthOutputs, DepthTargets, DepthTask
 from datasetdm.errors import ConfigError, DataError, OutputError
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.fit import FitConfig, fit, iter_fit, split
 from datasetdm.records import DepthMap, Labels, Prompt, Sample, Skeleton
+from datasetdm.records.edits import reject
 from factory import LABELS, make_sample
 
 QUICK = dict(steps=6, batch=4, variants=2, width=32, evaluate_every=3)
 
 
-class Given:
+class InMemoryReader:
     """Samples as a reader."""
 
     def __init__(self, samples: list[Sample]):
@@ -48,24 +49,24 @@ def weights_hash(backbone: Any) -> str:
 
 def test_the_backbone_stays_frozen_and_any_size_fits(samples: list[Sample], tiny: Any, tmp_path: Path) -> None:
     before = weights_hash(tiny)
-    decoder = fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
+    decoder = fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, **QUICK)
     assert weights_hash(tiny) == before
     assert not any(p.requires_grad for p in tiny.pipe.unet.parameters())
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["config.json", "model.safetensors"]
     story = decoder.config.fitted
-    assert story is not None and story["pictures"] == 11 and story["held_out_pictures"] == 1
+    assert story is not None and story["images"] == 11 and story["held_out_images"] == 1
     assert story["config"]["steps"] == 6 and "semantic.miou" in story["held_out_figures"]
 
 
 def test_stopped_and_resumed_it_is_the_same(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
     config = FitConfig(**QUICK)
-    for _ in iter_fit(Given(samples), tmp_path / "whole", backbone=tiny, config=config):
+    for _ in iter_fit(InMemoryReader(samples), tmp_path / "whole", backbone=tiny, config=config):
         pass
     for stop in ("features", 3):  # in the middle of the features, and after the first checkpoint
-        for event in iter_fit(Given(samples), tmp_path / "parts", backbone=tiny, config=config):
+        for event in iter_fit(InMemoryReader(samples), tmp_path / "parts", backbone=tiny, config=config):
             if event.stage == stop or (event.done == stop and event.stage == "steps"):
                 break
-    events = list(iter_fit(Given(samples), tmp_path / "parts", backbone=tiny, config=config))
+    events = list(iter_fit(InMemoryReader(samples), tmp_path / "parts", backbone=tiny, config=config))
     steps = [e for e in events if e.stage == "steps"]
     assert len(steps) == 3 and steps[-1].done == 6
     whole, parts = PDecoder.load(tmp_path / "whole"), PDecoder.load(tmp_path / "parts")
@@ -77,7 +78,7 @@ def test_learning_shows(tiny: Backbone, tmp_path: Path) -> None:
     train = [make_sample(f"t{i}", (48, 48), i) for i in range(16)]
     test = [make_sample(f"v{i}", (48, 48), 100 + i) for i in range(8)]
     decoder = fit(
-        Given(train), tmp_path / "d", backbone=tiny, steps=60, batch=8, variants=2, width=32, evaluate_every=30
+        InMemoryReader(train), tmp_path / "d", backbone=tiny, steps=60, batch=8, variants=2, width=32, evaluate_every=30
     )
     figures = evaluate(decoder, tiny, test)
     assert figures["semantic"]["accuracy"] > 0.8
@@ -91,9 +92,9 @@ def test_the_figures_told_are_those_of_the_last_step(
     """Held-out pictures are too few to choose by, even where they prefer an earlier step."""
     said = [{"semantic": {"miou": v}} for v in (0.9, 0.1)]
     monkeypatch.setattr("datasetdm.pipelines.fit.evaluate", lambda decoder, backbone, held: said.pop(0))
-    fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
+    fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, **QUICK)
     monkeypatch.undo()
-    decoder = fit(Given(samples), tmp_path / "plain", backbone=tiny, **(QUICK | dict(evaluate_every=100)))
+    decoder = fit(InMemoryReader(samples), tmp_path / "plain", backbone=tiny, **(QUICK | dict(evaluate_every=100)))
     last, story = PDecoder.load(tmp_path / "d"), PDecoder.load(tmp_path / "d").config.fitted
     assert story is not None and story["held_out_figures"] == {"semantic.miou": 0.1} and said == []
     assert all(torch.equal(a, b) for a, b in zip(last.parameters(), decoder.parameters(), strict=True))
@@ -111,15 +112,15 @@ def test_tasks_and_labels_may_be_missing(samples: list[Sample], tiny: Backbone, 
         )
         for i, s in enumerate(samples)
     ]
-    decoder = fit(Given(partial), tmp_path / "both", backbone=tiny, **QUICK)
+    decoder = fit(InMemoryReader(partial), tmp_path / "both", backbone=tiny, **QUICK)
     assert set(decoder.tasks) == {"semantic", "depth"}
     only = [Sample(s.key, s.image, s.labels, s.prompt, semantic=s.semantic) for s in samples]
     with pytest.raises(DataError, match="no sample has a depth label"):
-        fit(Given(only), tmp_path / "x", backbone=tiny, tasks=("semantic", "depth"), **QUICK)
-    assert set(fit(Given(only), tmp_path / "one", backbone=tiny, **QUICK).tasks) == {"semantic"}
+        fit(InMemoryReader(only), tmp_path / "x", backbone=tiny, tasks=("semantic", "depth"), **QUICK)
+    assert set(fit(InMemoryReader(only), tmp_path / "one", backbone=tiny, **QUICK).tasks) == {"semantic"}
     bare = [Sample(s.key, s.image, s.labels, s.prompt) for s in samples]
     with pytest.raises(DataError, match="no sample has a label to learn from"):
-        fit(Given(bare), tmp_path / "x", backbone=tiny, **QUICK)
+        fit(InMemoryReader(bare), tmp_path / "x", backbone=tiny, **QUICK)
 
 
 def test_held_out_share() -> None:
@@ -135,48 +136,46 @@ def test_held_out_share() -> None:
 
 
 def test_one_picture_is_enough_to_run(tiny: Backbone, tmp_path: Path) -> None:
-    decoder = fit(Given([make_sample("k", (4, 200))]), tmp_path / "d", backbone=tiny, **QUICK)
-    assert decoder.config.fitted is not None and decoder.config.fitted["held_out_pictures"] == 0
+    decoder = fit(InMemoryReader([make_sample("k", (4, 200))]), tmp_path / "d", backbone=tiny, **QUICK)
+    assert decoder.config.fitted is not None and decoder.config.fitted["held_out_images"] == 0
 
 
 def test_output_folders_are_not_overwritten(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(OutputError, match="not empty"):
-        fit(Given(samples), tmp_path / "mine", backbone=tiny, **QUICK)
-    next(iter_fit(Given(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)))
+        fit(InMemoryReader(samples), tmp_path / "mine", backbone=tiny, **QUICK)
+    next(iter_fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)))
     with pytest.raises(OutputError, match="another, unfinished fit"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, seed=1, **QUICK)
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, seed=1, **QUICK)
 
 
 def test_settings_are_checked(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'steps'"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, step=3)
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, step=3)
     with pytest.raises(ConfigError, match="batch"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, batch=0)
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, batch=0)
     with pytest.raises(ConfigError, match="seed"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, seed=-1)
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, seed=-1)
     with pytest.raises(ConfigError, match="tasks"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, tasks=())
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, tasks=())
     with pytest.raises(ConfigError, match="unknown task 'dept'"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, tasks=("dept",))
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, tasks=("dept",))
     assert not (tmp_path / "d").exists()
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
     samples: list[Sample], tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datasetdm.decoder.tasks.depth import Depth
+    real, calls = DepthTask.loss, []
 
-    real, calls = Depth.loss, []
-
-    def broken(self: Depth, *args: object) -> torch.Tensor:
+    def broken(self: DepthTask, *args: object) -> torch.Tensor:
         calls.append(1)
         return real(self, *args) * (np.nan if len(calls) > 4 else 1)
 
-    monkeypatch.setattr(Depth, "loss", broken)
-    with pytest.raises(DataError, match=r"no number at step 4.*depth nan") as caught:
-        fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
+    monkeypatch.setattr(DepthTask, "loss", broken)
+    with pytest.raises(DataError, match=r"not finite at step 4.*depth nan") as caught:
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, **QUICK)
     assert "where:    samples 0000" in str(caught.value)
     assert (tmp_path / "d" / "work" / "checkpoint.safetensors").exists()
 
@@ -191,18 +190,18 @@ def test_a_full_disk_stops_a_fit_with_one_clear_error(
 
     monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OutputError, match="disk is full"):
-        fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK)
+        fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, **QUICK)
     assert sorted(p.name for p in (tmp_path / "d" / "work").iterdir()) == ["recipe.json"]
     monkeypatch.undo()
-    assert fit(Given(samples), tmp_path / "d", backbone=tiny, **QUICK).config.fitted
+    assert fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, **QUICK).config.fitted
 
 
 def test_other_label_names_are_another_fit(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
-    next(iter_fit(Given(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)))
+    next(iter_fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)))
     renamed = Labels(("heaven", "dog", "grass"))
     others = [Sample(s.key, s.image, renamed, s.prompt, **s.annotations.fields()) for s in samples]
     with pytest.raises(OutputError, match="another, unfinished fit"):
-        fit(Given(others), tmp_path / "d", backbone=tiny, **QUICK)
+        fit(InMemoryReader(others), tmp_path / "d", backbone=tiny, **QUICK)
 
 
 def test_figures_of_other_labels_are_refused(samples: list[Sample], tiny: Backbone) -> None:
@@ -212,50 +211,61 @@ def test_figures_of_other_labels_are_refused(samples: list[Sample], tiny: Backbo
 
 
 def test_only_maps_that_are_read_are_kept(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
-    list(itertools.islice(iter_fit(Given(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)), 2))
+    list(
+        itertools.islice(iter_fit(InMemoryReader(samples), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)), 2)
+    )
     kept = load_file(next((tmp_path / "d" / "work").glob("0*.safetensors")))
     decoder = PDecoder.for_backbone(tiny, LABELS, ("semantic",), width=32)
-    assert {k[4:] for k in kept if k.startswith("map.")} == {NAMED} | {n for n, _ in decoder.normalisers()}
+    assert {k[4:] for k in kept if k.startswith("map.")} == {n for n, _ in decoder.normalisers()}
+    assert torch.equal(kept["mentioned"].abs(), torch.ones(3)) and kept["target.semantic.ids"].dtype == torch.int32
 
 
 def test_labels_follow_the_data(tiny: Backbone, tmp_path: Path) -> None:
     labels = Labels(("night sky", "pug", "lawn"))
     own = [make_sample(str(i), (20, 20), i, labels) for i in range(3)]
     own = [Sample(s.key, s.image, labels, Prompt("a pug"), **s.annotations.fields()) for s in own]
-    assert fit(Given(own), tmp_path / "d", backbone=tiny, **QUICK).config.labels == labels
+    assert fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, **QUICK).config.labels == labels
 
 
 def test_the_sample_whose_loss_is_no_number_is_named(
     samples: list[Sample], tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datasetdm.decoder.tasks.depth import Depth
+    real = DepthTask.loss
 
-    real = Depth.loss
+    def fragile(self: DepthTask, head: DepthHead, outputs: DepthOutputs, targets: DepthTargets) -> torch.Tensor:
+        return real(self, head, outputs, targets) * (np.nan if (targets.depth > 900).any() else 1)
 
-    def fragile(self: Depth, head: object, outputs: object, targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        return real(self, head, outputs, targets) * (np.nan if (targets["depth"] > 900).any() else 1)
-
-    monkeypatch.setattr(Depth, "loss", fragile)
+    monkeypatch.setattr(DepthTask, "loss", fragile)
     deep = samples[2].depth
     ill = replace(samples[2], depth=DepthMap(np.where(deep.valid, 4000, 0), deep.valid))
-    with pytest.raises(DataError, match="no number at step") as caught:
-        fit(Given([*samples[:2], ill, samples[3]]), tmp_path / "d", backbone=tiny, tasks=("depth",), **QUICK)
+    with pytest.raises(DataError, match="not finite at step") as caught:
+        fit(InMemoryReader([*samples[:2], ill, samples[3]]), tmp_path / "d", backbone=tiny, tasks=("depth",), **QUICK)
     assert "samples 00002-s2\n" in str(caught.value) + "\n"
 
 
 def test_labels_of_the_same_words_are_refused(tiny: Backbone, tmp_path: Path) -> None:
     labels = Labels(("sky", "dog house", "dog  house"))
     with pytest.raises(DataError, match="'dog house' and 'dog  house'"):
-        fit(Given([make_sample("k", (24, 24), 0, labels)]), tmp_path / "d", backbone=tiny, **QUICK)
+        fit(InMemoryReader([make_sample("k", (24, 24), 0, labels)]), tmp_path / "d", backbone=tiny, **QUICK)
 
 
 @pytest.mark.parametrize("tasks", [("keypoints",), None])
 def test_keypoints_train_alone_and_by_default(tasks: tuple[str, ...] | None, tiny: Backbone, tmp_path: Path) -> None:
     labels = Labels(LABELS.names, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose", "tail"))})
     own = [make_sample(str(i), (40, 40), i, labels) for i in range(12)]
-    decoder = fit(Given(own), tmp_path / "d", backbone=tiny, tasks=tasks, **QUICK)
+    decoder = fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, tasks=tasks, **QUICK)
     story = decoder.config.fitted
     assert story is not None and 0 <= story["held_out_figures"]["keypoints.pck"] <= 1
     figures = evaluate(decoder, tiny, own[:4])
     assert figures.keys() == ({*tasks} if tasks else {"semantic", "depth", "instance", "keypoints", "panoptic"})
     assert PDecoder.load(tmp_path / "d").fingerprint() == decoder.fingerprint()
+
+
+def test_rejected_samples_are_skipped(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
+    """As if they were not there: in the fit, and in the figures."""
+    marked = [reject(s, "blurred") if i % 3 == 0 else s for i, s in enumerate(samples)]
+    accepted = [s for s in marked if s.accepted]
+    a = fit(InMemoryReader(marked), tmp_path / "a", backbone=tiny, **QUICK)
+    b = fit(InMemoryReader(accepted), tmp_path / "b", backbone=tiny, **QUICK)
+    assert len(accepted) == 8 and a.fingerprint() == b.fingerprint()
+    assert evaluate(a, tiny, marked) == evaluate(b, tiny, accepted) != evaluate(b, tiny, samples)

@@ -154,7 +154,7 @@ def test_commands_say_what_they_skipped(tmp_path: Path, capsys: pytest.CaptureFi
             told = capsys.readouterr().err
             assert end.value.code == code and "cover no pixel" in told
         assert "skipped because of errors in the data: 1" in told
-    assert json.loads((tmp_path / "d" / "config.json").read_text())["fitted"]["pictures"] == 1
+    assert json.loads((tmp_path / "d" / "config.json").read_text())["fitted"]["images"] == 1
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "I;16", "LA", "P", "1"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,10 @@ from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import Pyramid
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.io.registry import Registry
-from datasetdm.metrics import Meter
+from datasetdm.metrics.meter import Meter
 from datasetdm.records import Annotation, Annotations, Labels, Sample
+
+S = TypeVar("S", bound="Tensors")
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,20 @@ class Tensors:
         """The tensors by field."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def map(self, change: Callable[..., Tensor], *others: Self) -> Self:
+    def map(self: S, change: Callable[..., Tensor], *others: S) -> S:
         """`change` of every tensor (and of the same field of `others`)."""
         return type(self)(**{k: change(x, *(getattr(o, k) for o in others)) for k, x in self.named().items()})
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: S, device: torch.device | str) -> S:
         """The same on another device."""
         return self.map(lambda x: x.to(device))
 
-    def __getitem__(self, rows: int | slice | Tensor) -> Self:
+    def __getitem__(self: S, rows: int | slice | Tensor) -> S:
         """One row, or some rows, of every tensor."""
         return self.map(lambda x: x[rows])
 
     @classmethod
-    def stack(cls, rows: Sequence[Self]) -> Self:
+    def stack(cls: type[S], rows: Sequence[S]) -> S:
         """A batch of single images."""
         return rows[0].map(lambda *x: torch.stack(x), *rows[1:])
 
