@@ -167,7 +167,7 @@ def test_attention_alone(pictures: fitting.InMemoryReader, tiny: Backbone) -> No
     way = attention.choose_way(tiny, pictures.samples[:4], LABELS.names)
     meter = attention.measure(tiny, pictures.samples[:4], LABELS.names, way)
     assert meter.confusion.sum() == 4 * 48 * 48
-    named = replace(way, named=True)
+    named = replace(way, mentioned=True)
     only = attention.measure(tiny, pictures.samples[:2], LABELS.names, named).confusion
     assert only[:, 1].sum() == only.sum()  # the caption is "a photo of a dog"
 
