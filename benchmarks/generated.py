@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from benchmarks import common  # noqa: F401  (finds the package miniworld)
 from datasetdm.backbones import Backbone
+from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
 from datasetdm.metrics import SemanticMeter
-from datasetdm.pipelines.evaluate import annotate
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.readers.formats.mini import CLASSES

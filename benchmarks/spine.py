@@ -27,11 +27,12 @@ from benchmarks.baselines.attention import choose_way
 from benchmarks.baselines.attention import measure as measure_attention
 from benchmarks.common import TEST, stamp
 from benchmarks.speed import SEED, speed
+from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import load_pair
 from datasetdm.decoder.tasks.depth import NEAR
 from datasetdm.io.files import write_json
 from datasetdm.metrics import DepthMeter, SemanticMeter
-from datasetdm.pipelines.evaluate import annotate, evaluate
+from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.readers import read
 from datasetdm.readers.formats.mini import THINGS
 from datasetdm.records import IGNORE, DepthMap, SemanticMap

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datasetdm.backbones import Backbone
+from datasetdm.decoder.inference import read_images
 from datasetdm.metrics import SemanticMeter
-from datasetdm.pipelines.annotate import read_images
 from datasetdm.records import Labels, Sample, SemanticMap
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasetdm.backbones import FeatureConfig, load_backbone
+    from datasetdm.decoder.inference import annotate
     from datasetdm.decoder.model import PDecoder
     from datasetdm.engines.local import write
     from datasetdm.errors import DatasetDMError
     from datasetdm.exporters import export
     from datasetdm.pipelines.annotate import Annotator
-    from datasetdm.pipelines.evaluate import annotate, evaluate
+    from datasetdm.pipelines.evaluate import evaluate
     from datasetdm.pipelines.fit import fit, iter_fit
     from datasetdm.pipelines.generate import DatasetGenerator, generate
     from datasetdm.pipelines.settings import FitConfig, GenerateConfig
@@ -40,7 +41,8 @@ _HOMES = {
     "pipelines.stream": ("Data", "Stream"),
     "recipe.run": ("load_recipe", "run_recipe"),
     "recipe.schema": ("Recipe",),
-    "pipelines.evaluate": ("annotate", "evaluate"),
+    "decoder.inference": ("annotate",),
+    "pipelines.evaluate": ("evaluate",),
     "exporters": ("export",),
     "pipelines.fit": ("fit", "iter_fit"),
     "pipelines.settings": ("FitConfig", "GenerateConfig"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.blocks.points import GRID, PointReader, cells, crop, name_vector
+from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
 from datasetdm.decoder.tasks.keypoints import (
     KeypointHead,
@@ -26,7 +27,6 @@ from datasetdm.engines.local import write
 from datasetdm.errors import DataError
 from datasetdm.exporters import export
 from datasetdm.metrics import SIGMA
-from datasetdm.pipelines.annotate import annotate
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.records import Instances, Keypoints, Labels, Sample, Skeleton

@@ -10,11 +10,11 @@ import torch
 from datasetdm.backbones import Backbone, FeatureConfig
 from datasetdm.backbones.canvas import Placement
 from datasetdm.backbones.features import Features
+from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import CONFIG, WEIGHTS, PDecoder
 from datasetdm.decoder.tasks import TASKS
 from datasetdm.errors import DecoderError
-from datasetdm.pipelines.annotate import read_images
 from datasetdm.records import Annotations, Labels, Prompt
 from factory import LABELS, known, make_sample
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from datasetdm.backbones import Backbone
+from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
 from datasetdm.errors import DataError
 from datasetdm.metrics import Meter, PanopticMeter
-from datasetdm.decoder.inference import annotate
 from datasetdm.records import Labels, Sample
 
 

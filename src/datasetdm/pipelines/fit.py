@@ -19,12 +19,12 @@ import torch
 
 from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.decoder.blocks.transformer import upsample
+from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.model import PDecoder, autocast
 from datasetdm.decoder.tasks import TASKS, Tensors, make_task
 from datasetdm.errors import DataError, OutputError
 from datasetdm.io.files import occupied, write_json
 from datasetdm.io.settings import validated
-from datasetdm.decoder.inference import read_images
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.settings import FitConfig
 from datasetdm.readers import Reader, read
