@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 from typing import Any
 
@@ -16,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import datasetdm
-from datasetdm.exporters import formats
+from datasetdm.exporters import EXPORTERS
 from datasetdm.readers import READERS
 from datasetdm.readers.layouts import layout
 
@@ -61,11 +60,17 @@ class Layouts(SphinxDirective):
         return found
 
     def _written(self) -> list[nodes.Node]:
+        names: dict[str, list[str]] = {}
+        for name, home in EXPORTERS.table.items():
+            names.setdefault(home.partition(":")[0], []).append(name)
         found: list[nodes.Node] = []
-        for module in pkgutil.iter_modules(formats.__path__):
-            lines = (inspect.getdoc(importlib.import_module(f"{formats.__name__}.{module.name}")) or "").splitlines()
+        for module, own in names.items():
+            title = nodes.rubric("", "")
+            for name in own:
+                title += [nodes.literal(name, name), nodes.Text(" ")]
+            lines = (inspect.getdoc(importlib.import_module(module)) or "").splitlines()
             prose_as_rst(lines)
-            found += self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))
+            found += [title, *self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))]
         return found
 
 
