@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from datasetdm.exporters import export
 from datasetdm.records import Labels, Prompt, Provenance, Sample, Skeleton
+from datasetdm.records.edits import reject, score
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review, read_reviews
 from factory import make_sample
@@ -213,6 +215,37 @@ def test_filters_pages_and_the_address(page: Page, served: tuple[Client, Path]) 
     page.locator("[name=objects_min]").fill("2")
     expect(page.locator(".nothing")).to_be_visible()
     expect(page.locator("#objects-of")).to_have_text("of dog")
+
+
+def test_crowds_and_what_filters_found(browser: Browser, tmp_path: Path) -> None:
+    """A crowd is hatched and named; a rejected row says why, and its scores can be filtered by."""
+    samples = [replace(make_sample(f"s{i}", (24, 32), i, NAMES), key=f"s{i}", split="val") for i in range(3)]
+    samples = [
+        replace(score(s, "sharpness", 10.0 * i), prompt=Prompt("a dog", (), 5, "grammar"))
+        for i, s in enumerate(samples)
+    ]
+    samples[0] = replace(reject(samples[0], "blurred"), instances=replace(samples[0].instances, crowd=np.array([True])))
+    write_store(samples, tmp_path / "store", NAMES)
+    with serving(tmp_path / "store") as client, browser.new_context(reduced_motion="reduce") as context:
+        page = context.new_page()
+        page.goto(client.url)
+        expect(page.locator(".card .badge")).to_have_text(["filtered: blurred"])
+        page.locator(".card .open").first.click()
+        expect(page.locator("#stage path.hatch")).to_have_count(1)
+        expect(page.locator("#stage text")).to_have_text("1 dog (crowd)")
+        expect(page.locator("#fixes .tag")).to_have_text("crowd")
+        expect(page.locator("#quality-reasons")).to_have_text("Rejected by a filter: blurred")
+        expect(page.locator("#quality-scores")).to_contain_text("sharpness")
+        page.locator("summary").click()
+        expect(page.locator("#provenance")).to_contain_text("a grammar")
+        expect(page.locator("#provenance")).to_contain_text("val")
+        page.keyboard.press("Escape")
+        page.locator("#score").select_option("sharpness")
+        page.locator("[name=score_min]").fill("5")
+        expect(page.locator("#count")).to_have_text("2 of 3 images")
+        page.locator("#clear").click()
+        page.get_by_role("button", name="rejected by a filter").click()
+        expect(page.locator("#count")).to_have_text("1 of 3 images")
 
 
 def test_layers_and_opacity(page: Page) -> None:

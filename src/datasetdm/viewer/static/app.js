@@ -68,13 +68,13 @@ function dress(node, item) {
   const words = { accept: "accepted", reject: "rejected" }[verdict];
   Object.assign(node.dataset, { verdict: verdict || (item.reasons.length ? "filtered" : ""), key: item.key });
   node.querySelector(".open").setAttribute("aria-label", [name, words ?? (item.reasons.length > 0 && "rejected by a filter"), fixed && "labels fixed"].filter(Boolean).join(", "));
-  const facts = [item.confidence !== null && `confidence ${item.confidence.toFixed(2)}`, item.objects && counted(item.objects, "object"), item.key];
+  const facts = [item.key, item.objects && counted(item.objects, "object"), item.confidence !== null && `confidence ${item.confidence.toFixed(2)}`];
   node.querySelector(".text").replaceChildren(
     el("p", { class: "prompt", title: name }, name),
     el("p", { class: "chips soft" }, ...item.labels.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), n))),
     el("p", { class: "soft small" }, facts.filter(Boolean).join(" · ")));
   node.querySelector(".badge")?.remove();
-  const filtered = item.reasons.length > 0 && `rejected by a filter: ${item.reasons.join(", ")}`;
+  const filtered = item.reasons.length > 0 && `filtered: ${item.reasons.join(", ")}`;
   const badge = [words ? (reason ? `${words}: ${reason}` : words) : filtered, fixed && "labels fixed"].filter(Boolean).join(" · ");
   if (badge) node.append(el("span", { class: "badge", "aria-hidden": "true" }, badge));
 }

@@ -5,6 +5,7 @@ import { $, el, svg } from "./dom.js";
 const IMAGE_LAYERS = ["semantic", "uncertainty", "depth", "depth-uncertainty"];
 export const LAYER_SIDE = 2048;  // pixels of the longer edge of layers over an image in full size
 let layers = [];
+let patterns = 0;
 const on = new Set();
 const watched = new IntersectionObserver(entries => {
   for (const entry of entries) if (entry.isIntersecting && shapesOn()) drawWhenSeen(entry.target);
@@ -75,10 +76,13 @@ async function drawWhenSeen(node) {
 export function draw(shapes, numbered) {
   const { width, height } = shapes;
   const unit = Math.max(width, height);
+  const hatch = `hatch-${patterns++}`;
+  const stripes = svg("pattern", { id: hatch, width: unit / 64, height: unit / 64, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+    svg("rect", { class: "stripe", width: unit / 160, height: unit / 64 }));
   const outlines = shapes.objects.flatMap((o, n) => {
     const path = { d: o.outline, "fill-rule": "evenodd", "data-object": n };
     const outline = svg("path", { ...path, class: o.crowd ? "crowd" : "object", style: { "--hue": hue(n) } });
-    return o.crowd ? [outline, svg("path", { ...path, class: "hatch" })] : [outline];
+    return o.crowd ? [outline, svg("path", { ...path, class: "hatch", style: { fill: `url(#${hatch})` } })] : [outline];
   });
   const above = y => y > unit / 20 ? y - unit / 90 : y + unit / 30;
   const names = !numbered ? [] : shapes.objects.map((o, n) =>
@@ -87,5 +91,5 @@ export function draw(shapes, numbered) {
   const points = shapes.points.map(p =>
     svg("circle", { cx: p.x, cy: p.y, r: unit / 90, class: p.hidden ? "hidden" : "seen", style: { "--hue": hue(p.object) } }, svg("title", {}, p.name)));
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
-    svg("g", { class: "layer instance" }, ...outlines, ...names), svg("g", { class: "layer keypoints" }, ...edges, ...points));
+    svg("defs", {}, stripes), svg("g", { class: "layer instance" }, ...outlines, ...names), svg("g", { class: "layer keypoints" }, ...edges, ...points));
 }
