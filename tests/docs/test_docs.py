@@ -82,7 +82,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.findall(r"`(?!docs/_build)((?:src|tests|docs|benchmarks|examples|miniworld|data)/[^`*{ ]+)`", prose(page))
+    named = re.findall(
+        r"`(?!docs/_build)((?:src|tests|docs|benchmarks|examples|miniworld|data)/[^`*{ ]+)`", prose(page)
+    )
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
