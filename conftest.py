@@ -17,8 +17,8 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 MAY_BE_SKIPPED = ("DATASETDM_REAL names no folder", "needs CUDA", "OpenEXR's own writer decides")
 """Beginnings of the reasons for which a test may be skipped where CI is set; any other skip is a failure there."""
 
-SLOW_FIXTURES = {"mini", "renderer"}
-"""Fixtures of models and renderers that take seconds; tests that use one are `slow`."""
+SLOW_FIXTURES = {"tiny", "tiny_folder", "pipeline_folders", "mini", "oracle", "renderer", "browser"}
+"""Fixtures of models, renderers and browsers: tests that use one are `slow` without a mark of their own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
+import hypothesis
+import pytest
 from jaxtyping import install_import_hook
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # third-party modules warn about each other while they are imported
-    import diffusers  # noqa: F401
-    import kornia.augmentation  # noqa: F401
-    import transformers  # noqa: F401
 
 MODULES = "backbones decoder exporters io metrics pipelines prompts readers store training transforms"
 install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "beartype.beartype")
 
-from pathlib import Path
-
-import hypothesis
-import pytest
-import torch
-
-from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.records import Sample
 from factory import make_sample
-from pipelines import PIPELINES, save
 
+if TYPE_CHECKING:
+    from datasetdm.backbones import Backbone
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")  # other runs go on searching
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import the libraries that warn about each other, unless this process only hands out tests to workers."""
+    if not session.config.getoption("numprocesses", None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import diffusers  # noqa: F401
+            import kornia.augmentation  # noqa: F401
+            import transformers  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -44,22 +46,32 @@ def samples() -> list[Sample]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A StableDiffusionPipeline folder of the real classes with random weights: 64x64 pictures, stride 4, no training."""
+    from pipelines import save
+
     return save("sd1", tmp_path_factory.mktemp("tiny-pipeline"))
 
 
 @pytest.fixture(scope="session")
 def pipeline_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny pipeline of every family."""
+    from pipelines import PIPELINES, save
+
     return {name: save(name, tmp_path_factory.mktemp(name)) for name in PIPELINES}
 
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> Backbone:
     """The tiny pipeline, loaded."""
+    import torch
+
+    from datasetdm.backbones import load_backbone
+
     return load_backbone(str(tiny_folder), device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")
 def mini() -> Backbone:
     """The embedded model."""
+    from datasetdm.backbones import load_backbone
+
     return load_backbone("mini", device="cpu")

@@ -147,6 +147,7 @@ def test_matched_loss_knows_right_from_wrong() -> None:
     assert float(nobody_knows) == 0
 
 
+@pytest.mark.slow
 def test_words_pretrain_the_encoder(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captions that say the colour: the loss on held-out pictures falls and the encoder goes into the pixel network."""
     monkeypatch.setattr(words, "WARM", 1)
@@ -237,6 +238,7 @@ def bench(
     return make
 
 
+@pytest.mark.slow
 def test_all_keys_and_nothing_measured_twice(
     bench: Callable[..., tasks.Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

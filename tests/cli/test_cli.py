@@ -35,6 +35,7 @@ def test_neither_help_nor_the_package_imports_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_whole_way_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """generate -> export -> view, with the shipped decoder; another seed and prompt give other bytes."""
     prompts = tmp_path / "prompts.txt"
@@ -62,6 +63,7 @@ def test_the_whole_way_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert page == (tmp_path / "page.html").resolve() and page.read_text().count("<figure") == 2
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     for _ in range(2):  # a second run finds everything and ends well
@@ -184,6 +186,7 @@ def test_demo_leaves_a_users_coco_folder_alone(tmp_path: Path, capfd: pytest.Cap
     assert not (tmp_path / "store").exists(), "refused before any work"
 
 
+@pytest.mark.slow
 def test_existing_pictures_are_annotated(tmp_path: Path) -> None:
     """Of any size; the same command again changes nothing, and other pictures in the same store are refused."""
     for i, sample in zip(range(3), read("mini:test"), strict=False):
@@ -201,6 +204,7 @@ def test_existing_pictures_are_annotated(tmp_path: Path) -> None:
     assert run("annotate", "--data", f"images:{tmp_path / 'others'}", "--out", str(tmp_path / "s")) == 2
 
 
+@pytest.mark.slow
 def test_a_part_of_the_data_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--data", "mini:train", "--out", str(tmp_path / "d"), "--steps", "1", "--variants", "1")
     assert run("fit", *words, "--limit", "0") == 2

@@ -38,6 +38,7 @@ def test_absent_labels_have_no_vote_and_order_does_not_matter() -> None:
         assert votes(torch.zeros(1, 3, 64, 64), text).isfinite().all()
 
 
+@pytest.mark.slow
 def test_sizes_teach_distance() -> None:
     """Things of two known sizes at random distances: the scale of new pictures is found."""
     torch.manual_seed(0)

@@ -161,6 +161,7 @@ def test_an_unlabelled_sample_in_a_batch_changes_nothing(task: Task) -> None:
     assert any(g[0].abs().any() for g in grads) and not any(g[1].abs().any() for g in grads)
 
 
+@pytest.mark.slow
 def test_learning_a_picture_by_heart(task: Task) -> None:
     """From features that hold the answer, every head must find it."""
     samples = [square(i) for i in range(2)]

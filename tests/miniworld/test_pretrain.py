@@ -25,6 +25,8 @@ from miniworld.pretrain.vae import colours, distance
 from miniworld.pretrain.work import Work
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = ("a red square to the left of a wall", "a green square", "a blue square on the grass", "a photo of a square")
 
 

@@ -102,6 +102,7 @@ def test_renders_know_what_is_asked_for(held: Renders) -> None:
             assert counts[CATEGORIES.index("boat")] == 2
 
 
+@pytest.mark.slow
 def test_a_quick_score_has_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("miniworld.score.__main__.STEPS", 2)
     monkeypatch.setattr("miniworld.score.__main__.read_renders", lambda folder, parts: read_renders(folder, parts)[:96])

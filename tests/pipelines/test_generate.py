@@ -21,6 +21,8 @@ from datasetdm.store import Store
 from datasetdm.store.manifest import shard_path
 from factory import LABELS, known
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a dog on the grass", "the sky", "two dogs under the sky"]
 FAST = dict(steps=2, guidance=2.0, device="cpu")
 
