@@ -11,8 +11,11 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-MODULES = "backbones decoder exporters io metrics pipelines prompts readers store training transforms"
-install_import_hook([f"datasetdm.{m}" for m in [*MODULES.split(), "viewer"]], "beartype.beartype")
+CHECKED = (
+    "io", "metrics", "prompts", "store", "readers", "transforms", "exporters", "viewer",
+    "backbones", "decoder", "training", "pipelines", "engines", "recipe",
+)  # fmt: skip
+install_import_hook([f"datasetdm.{part}" for part in CHECKED], "beartype.beartype")
 
 from datasetdm.records import Sample
 from factory import make_sample
