@@ -189,7 +189,7 @@ steps each, measured on the 200 val renders, which no fit saw (test renders choo
 The defaults follow from it; with one seed, differences below 0.02 mean nothing. One timestep, 50: no other is clearly better,
 and three cost three passes. Re-noising: inversion costs many passes for nothing. With the VAE's maps: objects need them. With
 cross-attention: objects gain a little, and words that no fit saw have nothing else. Words instead of indices: indices are as
-good for known labels and can name no others. Told what captions name: all depends on it. 100 pictures: 400 add little.
+good for known labels and can name no others. Caption labels: all depends on them. 100 images: 400 add little.
 
 """
 

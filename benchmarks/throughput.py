@@ -190,12 +190,12 @@ def measure(device: str, batch: int, pairs: int) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------- table
 ROWS = (
-    ("(a) plain diffusers pipeline, pictures a second", "plain_per_second", "{:.2f}"),
-    ("(b) ours with all tasks, pictures a second", "ours_per_second", "{:.2f}"),
-    ("(c) the paper's loop, pictures a second", "paper_loop_per_second", "{:.3f}"),
+    ("(a) plain diffusers pipeline, images per second", "plain_per_second", "{:.2f}"),
+    ("(b) ours with all tasks, images per second", "ours_per_second", "{:.2f}"),
+    ("(c) the paper's loop, images per second", "paper_loop_per_second", "{:.3f}"),
     ("**(b) over (a)**, median of the pairs", "ours_to_plain", "{:.2f}"),
     ("**(b) over (c)**, median of the pairs", "ours_to_paper_loop", "{:.1f}"),
-    ("(b) as a share of the arithmetic floor (d), median", "share_of_floor", "{:.2f}"),
+    ("(b) as a fraction of the arithmetic floor (d), median", "share_of_floor", "{:.2f}"),
     ("peak memory of (b), GB", "peak_gb", "{:.1f}"),
 )
 TARGETS = {"cpu": (0.87, 8), "cuda": (0.95, 20)}
