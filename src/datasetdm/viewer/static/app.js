@@ -68,7 +68,7 @@ function dress(node, item) {
   const words = { accept: "accepted", reject: "rejected" }[verdict];
   Object.assign(node.dataset, { verdict: verdict || (item.reasons.length ? "filtered" : ""), key: item.key });
   node.querySelector(".open").setAttribute("aria-label", [name, words ?? (item.reasons.length > 0 && "rejected by a filter"), fixed && "labels fixed"].filter(Boolean).join(", "));
-  const facts = [item.key, item.objects && counted(item.objects, "object"), item.confidence !== null && `confidence ${item.confidence.toFixed(2)}`];
+  const facts = [item.key, item.objects && counted(item.objects, "object"), item.confidence !== null && `confidence\u00a0${item.confidence.toFixed(2)}`];
   node.querySelector(".text").replaceChildren(
     el("p", { class: "prompt", title: name }, name),
     el("p", { class: "chips soft" }, ...item.labels.slice(0, CHIPS).map(n => el("span", {}, swatch(filters.colour(n)), n))),
