@@ -151,8 +151,12 @@ def write_checked(path: Path, value: Mapping[str, Any], indent: int | None = Non
     write_json(path, {**plain, "checksum": _checksum(plain)}, indent)
 
 
-def read_checked(path: Path) -> dict[str, Any]:
-    """What `write_checked` wrote; a file without a checksum is one that somebody wrote by hand.
+def read_checked(path: Path, by_hand: bool = False) -> dict[str, Any]:
+    """What `write_checked` wrote.
+
+    Args:
+        path: the file.
+        by_hand: people may change it, if they delete its checksum.
 
     Raises:
         OSError, ValueError: no file, no JSON object, or another checksum.
@@ -160,7 +164,9 @@ def read_checked(path: Path) -> dict[str, Any]:
     value = parse_json(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    if "checksum" in value and value.pop("checksum") != _checksum(value):
+    if by_hand and "checksum" not in value:
+        return value
+    if value.pop("checksum", None) != _checksum(value):
         raise ValueError("its checksum differs: it was changed or damaged after it was written")
     return value
 
@@ -174,7 +180,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     path = folder / META
     try:
-        meta = read_checked(path)
+        meta = read_checked(path, by_hand=True)
         version = meta["version"]
         if meta["format"] != "datasetdm-store" or (version != VERSION and version not in MIGRATIONS):
             age = "a newer" if version > VERSION else "an older"
@@ -214,6 +220,19 @@ def announce(shard: Path, manifest: Manifest) -> None:
     previous = current_manifest(shard) if manifest_path(shard).exists() else None
     states = {"shard": asdict(manifest), "previous": None if previous is None else asdict(previous)}
     write_checked(manifest_path(shard), states)
+
+
+def settle(folder: Path) -> None:
+    """Finish what a killed writer announced: the last manifest says what is there. The caller holds the store's lock."""
+    last = max((folder / "data").glob("shard-*.json"), default=None)
+    if last is None or len(_read_states(last.with_suffix(".parquet"))) == 1:
+        return
+    shard = last.with_suffix(".parquet")
+    current = current_manifest(shard)
+    if current is None:
+        last.unlink()
+    else:
+        write_manifest(shard, current)
 
 
 def current_manifest(shard: Path) -> Manifest | None:

@@ -29,11 +29,8 @@ from datasetdm.store.schema import COLUMNS, SCHEMA
 Row = Mapping[str, Any]
 """Column -> value, as `pa.Table.to_pylist` gives it."""
 
-IMAGE_LEVEL = 1
-"""PNG compression of images: exporters copy their bytes."""
-
-MAP_LEVEL = 0
-"""Of maps: none, because the column is compressed as a whole, which is faster and smaller."""
+PNG_LEVEL = 0
+"""No compression: the columns are compressed as a whole, which is several times as fast and no larger."""
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
@@ -48,7 +45,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
             "seed": prompt.seed,
         }
     row |= {"key": sample.key, "split": sample.split, "provenance": json.dumps(sample.provenance.to_json())}
-    row |= {"image": _encoded(sample.image, IMAGE_LEVEL)}
+    row |= {"image": _encoded(sample.image)}
     return row | quality_columns(sample.quality) | _annotation_columns(sample.annotations) | summary(sample)
 
 
@@ -86,11 +83,11 @@ def _annotation_columns(records: Annotations) -> dict[str, Any]:
     row: dict[str, Any] = {}
     semantic, objects, depth, points = records.semantic, records.instances, records.depth, records.keypoints
     if semantic is not None:
-        row["semantic"] = _encoded(semantic.ids, MAP_LEVEL)
+        row["semantic"] = _encoded(semantic.ids)
         row["semantic_confidence"] = _encoded_confidence(semantic.confidence)
     if depth is not None:
-        steps = np.rint(depth.quantised().depth / depth.step).astype(np.uint16)
-        row |= {"depth": _encoded(steps, MAP_LEVEL), "depth_step": depth.step, "depth_unit": depth.unit}
+        steps = np.clip(np.rint(depth.depth / depth.step), depth.valid, 65535).astype(np.uint16)  # `DepthMap.quantised`
+        row |= {"depth": _encoded(steps), "depth_step": depth.step, "depth_unit": depth.unit}
         row["depth_confidence"] = _encoded_confidence(depth.confidence)
     if objects is not None:
         value: dict[str, Any] = {
@@ -139,7 +136,6 @@ def from_row(row: Row, labels: Labels, pixels: bool = True) -> Sample:
         provenance=Provenance.from_json(parse_json(row["provenance"])),
         quality=Quality(parse_json(row["quality_scores"]), tuple(row["quality_reasons"])),
         split=row["split"],
-        encoded=encoded if pixels else None,
     )
 
 
@@ -183,14 +179,14 @@ def _keypoints(row: Row) -> Keypoints | None:
     return Keypoints(xy, visibility, tuple(tuple(s) for s in value["names"]), scores)
 
 
-def _encoded(array: np.ndarray, level: int) -> dict[str, Any]:
-    return {"bytes": encode_png(array, level), "path": None}
+def _encoded(array: np.ndarray) -> dict[str, Any]:
+    return {"bytes": encode_png(array, PNG_LEVEL), "path": None}
 
 
 def _encoded_confidence(confidence: np.ndarray | None) -> dict[str, Any] | None:
     if confidence is None:
         return None
-    return _encoded(np.rint(confidence.astype(np.float32) * 255).astype(np.uint8), MAP_LEVEL)
+    return _encoded(np.rint(confidence.astype(np.float32) * 255).astype(np.uint8))
 
 
 def _confidence(image: Mapping[str, Any] | None) -> np.ndarray | None:

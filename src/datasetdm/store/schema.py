@@ -11,8 +11,8 @@ import pyarrow as pa
 VERSION = 3
 """Of what this software writes. It reads every version from 2 on."""
 
-ROW_GROUP = 64
-"""Rows that are read at a time: what a random access costs."""
+GROUP_ROWS, GROUP_BYTES = 64, 16_000_000
+"""Rows, and bytes of images, that are read at a time: what a random access costs in time and memory."""
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """An encoded image as Hugging Face `datasets` holds it."""

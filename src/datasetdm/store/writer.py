@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datasetdm.errors import StoreError
@@ -27,13 +28,14 @@ from datasetdm.store.manifest import (
     announce,
     current_manifest,
     read_meta,
+    settle,
     shard_path,
     write_checked,
     write_manifest,
 )
 from datasetdm.store.quality import append_quality
 from datasetdm.store.rows import Row, to_row, to_table
-from datasetdm.store.schema import COLUMNS, IMAGE, MIGRATIONS, ROW_GROUP, VERSION
+from datasetdm.store.schema import GROUP_BYTES, GROUP_ROWS, MIGRATIONS, SCHEMA, VERSION
 from datasetdm.store.store import Store
 
 LOCK = ".store.lock"
@@ -42,13 +44,6 @@ THREADS = min(8, os.cpu_count() or 1)
 
 AHEAD = 4 * THREADS
 """Samples that wait to be encoded."""
-
-_PLAIN = {"image"}
-"""Columns whose bytes are compressed already."""
-
-COMPRESSION = {
-    f"{name}.bytes" if kind == IMAGE else name: "none" if name in _PLAIN else "zstd" for name, kind in COLUMNS.items()
-}
 
 
 class Writer:
@@ -84,6 +79,7 @@ class Writer:
             self.shard_size: int = _claim(self.folder, meta)["shard_size"]
             remove_leftovers(self.folder)
             remove_leftovers(self.folder / "data")
+            settle(self.folder)
             store = Store(self.folder)
             self.written = len(store)
             """Samples that the store holds, those not yet flushed included."""
@@ -259,7 +255,22 @@ def _write(path: Path, rows: Sequence[Row | Future[dict[str, Any]]]) -> None:
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table of `SCHEMA` as a shard's file; the same table gives the same bytes."""
-    pq.write_table(table, path, compression=COMPRESSION, row_group_size=ROW_GROUP)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=False) as file:
+        for start, stop in _row_groups(table):
+            file.write_table(table.slice(start, stop - start), stop - start)
+
+
+def _row_groups(table: pa.Table) -> Iterator[tuple[int, int]]:
+    """(first row, row after the last) of every row group: at most `GROUP_ROWS`, and `GROUP_BYTES` of images."""
+    sizes = pc.call_function("binary_length", [table["image"].flatten()[0]]).to_pylist()
+    start = total = 0
+    for row, size in enumerate(sizes):
+        if row > start and (row - start == GROUP_ROWS or total + size > GROUP_BYTES):
+            yield start, row
+            start, total = row, 0
+        total += size
+    if sizes:
+        yield start, len(sizes)
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -347,4 +358,4 @@ class _KeySet:
 
 
 def _hash(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+    return hashlib.blake2b(key.encode(), digest_size=15).digest() + b"\1"  # NumPy cuts zeros off the ends of texts
