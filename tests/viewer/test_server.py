@@ -258,6 +258,20 @@ def test_many_reviews_at_once(mine: tuple[Client, Path]) -> None:
     assert sorted(read_reviews(folder)) == sorted(f"s{i}" for i in range(12))
 
 
+def test_two_viewers_of_one_store(mine: tuple[Client, Path]) -> None:
+    """Each sees the other's reviews, and neither loses any."""
+    one, folder = mine
+    with serving(folder) as other:
+        for client in (one, other):
+            assert client.get("/api/summary")["verdicts"]["open"] == 12
+        one.review(1, {"verdict": "accept"})
+        other.review(2, {"verdict": "reject", "reason": "mask"})
+        for client in (one, other):
+            assert client.keys(verdict="accept") == ["s1"] and client.keys(reason="mask") == ["s2"]
+            assert client.get("/api/sample/2")["review"]["verdict"] == "reject"
+    assert set(read_reviews(folder)) == {"s1", "s2"}
+
+
 # ---------------------------------------------------------------------- who may ask
 def test_other_sites_cannot_review(mine: tuple[Client, Path]) -> None:
     client, folder = mine
