@@ -61,7 +61,7 @@ BAD = {
     "absent image": (edit("annotations", 0, image_id=77), "names image 77"),
     "absent category": (edit("annotations", 0, category_id=77), "names category 77"),
     "outside": (edit("annotations", 0, segmentation=[[4, 4, 99, 4, 99, 10]]), "outside the image"),
-    "two points": (edit("annotations", 0, segmentation=[[4, 4, 9, 4]]), "4 numbers"),
+    "two points": (edit("annotations", 0, segmentation=[[4, 4, 9, 4]]), "no polygon has three points"),
     "nan": (edit("annotations", 0, segmentation=[[4, 4, float("nan"), 4, 9, 9]]), "finite"),
     "empty shape": (edit("annotations", 0, segmentation=[]), "empty"),
     "other size": (edit("annotations", 2, segmentation={"size": [9, 9], "counts": [81]}), r"size \[9, 9\]"),
@@ -145,12 +145,124 @@ def test_coco_points_refused(points: list[float], what: str, tmp_path: Path) -> 
         read(f"coco:{coco_folder(tmp_path, change)}")
 
 
-def test_coco_skeleton_of_other_points(tmp_path: Path) -> None:
-    def change(content: dict[str, Any]) -> None:
-        content["categories"][0] |= {"keypoints": ["nose"], "skeleton": [[1, 2]]}
+@pytest.mark.parametrize(
+    ("edges", "expected", "noted"),
+    [
+        ([[1, 2]], ((0, 1),), False),
+        ([[0, 1]], ((0, 1),), False),
+        ([[1, 2], [2, 9]], ((0, 1),), True),
+        ([[2, 2], "x", [1], [1.5, 2]], (), True),
+        (7, (), True),
+    ],
+)
+def test_coco_skeletons_keep_their_points(edges: Any, expected: Any, noted: bool, tmp_path: Path) -> None:
+    """Counted from 1 or from 0; an edge that joins no two points is left out with a note."""
 
-    with pytest.raises(DataError, match="the skeleton cannot be read"):
-        read(f"coco:{coco_folder(tmp_path, change)}")
+    def change(content: dict[str, Any]) -> None:
+        with_points(content)
+        content["categories"][0]["skeleton"] = edges
+
+    reader = read(f"coco:{coco_folder(tmp_path, change)}")
+    skeleton = reader.labels.skeletons["dog"]
+    assert (skeleton.points, skeleton.edges) == (("nose", "tail"), expected)
+    assert bool(reader.source.notes) == noted and len(list(reader)) == 2
+
+
+# ---------------------------------------------------------------------- files as other tools write them
+def rle_list(content: dict[str, Any]) -> None:
+    halves = [{"size": [20, 30], "counts": [0, 20, 580]}, {"size": [20, 30], "counts": [20, 20, 560]}]
+    content["annotations"][2]["segmentation"] = halves
+
+
+def texts_as_ids(content: dict[str, Any]) -> None:
+    content["images"][0]["id"], content["annotations"][0]["category_id"] = "5", 3.0
+    content["annotations"][1]["image_id"] = 5.0
+
+
+def without_sizes(content: dict[str, Any]) -> None:
+    for image in content["images"]:
+        del image["width"], image["height"]
+
+
+SAME = {
+    "decimal run lengths": edit("annotations", 2, segmentation={"size": [20, 30], "counts": [0.0, 40.0, 560.0]}),
+    "a list of run lengths": rle_list,
+    "a flat part": edit("annotations", 0, segmentation=[[4, 4, 10, 4, 10, 10, 4, 10], [15, 4, 20, 4], []]),
+    "ids of other types": texts_as_ids,
+    "no sizes": without_sizes,
+    "an unused heading": lambda c: (
+        c["categories"].insert(0, dict(id=0, name="pets", supercategory="none")),
+        [k.update(supercategory="pets") for k in c["categories"][1:]],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(SAME))
+def test_other_spellings_of_the_same_labels(case: str, tmp_path: Path) -> None:
+    """The samples are equal to the plain file's to the last pixel."""
+    plain = [s.digest() for s in read(f"coco:{coco_folder(tmp_path / 'plain')}")]
+    reader = read(f"coco:{coco_folder(tmp_path / 'other', SAME[case])}")
+    assert reader.labels.names == ("background", "dog", "cat") and [s.digest() for s in reader] == plain
+    assert bool(reader.source.notes) == (case in ("a flat part", "an unused heading"))
+
+
+ODD = {
+    "category 0 twice": (lambda c: [k.update(id=0) for k in c["categories"]], "category id 0 occurs twice"),
+    "annotation 0 twice": (lambda c: [a.update(id=0) for a in c["annotations"]], "annotation id 0 occurs twice"),
+    "broken run lengths": (edit("annotations", 2, segmentation={"size": [20, 30], "counts": [0, 40.5, 559.5]}), "fill"),
+    "huge run lengths": (
+        edit("annotations", 2, segmentation={"size": [20, 30], "counts": [2**62] * 4 + [600]}),
+        "fill",
+    ),
+    "nested run lengths": (edit("annotations", 2, segmentation={"size": [20, 30], "counts": [[0, 40, 560]]}), "fill"),
+    "true as id": (edit("annotations", 0, image_id=True), "wrong kind"),
+    "a half id": (edit("annotations", 0, category_id=3.5), "wrong kind"),
+    "long name": (edit("images", 0, file_name="x" * 300 + ".png"), "too long"),
+    "surrogate": (edit("images", 0, file_name="\ud800.png"), "cannot be a file's"),
+    "flat parts only": (edit("annotations", 0, segmentation=[[4, 4, 9, 4], []]), "no polygon has three points"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(ODD))
+def test_odd_entries_are_errors_of_our_own(case: str, tmp_path: Path) -> None:
+    change, what = ODD[case]
+    path = coco_folder(tmp_path, change)
+    with pytest.raises(DataError, match=what):
+        list(read(f"coco:{path}"))
+
+
+def test_a_heading_that_is_called_as_a_class_is_no_clash(tmp_path: Path) -> None:
+    """Roboflow's category 0 is the project, here of the same name as a class."""
+
+    def change(content: dict[str, Any]) -> None:
+        for category in content["categories"]:
+            category["supercategory"] = "dog"
+        content["categories"].insert(0, dict(id=0, name="dog", supercategory="none"))
+
+    assert read(f"coco:{coco_folder(tmp_path, change)}").labels.names == ("background", "dog", "cat")
+
+
+def test_backslashes_and_names_that_clash(tmp_path: Path) -> None:
+    noise_image(tmp_path / "sub" / "a.png")
+    path = coco_folder(tmp_path, edit("images", 0, file_name="sub\\a.png"))
+    assert [s.key for s in read(f"coco:{path}")] == ["sub/a", "b b"]
+    path = coco_folder(tmp_path, edit("categories", 0, name="Cat"))
+    with pytest.raises(DataError, match="clash: cat") as caught:
+        read(f"coco:{path}")
+    assert "annotations.json" in str(caught.value) and "rename" in str(caught.value)
+
+
+def test_a_class_called_background_is_the_background(tmp_path: Path) -> None:
+    path = coco_folder(tmp_path, edit("categories", 0, name="Background"))
+    first, _ = read(f"coco:{path}")
+    assert first.labels.names == ("background", "cat") and (first.semantic.ids[4:10, 4:10] == 0).all()
+
+
+def test_captions_of_a_list_as_id(tmp_path: Path) -> None:
+    path = coco_folder(tmp_path).rename(tmp_path / "instances_x.json")
+    write(tmp_path / "captions_x.json", {"annotations": [{"image_id": [5], "caption": "first"}]})
+    with pytest.raises(DataError, match="no image_id or text"):
+        read(f"coco:{path}")
 
 
 @pytest.mark.skipif(not REAL, reason="DATASETDM_REAL names no folder of real files")

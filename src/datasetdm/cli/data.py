@@ -23,6 +23,8 @@ def inspect(data: Annotated[str, _DATA], *, options: Annotated[DataOptions | Non
 
     opened = open_data(data, options or DataOptions())
     show_summary(summarise(track(opened.reader, "read", len(opened)), opened.reader.labels), data)
+    for note in opened.reader.source.notes:
+        print(note)
     show_skipped(opened.reader.skipped)
 
 

@@ -176,15 +176,18 @@ def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
     return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def rle_counts(counts: str | bytes | Sequence[int]) -> Int64[np.ndarray, "n"]:
+def rle_counts(counts: str | bytes | Sequence[Any] | np.ndarray) -> Int64[np.ndarray, "n"]:
     """The lengths of runs, off and on in turn, of compressed or uncompressed run lengths. Any text gives some numbers;
-    only those that are not negative and fill the picture are a mask.
+    only those that are not negative and fill the image are a mask.
 
     Compressed: every number in groups of 5 bits, low ones first, bit 6 says that another follows, the characters begin
     at "0"; from the fourth number on each is the difference to the one before the last (COCO's maskApi).
     """
     if not isinstance(counts, (str, bytes)):
-        return np.asarray(counts, np.int64).reshape(-1)
+        values = np.asarray(counts)
+        if values.ndim != 1 or values.dtype.kind not in "iuf" or bool((values != np.floor(values)).any()):
+            raise ValueError("run lengths are whole numbers")
+        return values.astype(np.int64)
     data = counts.encode("ascii") if isinstance(counts, str) else counts
     groups = np.frombuffer(data, np.uint8).astype(np.int64) - 48
     last = (groups & 32) == 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from datasetdm.errors import ConfigError, unknown_name
+from datasetdm.errors import ConfigError, DataError, unknown_name
 from datasetdm.io.registry import Registry
 from datasetdm.readers.source import OnError, Source, ValidatingReader
 from datasetdm.records import Labels, Sample
@@ -71,5 +71,10 @@ def read(data: str, images: Path | str | None = None, on_error: OnError = "stop"
         raise ConfigError(f"data {data!r} names no format", expected="FORMAT:PATH, for instance coco:annotations.json")
     if on_error not in ("stop", "skip"):
         raise unknown_name("on_error", on_error, ("stop", "skip"))
-    source = READERS.load(name)(path, Path(images) if images is not None else None)
+    try:
+        source = READERS.load(name)(path, Path(images) if images is not None else None)
+    except DataError as e:
+        if str(e.where).startswith("Labels"):  # which do not know the file that names them
+            e.where, e.remedy = path, e.remedy or "rename one of the classes there"
+        raise
     return ValidatingReader(source, on_error)

@@ -24,6 +24,7 @@ from datasetdm.readers.coco_shapes import (
     check_polygons,
     check_rle,
     outlines_good,
+    united_rle,
 )
 from datasetdm.readers.places import inside, json_of
 from datasetdm.records import Skeleton
@@ -37,11 +38,12 @@ class CocoFile:
 
     images: as they stand, with `file_name`. annotations: by the image's place in `images`. faults: by the same, what is
     wrong first. stems_differ: the file names do without their suffixes. orphan_errors: faults that belong to no image.
-    skeletons: by category id.
+    skeletons: by category id. notes: what was read leniently.
 
     Args:
         rewrite: what an `images` entry is taken for. segments: annotations are panoptic, for their reader to check.
         boxes: an annotation may have a box and no segmentation.
+        size_of: the (height, width) of an image by its name, for entries that do not say it.
 
     Raises:
         DataError: no JSON, no images, or categories that cannot be read: what no image can be read without.
@@ -53,8 +55,9 @@ class CocoFile:
         rewrite: Callable[[Any], Any] | None = None,
         segments: bool = False,
         boxes: bool = True,
+        size_of: Callable[[str], Size] | None = None,
     ):
-        self.path, self._boxes = path, boxes
+        self.path, self._boxes, self._size_of = path, boxes, size_of
         with _no_collection():
             content = json_of(path, "a COCO annotation file", ("images", "annotations", "categories"))
             self.images: list[dict[str, Any]] = (
@@ -63,11 +66,14 @@ class CocoFile:
             self.categories = [self._category(c, n) for n, c in enumerate(content["categories"])]
             self.faults: dict[int, DataError] = {}
             self.orphan_errors: list[DataError] = []
+            self.notes: list[str] = []
+            self._flat_parts = 0
             if not self.categories:
                 raise DataError("the label set is empty", where=f"{path}, categories", expected="at least one category")
             if not self.images:
                 raise DataError("there are no images", where=f"{path}, images", expected="at least one image")
             self._unique([c["id"] for c in self.categories], "category id")
+            self._drop_headings(content["annotations"])
             self.skeletons = {c["id"]: self._skeleton(c) for c in self.categories if c.get("keypoints")}
             self._points = {c["id"]: len(c.get("keypoints") or ()) for c in self.categories}
             self._check_images()
@@ -77,8 +83,9 @@ class CocoFile:
             self._check_annotations(content["annotations"], segments)
 
     def _unique(self, values: Sequence[Any], kind: str) -> None:
-        if twice := next((v for v, n in Counter(values).items() if n > 1), None):
-            raise DataError(f"{kind} {twice!r} occurs twice", where=self.path, expected=f"every {kind} once")
+        for value, count in Counter(values).items():
+            if count > 1:
+                raise DataError(f"{kind} {value!r} occurs twice", where=self.path, expected=f"every {kind} once")
 
     def _fault(self, place: int, error: DataError, what: str) -> None:
         error.where = error.where or f"{self.path}, {what}"
@@ -88,7 +95,7 @@ class CocoFile:
     def _check_images(self) -> None:
         for n, image in enumerate(self.images):
             try:
-                _check_image(image)
+                _check_image(image, self._size_of)
             except DataError as e:
                 self._fault(n, e, f"images[{n}]")
         good = [n for n in range(len(self.images)) if n not in self.faults]
@@ -100,26 +107,43 @@ class CocoFile:
                     self._fault(n, error, f"images[{n}]")
         self._place: dict[Any, int] = {}
         for n, image in enumerate(self.images):
-            if isinstance(image, dict) and isinstance(image.get("id"), (int, str)):
+            if isinstance(image, dict) and is_id(image.get("id")):
                 self._place.setdefault(image["id"], n)
 
     def _category(self, category: Any, n: int) -> dict[str, Any]:
-        ok = isinstance(category, dict) and isinstance(category.get("id"), (int, str))
+        ok = isinstance(category, dict) and is_id(category.get("id"))
+        if ok:
+            category["id"] = id_of(category["id"])
         if not ok or not isinstance(category.get("name"), str) or not category["name"].strip():
             raise DataError("a category has no id or name", where=f"{self.path}, categories[{n}]", expected="id, name")
         return category
 
     def _skeleton(self, category: dict[str, Any]) -> Skeleton:
-        """COCO counts points from 1."""
-        try:
-            edges = tuple((a - 1, b - 1) for a, b in category.get("skeleton") or ())
-            return Skeleton(tuple(category["keypoints"]), edges)
-        except (TypeError, ValueError, DataError) as e:
-            raise DataError(
-                "the keypoints or the skeleton cannot be read",
-                where=f"{self.path}, category {category['name']!r}",
-                expected="names, and pairs of their numbers from 1",
-            ) from e
+        """COCO counts points from 1; a skeleton with a 0 counts from 0. Edges that join no two points are left out."""
+        where = f"{self.path}, category {category['name']!r}"
+        points, joined = category["keypoints"], category.get("skeleton") or []
+        if not isinstance(points, list) or not all(isinstance(p, str) for p in points):
+            raise DataError("the keypoints have no names", where=where, expected="a list of names")
+        pairs = joined if isinstance(joined, list) else [joined]
+        whole = [e for e in pairs if isinstance(e, list) and len(e) == 2 and all(type(i) is int for i in e)]
+        first = 0 if any(0 in e for e in whole) else 1
+        good = [(a - first, b - first) for a, b in whole if {a - first, b - first} <= {*range(len(points))} and a != b]
+        if len(good) < len(pairs):
+            self.notes.append(
+                f"{len(pairs) - len(good)} of {len(pairs)} edges of a skeleton join no two points ({where})"
+            )
+        return Skeleton(tuple(points), tuple(good))
+
+    def _drop_headings(self, annotations: list[Any]) -> None:
+        """Roboflow lists the project as a category: its name is the others' supercategory, and no object is of it."""
+        above = {c.get("supercategory") for c in self.categories if isinstance(c.get("supercategory"), str)}
+        headings = [c for c in self.categories if c.get("supercategory") == "none" and c["name"] in above]
+        if not headings or len(headings) == len(self.categories):
+            return
+        used = {id_of(a.get("category_id")) for a in annotations if isinstance(a, dict) and is_id(a.get("category_id"))}
+        for category in (c for c in headings if c["id"] not in used):
+            self.categories.remove(category)
+            self.notes.append(f"category {category['name']!r} is the name of the others' group, and no label")
 
     # ------------------------------------------------------------------ annotations
     @property
@@ -149,8 +173,14 @@ class CocoFile:
                     check_box(a["bbox"], sizes[place])
                 elif isinstance(shape, dict):
                     check_rle(shape, sizes[place])
+                elif isinstance(shape, list) and shape and isinstance(shape[0], dict):
+                    a["segmentation"] = united_rle(shape, sizes[place])
                 else:
                     check_polygons(shape)
+                    if any(len(p) < 6 for p in shape):
+                        self._flat_parts += len(shape)
+                        shape = a["segmentation"] = [p for p in shape if len(p) >= 6]
+                        self._flat_parts -= len(shape)
                     polygons += shape
                     owners += [(place, a)] * len(shape)
                     numbers += sum(map(len, shape))
@@ -161,13 +191,17 @@ class CocoFile:
                 polygons, owners, numbers = [], [], 0
         self._check_outlines(polygons, owners, sizes)
         self._check_ids()
+        if self._flat_parts:
+            self.notes.append(f"parts of outlines with fewer than three points, left out: {self._flat_parts}")
 
     def _place_of(self, a: Any) -> int:
         """Of the image that the annotation names."""
         if not isinstance(a, dict) or "image_id" not in a:
             raise DataError("an annotation has no image_id", expected="image_id, category_id, segmentation")
-        if not isinstance(a["image_id"], (int, str)):
-            raise DataError("image_id is of the wrong kind", expected="a number or a text")
+        if type(a["image_id"]) is not int:
+            if not is_id(a["image_id"]):
+                raise DataError("image_id is of the wrong kind", expected="a number or a text")
+            a["image_id"] = id_of(a["image_id"])
         place = self._place.get(a["image_id"])
         if place is None:
             raise DataError(f"it names image {a['image_id']}, which is not in the file", expected="an image's id")
@@ -177,8 +211,10 @@ class CocoFile:
         if "category_id" not in a or not ("segmentation" in a or (self._boxes and "bbox" in a)):
             missing = ", ".join(k for k in ("category_id", "segmentation") if k not in a)
             raise DataError(f"an annotation has no {missing}", expected="image_id, category_id, segmentation or bbox")
-        if not isinstance(a["category_id"], (int, str)):
-            raise DataError("category_id is of the wrong kind", expected="a number or a text")
+        if type(a["category_id"]) is not int:
+            if not is_id(a["category_id"]):
+                raise DataError("category_id is of the wrong kind", expected="a number or a text")
+            a["category_id"] = id_of(a["category_id"])
         points = self._points.get(a["category_id"])
         if points is None:
             known = ", ".join(sorted(map(str, self._points))[:12])
@@ -211,7 +247,7 @@ class CocoFile:
         if len(counted) == sum(map(len, own)):
             return
         for place, ids in enumerate(own):
-            if twice := next((i for i in ids if counted[i] > 1), None):
+            for twice in [i for i in ids if counted[i] > 1][:1]:
                 error = DataError(f"annotation id {twice!r} occurs twice", expected="every annotation id once")
                 self._fault(place, error, f"image {self.images[place]['id']}")
 
@@ -232,14 +268,36 @@ def _name(a: dict[str, Any]) -> str:
     return f"annotation {a.get('id')} of image {a['image_id']}"
 
 
-def _check_image(image: Any) -> None:
+def is_id(value: Any) -> bool:
+    """Whether a value can be an id: a whole number (also as a float) or a text."""
+    return type(value) in (int, str) or (type(value) is float and value.is_integer())
+
+
+def id_of(value: Any) -> int | str:
+    """An id in one form: 5, 5.0 and "5" are the same."""
+    if isinstance(value, str):
+        return (
+            int(value)
+            if value.isascii() and value.isdecimal() and len(value) < 19 and str(int(value)) == value
+            else value
+        )
+    return int(value)
+
+
+def _check_image(image: Any, size_of: Callable[[str], Size] | None) -> None:
     keys = ("id", "file_name", "width", "height")
+    if isinstance(image, dict) and isinstance(name := image.get("file_name"), str):
+        image["file_name"] = name = name.replace("\\", "/")
+        if size_of and image.get("width") is None and image.get("height") is None:
+            inside(Path(), name, None)
+            image["height"], image["width"] = size_of(name)
     missing = [k for k in keys if not isinstance(image, dict) or k not in image]
     if missing:
         raise DataError(f"an image has no {', '.join(missing)}", expected=", ".join(keys))
     texts = isinstance(image["file_name"], str) and isinstance(image.get("caption", ""), str)
-    if not texts or not isinstance(image["id"], (int, str)):
+    if not texts or not is_id(image["id"]):
         raise DataError("id, file_name or caption is of the wrong kind", expected="number or text, text, text")
+    image["id"] = id_of(image["id"])
     inside(Path(), image["file_name"], None)
-    if not all(isinstance(image[k], int) and image[k] > 0 for k in ("width", "height")):
+    if not all(type(image[k]) is int and image[k] > 0 for k in ("width", "height")):
         raise DataError(f"size {image['width']}x{image['height']}", expected="positive whole numbers")

@@ -10,6 +10,7 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import polygon_runs, rle_counts
+from datasetdm.records.objects import decode_runs, encode_runs
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -34,7 +35,7 @@ def check_rle(shape: dict[str, Any], size: Size) -> None:
         raise DataError(f"run lengths of size {shape.get('size')}", expected=f"size [{h}, {w}] and counts")
     try:
         runs = rle_counts(counts)
-        fills = bool((runs >= 0).all()) and int(runs.sum()) == h * w
+        fills = bool(((runs >= 0) & (runs <= h * w)).all()) and int(runs.sum()) == h * w
     except (TypeError, ValueError, OverflowError):
         fills = False
     if not fills:
@@ -44,12 +45,25 @@ def check_rle(shape: dict[str, Any], size: Size) -> None:
 
 
 def check_polygons(shape: Any) -> None:
-    """A segmentation is a list of lists of at least three points."""
+    """A segmentation is a list of lists of points, one of them at least of three; flat parts are for the caller to drop."""
     if not isinstance(shape, list) or not shape or not all(isinstance(p, list) for p in shape):
         raise DataError("the segmentation is empty or no list of polygons", expected="polygons or run lengths")
     for polygon in shape:
-        if len(polygon) < 6 or len(polygon) % 2:
+        if len(polygon) % 2:
             raise DataError(f"a polygon has {len(polygon)} numbers", expected="x, y of at least 3 points")
+    if all(len(p) < 6 for p in shape):
+        raise DataError("no polygon has three points", expected="an area, or no annotation")
+
+
+def united_rle(shapes: list[Any], size: Size) -> dict[str, Any]:
+    """The union of several run lengths, checked."""
+    union = np.zeros(size, bool)
+    for shape in shapes:
+        if not isinstance(shape, dict):
+            raise DataError("run lengths and polygons are mixed", expected="one kind")
+        check_rle(shape, size)
+        union |= decode_runs(rle_counts(shape["counts"]), size)
+    return {"size": list(size), "counts": encode_runs(union)}
 
 
 def outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,13 @@ def inside(root: Path, name: str, where: object) -> Path:
         DataError: it leads out of the folder.
     """
     if ".." in Path(name).parts or Path(name).is_absolute() or "\0" in name or not name:
-        raise DataError(f"the path {name!r} leaves its folder", where=where, expected="a path inside it")
+        raise DataError(f"the path {name[:200]!r} leaves its folder", where=where, expected="a path inside it")
+    try:
+        longest = max(len(os.fsencode(part)) for part in Path(name).parts or ("",))
+    except UnicodeEncodeError as e:
+        raise DataError(f"the path {name[:200]!r} cannot be a file's", where=where, expected="text") from e
+    if longest > 255 or len(name) > 4000:
+        raise DataError(f"the path {name[:60]!r}... is too long", where=where, expected="at most 255 bytes per name")
     return root / name
 
 

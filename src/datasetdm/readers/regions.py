@@ -113,6 +113,11 @@ def labels_in(annotations: Annotations, labels: Labels) -> set[str]:
     return {labels.names[i] for i in annotations.labels_in()}
 
 
+def label_name(name: str) -> str:
+    """A class name as a label: one that is called Background, in any case, is the background."""
+    return BACKGROUND if name.strip().lower() == BACKGROUND else name
+
+
 def with_background(names: Sequence[str]) -> tuple[str, ...]:
     """A vocabulary whose first label is `background`, unless it has one."""
     return tuple(names) if BACKGROUND in names else (BACKGROUND, *names)

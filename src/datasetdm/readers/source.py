@@ -29,6 +29,8 @@ class Source(ABC):
 
     labels: Labels
     orphan_errors: Sequence[DataError] = ()
+    notes: Sequence[str] = ()
+    """What was read leniently, one line each."""
 
     @abstractmethod
     def __len__(self) -> int: ...

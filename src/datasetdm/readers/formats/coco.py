@@ -21,9 +21,18 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, polygon_runs, read_image, rle_counts
-from datasetdm.readers.coco_file import CocoFile
+from datasetdm.readers.coco_file import CocoFile, id_of, is_id
 from datasetdm.readers.places import json_of
-from datasetdm.readers.regions import Edges, Region, box_runs, covers, from_regions, instances, with_background
+from datasetdm.readers.regions import (
+    Edges,
+    Region,
+    box_runs,
+    covers,
+    from_regions,
+    instances,
+    label_name,
+    with_background,
+)
 from datasetdm.readers.source import Source, caption_prompt, other_size
 from datasetdm.records import IGNORE, Annotations, Keypoints, Labels, MaskStack, Provenance, Sample
 from datasetdm.records.objects import Runs
@@ -41,8 +50,9 @@ class CocoSource(Source):
 
     def __init__(self, path: str, images: Path | None = None):
         self.path = Path(path)
+        self._images = images
         self.file = self._open(self.path)
-        self.orphan_errors = self.file.orphan_errors
+        self.orphan_errors, self.notes = self.file.orphan_errors, self.file.notes
         self.labels = self._labels()
         index = self.labels.index
         self._label_of = {c["id"]: index[w] for c in self.file.categories if (w := self._word(c)) in index}
@@ -81,11 +91,15 @@ class CocoSource(Source):
 
     # ------------------------------------------------------------------ what LVIS has otherwise
     def _open(self, path: Path) -> CocoFile:
-        return CocoFile(path)
+        return CocoFile(path, size_of=self._size_of)
+
+    def _size_of(self, name: str) -> tuple[int, int]:
+        file = find_images(self.path, [name], self._images) / name
+        return image_size(file, file)
 
     def _word(self, category: dict[str, Any]) -> str:
         """A category as a label."""
-        return category["name"]
+        return label_name(category["name"])
 
     def _labels(self) -> Labels:
         skeletons = {self._word(c): self.file.skeletons[c["id"]] for c in self.file.categories if c.get("keypoints")}
@@ -188,7 +202,7 @@ def captions_beside(path: Path) -> dict[Any, str]:
         return {}
     captions: dict[Any, str] = {}
     for row in json_of(path.parent / name, "a COCO captions file", ("annotations",))["annotations"]:
-        if not isinstance(row, dict) or not isinstance(row.get("caption"), str) or "image_id" not in row:
+        if not isinstance(row, dict) or not isinstance(row.get("caption"), str) or not is_id(row.get("image_id")):
             raise DataError("a caption has no image_id or text", where=path.parent / name, expected="image_id, caption")
-        captions.setdefault(row["image_id"], row["caption"].strip())
+        captions.setdefault(id_of(row["image_id"]), row["caption"].strip())
     return captions

@@ -12,7 +12,7 @@ from typing import Any
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, read_image
-from datasetdm.readers.coco_file import CocoFile
+from datasetdm.readers.coco_file import CocoFile, id_of, is_id
 from datasetdm.readers.formats.coco import captions_beside, check_image, find_images, key_of
 from datasetdm.readers.maps import packed, read_map
 from datasetdm.readers.places import inside
@@ -34,7 +34,7 @@ class PanopticSource(Source):
     def __init__(self, path: str, images: Path | None = None):
         self.path = Path(path)
         self.file = CocoFile(self.path, segments=True)
-        self.orphan_errors = self.file.orphan_errors
+        self.orphan_errors, self.notes = self.file.orphan_errors, self.file.notes
         things = {c["id"] for c in self.file.categories if c.get("isthing", 1)}
         stuff = tuple(c["name"] for c in self.file.categories if c["id"] not in things)
         self.labels = Labels(tuple(c["name"] for c in self.file.categories), stuff=stuff)
@@ -105,8 +105,9 @@ def _check_segments(entry: dict[str, Any], label_of: dict[Any, int], where: str)
     seen: set[int] = set()
     for segment in segments:
         ok = isinstance(segment, dict) and isinstance(segment.get("id"), int) and 0 < segment["id"] < 2**24
-        if not ok or not isinstance(segment.get("category_id"), (int, str)) or segment.get("iscrowd", 0) not in (0, 1):
+        if not ok or not is_id(segment.get("category_id")) or segment.get("iscrowd", 0) not in (0, 1):
             raise DataError(f"a segment cannot be read: {str(segment)[:80]}", where=where, expected="id, category_id")
+        segment["category_id"] = id_of(segment["category_id"])
         if segment["category_id"] not in label_of:
             what = f"segment {segment['id']} names category {segment['category_id']}, which is not in the file"
             raise DataError(what, where=where, expected="a category's id")

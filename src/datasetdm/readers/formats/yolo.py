@@ -19,7 +19,16 @@ from pydantic import BaseModel, Field, ValidationError
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, polygon_runs, read_image
 from datasetdm.readers.places import image_named, images_in, inside, text_of, with_option
-from datasetdm.readers.regions import Edges, Region, box_runs, covers, from_regions, instances, with_background
+from datasetdm.readers.regions import (
+    Edges,
+    Region,
+    box_runs,
+    covers,
+    from_regions,
+    instances,
+    label_name,
+    with_background,
+)
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import Annotations, Keypoints, Labels, Provenance, Sample, Skeleton
 from datasetdm.records.objects import Runs
@@ -199,7 +208,7 @@ class DataYaml(BaseModel):
             raise DataError("the classes are not numbered 0, 1, 2, ...", where=f"{path}, names")
         if not numbered:
             raise DataError("there are no class names", where=f"{path}, names", expected="a list, or number: name")
-        return [numbered[i] for i in range(len(numbered))]
+        return [label_name(numbered[i]) for i in range(len(numbered))]
 
     def points(self, path: Path) -> tuple[str, ...]:
         """The names of the points; none where objects have no points."""
