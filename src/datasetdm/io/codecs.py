@@ -21,7 +21,7 @@ from datasetdm.errors import DataError
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused: a decompression bomb, or nothing that a backbone could use."""
+"""Larger images are refused: a decompression bomb, or nothing that a backbone could use."""
 
 
 def encode_png(array: np.ndarray, level: int = 6) -> bytes:
@@ -60,9 +60,9 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def copyable_suffix(encoded: Path | bytes) -> str | None:
-    """The suffix of an encoded picture that any program shows with the pixels that `read_image` gives, or None.
+    """The suffix of an encoded image that any program shows with the pixels that `read_image` gives, or None.
 
-    Pictures that would have to be rotated (EXIF), converted to RGB or decoded by rare libraries are not among them.
+    Images that would have to be rotated (EXIF), converted to RGB or decoded by rare libraries are not among them.
     """
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
@@ -124,10 +124,10 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"]:
-    """Any picture that Pillow reads as 8-bit RGB, its EXIF rotation applied.
+    """Any image that Pillow reads as 8-bit RGB, its EXIF rotation applied.
 
     Raises:
-        DataError: missing, truncated, too large, or no picture.
+        DataError: missing, truncated, too large, or no image.
     """
     try:
         with warnings.catch_warnings():
@@ -139,10 +139,10 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
                     return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError as e:
-        raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
+        raise DataError("the image is missing", where=where, expected="a file", remedy="check --images") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(
-            f"the picture cannot be read: {e}",
+            f"the image cannot be read: {e}",
             where=where,
             expected="a whole JPEG, PNG or WebP",
             remedy="restore or remove it",
@@ -157,17 +157,17 @@ def image_size(path: Path, where: object) -> tuple[int, int]:
             image = Image.open(path)
         with image:
             _check_pixels(image, where)
-            turned = Image.Image.getexif(image).get(0x0112, 1) >= 5  # PNG's own would decode the picture
+            turned = Image.Image.getexif(image).get(0x0112, 1) >= 5  # PNG's own would decode the image
             return (image.width, image.height) if turned else (image.height, image.width)
     except FileNotFoundError as e:
-        raise DataError("the picture is missing", where=where, expected="a file", remedy="check --images") from e
+        raise DataError("the image is missing", where=where, expected="a file", remedy="check --images") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise DataError(f"the picture cannot be read: {e}", where=where, remedy="restore or remove it") from e
+        raise DataError(f"the image cannot be read: {e}", where=where, remedy="restore or remove it") from e
 
 
 def _check_pixels(image: Image.Image, where: object) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"the picture has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
+        raise DataError(f"the image has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
 
 
 def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class PixelDecoder(nn.Module):
         return levels
 
     def _add_context(self, levels: Pyramid) -> None:
-        """Let the coarsest levels see the whole picture."""
+        """Let the coarsest levels see the whole image."""
         shapes = [levels[s].shape[-2:] for s in self.coarse]
         tokens = self.context(tokenise([levels[s] for s in self.coarse]))
         start = 0

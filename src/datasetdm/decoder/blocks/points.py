@@ -40,11 +40,11 @@ def _random(word: str) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(NAME_WIDTH).astype(np.float32)
 
 
-def crop(picture: Float[Tensor, "c h w"], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n c g g"]:
-    """`GRID` x `GRID` samples of every box (x0, y0, x1, y1 in pixels from the picture's corner)."""
-    h, w = picture.shape[-2:]
-    at = cells(boxes) / picture.new_tensor([w, h]) * 2 - 1
-    sampled = F.grid_sample(picture[None], at.view(1, -1, GRID, 2), align_corners=False, padding_mode="zeros")
+def crop(image: Float[Tensor, "c h w"], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n c g g"]:
+    """`GRID` x `GRID` samples of every box (x0, y0, x1, y1 in pixels from the image's corner)."""
+    h, w = image.shape[-2:]
+    at = cells(boxes) / image.new_tensor([w, h]) * 2 - 1
+    sampled = F.grid_sample(image[None], at.view(1, -1, GRID, 2), align_corners=False, padding_mode="zeros")
     return sampled[0].unflatten(1, (len(boxes), GRID)).transpose(0, 1)
 
 

@@ -1,8 +1,8 @@
-"""How far away a scene is, from the sizes that its things have in the picture.
+"""How far away a scene is, from the sizes that its things have in the image.
 
-A hundred pictures are too few to learn absolute distance from features: a network remembers each picture's. But they are
+A hundred images are too few to learn absolute distance from features: a network remembers each image's. But they are
 enough to learn how large a cat is. So every label votes, from its words and from where and how large its region is, and
-the votes are averaged. Fitted on the labels of 100 mini-world pictures a ridge regression on such regions finds the mean
+the votes are averaged. Fitted on the labels of 100 mini-world images a ridge regression on such regions finds the mean
 log depth of new ones to 0.39, on pooled features to 0.68 (docs/LOG.md).
 """
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 class ScaleVotes(nn.Module):
-    """Label regions and label words -> one scalar a picture, of about unit spread.
+    """Label regions and label words -> one scalar per image, of about unit spread.
 
-    No weight belongs to a label. While it learns, a share of the labels is left out, as a new picture's regions are less
-    sure than a fitted one's.
+    No weight belongs to a label. During fitting a fraction of the labels (`left_out`) is left out, because the regions of a
+    new image are less certain than those of a fitted one.
     """
 
     def __init__(self, text_width: int, hidden: int = 64, left_out: float = 0.2):
@@ -44,7 +44,7 @@ REGION = 4
 
 
 def describe_regions(masks: Float[Tensor, "b l h w"]) -> tuple[Float[Tensor, "b l 4"], Float[Tensor, "b l"]]:
-    """(log size, mean row, log height, log width) of soft regions, each about unit size, and their share of the picture."""
+    """(log size, mean row, log height, log width) of soft regions, each about unit size, and their share of the image."""
     h, w = masks.shape[-2:]
     area = masks.mean((-2, -1))
     rows = torch.linspace(-1, 1, h, device=masks.device)
