@@ -43,16 +43,20 @@ def prose(page: Path) -> str:
     return FENCE.sub("", page.read_text())
 
 
-def commands(page: Path) -> Iterator[list[str]]:
-    """The `datasetdm` commands of a page, as argument lists: those in blocks, and those in backticks."""
-    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
-    inline = re.findall(r"`((?:[A-Z_]+=\S+ )*datasetdm [^`]+)`", prose(page))
-    for line in [*lines, *inline]:
+def commands_in(text: str) -> Iterator[list[str]]:
+    """The `datasetdm` commands of a shell script, as argument lists."""
+    for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:
             words = words[1:]
         if words and words[0] == "datasetdm":
             yield words[1:]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Those of a page, in blocks and in backticks."""
+    inline = re.findall(r"`((?:[A-Z_]+=\S+ )*datasetdm [^`]+)`", prose(page))
+    return list(commands_in("\n".join([*blocks(page, "sh"), *inline])))
 
 
 @cache
@@ -101,7 +105,7 @@ def test_commands_exist_with_their_options(page: Path) -> None:
 
 def test_readme_and_tutorial_name_commands() -> None:
     for page, least in ((ROOT / "README.md", 5), (TUTORIAL, 8)):
-        assert len(list(commands(page))) >= least
+        assert len(commands(page)) >= least
 
 
 def measured() -> set[str]:
@@ -153,6 +157,7 @@ STANDS_FOR = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "mini",
     "train=0.9,test=0.1": "train=0.8,test=0.2",
     "--count 1000": "--count 4",
+    "count: 1000": "count: 4",
 }
 """What the tutorial's commands name -> the smaller thing that the test puts in its place."""
 
@@ -169,17 +174,20 @@ def test_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     work.mkdir()
     monkeypatch.chdir(work)
     (work / "datasetdm.toml").write_text(SMALL_FIT)
-    (work / "prompts.txt").write_text(blocks(TUTORIAL, "text")[0])
     monkeypatch.setattr("datasetdm.viewer.server.serve", lambda *_: None)
 
     text = TUTORIAL.read_text()
-    assert all(name in text for name in STANDS_FOR)
-    for command in commands(TUTORIAL):
-        line = shlex.join(command)
-        for name, smaller in STANDS_FOR.items():
-            line = line.replace(name, smaller.format(small=small))
-        assert run(*shlex.split(line)) == 0, capfd.readouterr().err
-    assert {"photos", "my-decoder", "my-data", "page.html", "my-coco", "annotated"} <= {p.name for p in work.iterdir()}
+    for name, smaller in STANDS_FOR.items():
+        assert name in text
+        text = text.replace(name, smaller.format(small=small))
+    scripts = {kind: content for kind, content in FENCE.findall(text) if kind in ("text", "yaml")}
+    (work / "prompts.txt").write_text(scripts["text"])
+    (work / "recipe.yaml").write_text(scripts["yaml"])
+    for command in commands_in("".join(content for kind, content in FENCE.findall(text) if kind == "sh")):
+        assert run(*command) == 0, capfd.readouterr().err
+    assert {"photos", "my-decoder", "my-data", "page.html", "my-coco", "annotated", "work"} <= {
+        p.name for p in work.iterdir()
+    }
 
 
 @pytest.mark.slow
