@@ -5,7 +5,6 @@ To the mini world's captioned renders this is what ImageNet is to photographs. T
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import Counter
@@ -23,9 +22,10 @@ from benchmarks.baselines.pixels import Encoder
 from datasetdm.decoder.blocks.pixel import Standardise
 from datasetdm.decoder.model import autocast
 from datasetdm.decoder.tensor_files import save_tensors
+from datasetdm.training.loop import Learner, cosine, warm_up
 
 STOP = {"a", "an", "the", "of", "on", "in", "at", "and", "with", "to", "its", "is", "by"}
-BATCH, RATE, WARM, HELD_OUT = 64, 2e-3, 50, 512
+BATCH, RATE, WARM_UP, HELD_OUT = 64, 2e-3, 50, 512
 
 
 class WordNet(nn.Module):
@@ -80,9 +80,8 @@ def fit(
     net.norm.measure([images[:256].float() / 255])
     optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.05)
     before, steps = _loss(net, held_images, held_truth), 0
+    learner = Learner(net, optimiser)
     while (done := progress(steps)) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (steps + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * done))
         rows = torch.randint(len(images), (min(BATCH, len(images)),))
         view = images[rows].float() / 255
         view = view.flip(-1) if steps % 2 else view
@@ -90,9 +89,8 @@ def fit(
         net.train()
         with autocast(view.device):
             logits = net(view)
-        optimiser.zero_grad(set_to_none=True)
-        F.binary_cross_entropy_with_logits(logits, truth[rows]).backward()
-        optimiser.step()
+        loss = F.binary_cross_entropy_with_logits(logits, truth[rows])
+        learner.step(loss, RATE * warm_up(steps, WARM_UP) * cosine(done))
         steps += 1
     return net, (before, _loss(net, held_images, held_truth)), steps
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasetdm.errors import DatasetDMError
+
 from . import PretrainError
 from .config import PRESETS, find_preset
 
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (PretrainError, OSError) as error:
+    except (PretrainError, DatasetDMError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted: the last checkpoint is kept, the same command goes on from it\n")

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from datasetdm.decoder.tensor_files import load_numbers, load_tensors, save_tensors
 from PIL import Image
 from torch import Tensor
 
 from . import PretrainError
 from .config import PICTURE
-from .files import load_numbers, load_tensors, save_tensors
 
 UNLABELLED_SPLIT = "captioned"  # as in ..recipe, which would bring the renderer's libraries in
 PACKED = ".safetensors"

@@ -10,13 +10,14 @@ import hashlib
 import json
 
 import torch
+from datasetdm.decoder.tensor_files import load_numbers, load_tensors, save_tensors
+from datasetdm.io.files import write_json
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
 from . import PretrainError, hardware
 from .data import Captioned
-from .files import load_numbers, load_tensors, save_tensors, write_json
 from .vae import load_vae, normal
 from .work import Work
 

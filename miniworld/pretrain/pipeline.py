@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasetdm.io.files import write_json
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
 from . import PretrainError
-from .files import write_json
 from .latents import load_scale
 from .loop import State
 from .models import build_scheduler

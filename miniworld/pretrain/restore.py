@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasetdm.decoder.tensor_files import save_tensors
+from datasetdm.io.files import write_json
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
@@ -16,7 +18,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import PretrainError
 from .config import PRESETS, Preset, find_preset
-from .files import save_tensors, write_json
 from .latents import fingerprint
 from .loop import State
 from .models import Conditional, build_vae

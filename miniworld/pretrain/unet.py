@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from datasetdm.decoder.tensor_files import below, load_tensors
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -12,9 +13,8 @@ from transformers import CLIPTokenizer
 from . import PretrainError, hardware
 from .config import TIMESTEPS, UnetConfig
 from .data import Captioned, mirrored
-from .files import below, load_tensors
 from .latents import load_latents
-from .loop import Budget, Learner, Run
+from .loop import Budget, Run, make_learner
 from .models import Conditional, build_tokenizer, encode_captions, signal_shares
 from .words import QUIET, WordReader, said, vocabulary
 from .work import Work
@@ -39,14 +39,14 @@ def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, co
     model.unet.to(memory_format=hardware.memory_format())
     batch = config.batch * (4 if config.half else 1)
     silent = round(config.words * batch)
-    learner, reader, helper = Learner(model, config.learning_rate), None, None
+    reader = helper = None
     if silent:
         words = vocabulary(data.captions)
         truth = said(data.captions, words).to(device).repeat(2, 1)
         reader = WordReader(model.unet, tokenizer, words, config.text_width).to(device)
-        helper = Learner(reader, READER_RATE)
+        helper = make_learner(reader, READER_RATE)
     mode = "half" if config.half else "full"
-    run = Run("unet", learner, work, budget, ema=config.ema, seed=seed, mode=mode, helper=helper)
+    run = Run("unet", model, config.learning_rate, work, budget, ema=config.ema, seed=seed, mode=mode, helper=helper)
     run.state.data = str(data)
     _speed_up(model, compiled)
     shares = signal_shares().to(device)
@@ -58,7 +58,7 @@ def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, co
             continue
         read, own = reader.losses(model.text, drawn.quiet, truth[drawn.rows[drawn.quiet]])
         run.step(total + WORD_WEIGHT * read, batch)
-        helper.update(own, rate=1.0)
+        helper.step(own, READER_RATE)
     run.save()
     return run
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from datasetdm.decoder.tensor_files import below, load_tensors
+from datasetdm.training.loop import Learner
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,8 +14,7 @@ from torch.nn import functional as F
 from . import hardware
 from .config import VaeConfig
 from .data import Captioned
-from .files import below, load_tensors
-from .loop import Budget, Learner, Run
+from .loop import Budget, Run, make_learner
 from .models import PatchCritic, build_vae
 from .work import Work
 
@@ -37,10 +38,9 @@ def train_vae(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, com
     if config.decoder_only:
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
-    critic = Learner(PatchCritic().to(device), CRITIC_RATE, CRITIC_BETAS) if config.gan else None
-    learner = Learner(model, config.learning_rate)
+    critic = make_learner(PatchCritic().to(device), CRITIC_RATE, CRITIC_BETAS) if config.gan else None
     mode = "decoder" if config.decoder_only else ""
-    run = Run("vae", learner, work, budget, ema=config.ema, seed=seed, mode=mode, helper=critic)
+    run = Run("vae", model, config.learning_rate, work, budget, ema=config.ema, seed=seed, mode=mode, helper=critic)
     run.state.data = str(data)
     if compiled and device.type == "cuda":
         model.encoder.compile()
@@ -156,4 +156,4 @@ def _teach(critic: Learner, real: Tensor, made: Tensor) -> None:
     """One step of the critic's hinge loss."""
     with hardware.autocast():
         right, wrong = critic.module(real).float(), critic.module(made).float()
-    critic.update(F.relu(1 - right).mean() + F.relu(1 + wrong).mean(), rate=1.0)
+    critic.step(F.relu(1 - right).mean() + F.relu(1 + wrong).mean(), CRITIC_RATE)

@@ -14,9 +14,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasetdm.io.files import write_json
+
 from . import PretrainError, hardware
 from .config import Preset, find_preset
-from .files import write_json
 
 
 @dataclass(frozen=True)

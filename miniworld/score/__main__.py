@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasetdm.io.files import write_json
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
 from rich.progress import track
@@ -21,7 +22,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..pretrain import hardware
-from ..pretrain.files import write_json
 from . import figures
 from .oracle import EMBEDDINGS, Reading, load_oracle, look, normal
 from .renders import CATEGORIES, Renders, read_renders

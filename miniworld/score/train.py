@@ -7,25 +7,44 @@ fool it. Writes weights and the features of all training renders into `weights/`
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from datasetdm.decoder.tensor_files import save_tensors
+from datasetdm.training.loop import (
+    Learner,
+    WeightAverage,
+    average_decay,
+    cosine,
+    load_checkpoint,
+    save_checkpoint,
+    warm_up,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..pretrain import hardware
-from ..pretrain.files import load_tensors, save_tensors
 from .oracle import EMBEDDINGS, WEIGHTS, Oracle, Reading, look, normal, precision
 from .renders import MOST, Renders, read_renders
+
+WARM_UP, WEIGHT_DECAY, MAX_GRADIENT = 200, 0.02, 5.0
+"""Steps in which the learning rate rises; of AdamW; norm at which gradients are clipped."""
+
+LOG_SECONDS, SAVE_SECONDS = 15, 120
 
 
 @dataclass(frozen=True)
 class OracleConfig:
-    """batch: pictures a step. held_out: renders, the last ones, for its own figures. softened: share of the renders
-    that are also seen through the VAE. ema: the most that the averaged weights keep a step."""
+    """Settings.
+
+    Args:
+        batch: images per step.
+        held_out: renders, the last ones, for its own figures.
+        softened: fraction of the renders that are also seen through the VAE.
+        ema: the most that the averaged weights keep per step.
+    """
 
     batch: int = 32
     learning_rate: float = 2e-3
@@ -55,37 +74,41 @@ def main() -> None:
 
 
 def train(config: OracleConfig, renders: Renders, soft: Tensor, minutes: float, work: Path) -> Oracle:
-    """Learns for a while; the learning rate falls over the whole of it. Returns the averaged weights."""
+    """Learn for a while, from the checkpoint if there is one; the learning rate falls over the whole of it.
+
+    Returns:
+        The averaged weights.
+    """
     torch.manual_seed(0)
-    oracle, average = Oracle(), Oracle().eval()
-    optimiser = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=0.02)
-    average.load_state_dict(oracle.state_dict())
-    checkpoint, step, spent = work / "oracle.safetensors", 0, 0.0
-    if checkpoint.is_file():
-        average.load_state_dict(load_tensors(checkpoint))
-        oracle.load_state_dict(average.state_dict())
-    began = told = saved = time.monotonic()
+    oracle = Oracle()
+    optimiser = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
+    learner, average = Learner(oracle, optimiser, MAX_GRADIENT), WeightAverage(oracle)
+    checkpoint = work / "oracle.safetensors"
+    found = load_checkpoint(checkpoint, average, {"model": learner})
+    step = found.numbers["step"] if found else 0
+    spent, first, began = 0.0, step, time.monotonic()
+    logged = saved = began
     while spent < minutes * 60:
-        falling = 0.5 * (1 + math.cos(math.pi * spent / minutes / 60))
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * min(1, step / 200 + 0.01) * falling
-        value = _step(oracle, optimiser, renders, soft, config.batch)
+        rate = warm_up(step, WARM_UP) * cosine(spent / minutes / 60)
+        value = _step(learner, renders, soft, config.batch, config.learning_rate * rate)
         step += 1
-        _follow(average, oracle, min(config.ema, step / (10 + step)))
+        average.update(average_decay(step, config.ema))
         now = time.monotonic()
         spent = now - began
-        if now - told > 15:
-            speed = step * config.batch / spent
-            print(f"step {step}, {speed:.0f} pictures/s, loss {value:.3f}, {spent:.0f} s", flush=True)
-            told = now
-        if now - saved > 120:
-            save_tensors(checkpoint, average.state_dict(), {"step": step})
+        if now - logged > LOG_SECONDS:
+            speed = (step - first) * config.batch / spent
+            print(f"step {step}, {speed:.0f} images/s, loss {value:.3f}, {spent:.0f} s", flush=True)
+            logged = now
+        if now - saved > SAVE_SECONDS:
+            save_checkpoint(checkpoint, average, {"model": learner}, {"step": step})
             saved = now
-    save_tensors(checkpoint, average.state_dict(), {"step": step})
-    return average.eval()
+    save_checkpoint(checkpoint, average, {"model": learner}, {"step": step})
+    oracle.load_state_dict(average.module.state_dict())
+    return oracle.eval()
 
 
-def _step(oracle: Oracle, optimiser: torch.optim.Optimizer, renders: Renders, soft: Tensor, batch: int) -> float:
+def _step(learner: Learner, renders: Renders, soft: Tensor, batch: int, rate: float) -> float:
+    oracle = learner.module
     rows = torch.randint(len(renders), (batch,))
     softened = (rows < len(soft)) & (torch.rand(batch) < 0.7)
     images = renders.images[rows]
@@ -97,10 +120,7 @@ def _step(oracle: Oracle, optimiser: torch.optim.Optimizer, renders: Renders, so
     with precision():
         reading = oracle(x)
     loss = loss_of(reading, renders, rows, classes)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(oracle.parameters(), 5.0)
-    optimiser.step()
+    learner.step(loss, rate)
     return float(loss.detach())
 
 
@@ -144,12 +164,6 @@ def accuracy(places: Tensor, presence: Tensor, truth: Renders) -> dict[str, floa
         "found": float(said[there].float().mean()),
         "false_alarm": float(said[truth.seen == 0].float().mean()),
     }
-
-
-def _follow(average: Oracle, oracle: Oracle, keep: float) -> None:
-    with torch.no_grad():
-        for a, b in zip(average.state_dict().values(), oracle.state_dict().values(), strict=True):
-            a.lerp_(b, 1 - keep) if a.is_floating_point() else a.copy_(b)
 
 
 def _half(tensor: Tensor) -> Tensor:

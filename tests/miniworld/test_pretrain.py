@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from miniworld.pretrain import PretrainError, files
+from miniworld.pretrain import PretrainError
 from miniworld.pretrain.__main__ import main
 from miniworld.pretrain.config import PRESETS
 from miniworld.pretrain.data import mirrored, pack, read
@@ -24,6 +24,8 @@ from miniworld.pretrain.restore import import_pipeline
 from miniworld.pretrain.vae import colours, distance
 from miniworld.pretrain.work import Work
 from PIL import Image
+
+from datasetdm.decoder.tensor_files import below, load_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +81,7 @@ def _loss(folder: Path, stage: str, data: Path) -> float:
     from miniworld.pretrain.vae import normal
 
     work, seed = Work.existing(folder), torch.Generator().manual_seed(1)
-    weights = files.below(files.load_tensors(work.checkpoint(stage)), "model.")
+    weights = below(load_tensors(work.checkpoint(stage)), "model.")
     weights = {k: v for k, v in weights.items() if not k.startswith("optimiser.")}
     with torch.no_grad():
         if stage == "vae":
@@ -99,7 +101,7 @@ def test_stopped_and_resumed_is_never_stopped(data: Path, work: Path, tmp_path: 
     for name, parts in (("whole", (6,)), ("parts", (2, 4))):
         for steps in parts:
             run("vae", "--data", data, "--work", tmp_path / name, "--preset", "smoke", "--steps", steps, "--no-compile")
-    whole, parts = (files.load_tensors(tmp_path / name / "vae.safetensors") for name in ("whole", "parts"))
+    whole, parts = (load_tensors(tmp_path / name / "vae.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys() and any("optimiser" in k for k in whole)
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
 
@@ -110,7 +112,7 @@ def test_the_weights_alone_are_enough_to_go_on(data: Path, work: Path, tmp_path:
     assert note["preset"] == "smoke" and note["steps"] == 30 and note["samples_seen"] == 30 * 8
     again = import_pipeline(tmp_path / "model", tmp_path / "again")
     assert State.load(again, "unet").samples == 240
-    before, after = (files.load_tensors(f / "unet.safetensors") for f in (work, tmp_path / "again"))
+    before, after = (load_tensors(f / "unet.safetensors") for f in (work, tmp_path / "again"))
     weights = [k for k in after if before[k].is_floating_point()]
     assert weights and all(torch.allclose(before[k], after[k], rtol=2e-3, atol=1e-5) for k in weights)
     run("unet", "--data", data, "--work", tmp_path / "again", "--steps", 2, "--no-compile")
@@ -173,20 +175,11 @@ def test_a_run_that_reads_words_goes_on_from_one_that_did_not(data: Path, work: 
     shutil.copytree(work, tmp_path / "w")
     for _ in range(2):
         run("unet", "--data", data, "--work", tmp_path / "w", "--steps", 2, "--no-compile", "--words", 0.25)
-    kept = files.load_tensors(tmp_path / "w" / "unet.safetensors")
+    kept = load_tensors(tmp_path / "w" / "unet.safetensors")
     assert any(k.startswith("helper.looks.") for k in kept) and "helper.optimiser.0.exp_avg" in kept
     assert not any("shares" in k for k in kept), "which word has which pieces follows from the tokenizer"
     with pytest.raises(SystemExit):
         run("unet", "--data", data, "--work", tmp_path / "w", "--steps", 2, "--words", 1.5)
-
-
-def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    files.save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {"step": 1})
-    with pytest.raises(KeyboardInterrupt), files.atomic(tmp_path / "a.safetensors") as path:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert files.load_numbers(tmp_path / "a.safetensors") == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["gpu", "cpu"])

@@ -14,7 +14,10 @@ from miniworld.score import figures
 from miniworld.score.__main__ import main
 from miniworld.score.oracle import EMBEDDINGS, Oracle, load_oracle, look
 from miniworld.score.renders import CATEGORIES, PLACES, Renders, read_renders
+from miniworld.score.train import OracleConfig, train
 from safetensors.torch import load_file
+
+from datasetdm.decoder.tensor_files import load_numbers, load_tensors
 
 RENDERS = Path(__file__).parent.parent.parent / "data" / "miniworld"
 
@@ -122,3 +125,15 @@ def test_a_model_without_its_story_is_refused(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as stop:
         main(["--model", str(tmp_path)])
     assert stop.value.code == 2 and "training.json is missing" in capsys.readouterr().err
+
+
+def test_the_oracles_training_goes_on(tmp_path: Path, held: Renders) -> None:
+    """Two calls: the second one starts at the first one's last step, with its weights."""
+    few, config = held[:8], OracleConfig(batch=4)
+    train(config, few, few.images[:2], 1e-3, tmp_path)
+    first = load_numbers(tmp_path / "oracle.safetensors")["step"]
+    oracle = train(config, few, few.images[:2], 1e-3, tmp_path)
+    assert load_numbers(tmp_path / "oracle.safetensors")["step"] > first >= 1
+    kept = load_tensors(tmp_path / "oracle.safetensors")
+    assert all(torch.equal(kept[f"average.{k}"], v) for k, v in oracle.state_dict().items())
+    assert any(k.startswith("model.optimiser.") for k in kept)
