@@ -37,7 +37,7 @@ def view(
     options: Annotated[PageOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Look at a store in the browser, filter and review it; or write its first samples as a page of one file."""
-    from datasetdm.store import Store
+    from datasetdm.store.store import Store
 
     opened = Store(store)
     if not len(opened):

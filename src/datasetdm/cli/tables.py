@@ -14,11 +14,8 @@ from datasetdm.engines.progress import Outcome
 from datasetdm.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from datasetdm.backbones.catalogue import Model
     from datasetdm.readers.overview import Summary
-    from datasetdm.recipe.plan import Step
 
 MOST = 10
 """Labels and skipped samples that a summary names."""
@@ -103,13 +100,3 @@ def show_backbones(models: Sequence[Model]) -> None:
         )  # fmt: skip
         table.add_row(*map(Text, cells))
     Console(width=None if Console().is_terminal else 250).print(table)
-
-
-def show_plan(steps: Sequence[Step], out: Path) -> None:
-    """What a recipe would do in `out`."""
-    table = Table("stage", "kind", "images", "what", "writes")
-    for step in steps:
-        count = str(getattr(step.stage, "count", "") or "")
-        why = f" ({step.why})" if step.why else ""
-        table.add_row(step.name, step.stage.kind, count, step.action + why, str(step.out))
-    Console(width=None if Console().is_terminal else 160).print(table)

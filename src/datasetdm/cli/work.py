@@ -13,7 +13,7 @@ from datasetdm.recipe.schema import Stage
 
 def perform(stage: Stage, out: Path | None) -> Outcome:
     """Run a stage into `out` and say what it made."""
-    from datasetdm.recipe.run import RUNNERS
+    from datasetdm.recipe.runners import RUNNERS
 
     began = time.monotonic()
     runner = RUNNERS.load(stage.kind)

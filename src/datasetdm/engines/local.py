@@ -9,7 +9,8 @@ from pathlib import Path
 
 from datasetdm.pipelines.stream import Source
 from datasetdm.records import Sample
-from datasetdm.store import Store, Writer
+from datasetdm.store.store import Store
+from datasetdm.store.writer import Writer
 
 FLUSH_SECONDS = 30
 """Finished samples are on disk after at most this time (or when the run ends, whatever ends it)."""

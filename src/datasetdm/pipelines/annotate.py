@@ -12,7 +12,7 @@ from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.pipelines.stream import Keys, Source
 from datasetdm.records import Labels, Provenance, Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 
 
 class Annotator:

@@ -26,7 +26,7 @@ from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.pipelines.stream import Keys
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.records import Labels, Prompt, Provenance, Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 
 
 class DatasetGenerator:

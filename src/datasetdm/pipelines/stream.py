@@ -19,7 +19,7 @@ import numpy as np
 from datasetdm.errors import StoreError
 from datasetdm.readers import Reader
 from datasetdm.records import Labels, Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, apply
 
 CHECKED = 16

@@ -10,7 +10,7 @@ from datasetdm.readers import read
 from datasetdm.readers.source import OnError, ValidatingReader
 from datasetdm.recipe.schema import DataOptions
 from datasetdm.records import Labels, Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, accepted, apply, transform_from_json
 from datasetdm.transforms.choose import Choose
 from datasetdm.transforms.reviews import reviews_of

@@ -13,20 +13,12 @@ from pydantic import ValidationError
 
 from datasetdm.engines.progress import Outcome, Report
 from datasetdm.errors import ConfigError, OutputError, unknown_name
-from datasetdm.io.registry import Registry
 from datasetdm.recipe.plan import Step, mark_path, plan, write_mark
+from datasetdm.recipe.runners import RUNNERS
 from datasetdm.recipe.schema import KINDS, Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
 """The recipes that come with the package."""
-
-RUNNERS: Registry[Callable[..., Outcome]] = Registry(
-    "kind of stage",
-    None,
-    {kind: f"datasetdm.recipe.stages:{kind}" for kind in ("fit", "generate", "annotate", "evaluate", "export", "page")},
-)
-"""Kind of stage -> the function that runs it: (stage, out, report) -> Outcome. They import torch when they are used."""
-
 
 def shipped() -> dict[str, Path]:
     """Name -> file of the recipes that come with the package."""

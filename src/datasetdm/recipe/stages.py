@@ -41,7 +41,7 @@ from datasetdm.recipe.schema import (
     PageStage,
 )
 from datasetdm.records import Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, transform_from_json
 from datasetdm.transforms.remap import RemapLabels
 from datasetdm.transforms.reviews import ApplyReviews

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasetdm.readers.source import Source
 from datasetdm.records import Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 
 LAYOUT = """\
 DIR/                             what generate and annotate write

@@ -1,0 +1,15 @@
+"""What runs each kind of stage, by name: the functions import torch, and are imported when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from datasetdm.engines.progress import Outcome
+from datasetdm.io.registry import Registry
+
+RUNNERS: Registry[Callable[..., Outcome]] = Registry(
+    "kind of stage",
+    None,
+    {kind: f"datasetdm.recipe.stages:{kind}" for kind in ("fit", "generate", "annotate", "evaluate", "export", "page")},
+)
+"""Kind of stage -> the function that runs it: (stage, out, report) -> Outcome."""
