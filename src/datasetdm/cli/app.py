@@ -12,7 +12,7 @@ from datasetdm import __version__
 COMMANDS = {
     "recipes": ("demo", "run"),
     "decoders": ("fit", "evaluate", "backbones"),
-    "stores": ("generate", "annotate", "view"),
+    "stores": ("generate", "annotate", "view", "merge"),
     "data": ("inspect", "export", "formats"),
 }
 """Module -> its commands."""

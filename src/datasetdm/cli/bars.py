@@ -57,9 +57,9 @@ def bars() -> Generator[Report]:
         yield report
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+def track(items: Iterable[T], what: str, total: int, unit: str = "image") -> Iterator[T]:
     """Iterate with a bar."""
     with bars() as report:
         for done, item in enumerate(items, 1):
             yield item
-            report(Progress(what, done, total))
+            report(Progress(what, done, total, unit))

@@ -50,10 +50,15 @@ def export(
     print(push_to_hub(out, push) if push else out)
 
 
-def formats() -> None:
-    """List the formats that can be read and written."""
+def formats(name: Annotated[str | None, Parameter(help="Show how this format's folder looks.")] = None) -> None:
+    """List the formats that can be read and written, or show how one's folder looks."""
     from datasetdm.exporters import EXPORTERS
     from datasetdm.readers import READERS
+    from datasetdm.readers.layouts import layout
 
-    print("in:  " + ", ".join(READERS))
-    print("out: " + ", ".join(EXPORTERS))
+    if name is not None:
+        print(layout(name))
+        return
+    print("read, as FORMAT:PATH:    " + ", ".join(sorted(READERS)))
+    print("written, by --format:    " + ", ".join(sorted(EXPORTERS)))
+    print("layout of one:           datasetdm formats NAME")

@@ -83,7 +83,20 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
     chosen = load_recipe(recipe, changes)
     require_writable(out)
     if dry_run:
-        show_plan(plan(chosen, out), out)
+        show_plan(
+            [
+                (
+                    s.name,
+                    s.stage.kind,
+                    s.count,
+                    s.action + (f": {s.why}" if s.why else ""),
+                    s.seconds,
+                    s.bytes,
+                    str(s.out),
+                )
+                for s in plan(chosen, out)
+            ]
+        )
         return
     for step in steps(chosen, out):
         if step.action == "reuse":

@@ -49,3 +49,24 @@ def view(
     from datasetdm.viewer.server import serve
 
     serve(opened, port, open_browser)
+
+
+def merge(
+    stores: Annotated[
+        list[Path], Parameter(help="The folders of two or more stores with the same labels.", negative=())
+    ],
+    *,
+    out: Annotated[Path, Parameter(help="The new store; the same command goes on with an unfinished one.")],
+) -> None:
+    """Put several stores into a new one; their shards are linked or copied, not rewritten."""
+    from datasetdm.cli.bars import console, track
+    from datasetdm.recipe.places import STORE, require_folder
+    from datasetdm.store.merge import merge as merge_stores
+    from datasetdm.store.store import Store
+
+    require_folder(out, STORE)
+    opened = [Store(s) for s in stores]
+    held = list(track(merge_stores(opened, out), "merge", len(opened), "store"))[-1]
+    console.print(f"{held} samples of {len(opened)} stores")
+    console.print(f"next: datasetdm view {out}")
+    print(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,7 +23,7 @@ MOST = 10
 
 def show_outcome(outcome: Outcome, seconds: float) -> None:
     """What a command made, counts per label, what was skipped and why, and the command to type next."""
-    console.print(Text(f"{outcome.made}, {_duration(seconds)}"), soft_wrap=True)
+    console.print(Text(f"{outcome.made}, {duration(seconds)}"), soft_wrap=True)
     for note in outcome.notes:
         console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
     if outcome.labels:
@@ -37,7 +37,8 @@ def show_outcome(outcome: Outcome, seconds: float) -> None:
         console.print(Text(f"next: {outcome.next}"), soft_wrap=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
     return (
         f"{seconds:.0f} s"
         if seconds < 120
@@ -100,3 +101,28 @@ def show_backbones(models: Sequence[Model]) -> None:
         )  # fmt: skip
         table.add_row(*map(Text, cells))
     Console(width=None if Console().is_terminal else 250).print(table)
+
+
+Cells = tuple[str, str, int | None, str, float | None, float | None, str]
+"""A stage of a plan: name, kind, images, what is done, seconds, bytes, place."""
+
+
+def show_plan(rows: Sequence[Cells]) -> None:
+    """What a recipe would do: one row per stage, and the sums."""
+    table = Table("stage", "kind", "images", "what", "time", "disk", "place", show_footer=True)
+    for name, kind, count, what, seconds, size, place in rows:
+        cells = ("" if count is None else str(count), what, _about(seconds, duration), _about(size, _size), place)
+        table.add_row(*map(Text, (name, kind, *cells)))
+    times, sizes = [r[4] for r in rows], [r[5] for r in rows]
+    table.columns[3].footer = "in all"
+    table.columns[4].footer = _about(None if None in times else sum(t or 0 for t in times), duration)
+    table.columns[5].footer = _about(None if None in sizes else sum(s or 0 for s in sizes), _size)
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def _about(value: float | None, show: Callable[[float], str]) -> str:
+    return "unknown" if value is None else "" if not value else f"about {show(value)}"
+
+
+def _size(value: float) -> str:
+    return f"{value / 1e6:.1f} MB" if value < 1e9 else f"{value / 1e9:.1f} GB"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from datasetdm.errors import OutputError
 from datasetdm.io.files import occupied, write_json
 from datasetdm.prompts import read_prompts
 from datasetdm.recipe.data import open_reader
+from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.schema import GRAMMAR, Recipe, Stage, references
 
 MARK = ".stage.json"
@@ -41,6 +42,9 @@ class Step:
         action: what is to be done.
         why: what changed since it was made, for those that run again or are continued.
         mark: what it left here before.
+        count: of images, if it is known.
+        side: of the images in pixels, if it is known.
+        seconds, bytes: what is left to do; None where nothing is known.
     """
 
     name: str
@@ -50,6 +54,10 @@ class Step:
     action: Action
     why: str = ""
     mark: Mapping[str, Any] = field(default_factory=dict)
+    count: int | None = None
+    side: int | None = None
+    seconds: float | None = None
+    bytes: float | None = None
 
 
 def plan(recipe: Recipe, out: Path) -> list[Step]:
@@ -64,12 +72,24 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
         place = out / (name + PAGE if stage.MAKES == "file" else name)
         earlier = {f: steps[other] for f, other in references(stage).items()}
         resolved = stage.model_copy(update={f: str(s.out) for f, s in earlier.items()})
-        inputs = _inputs(stage, earlier)
-        steps[name] = _decide(name, resolved, place, inputs, [s for s in earlier.values() if s.action != "reuse"])
+        inputs, count = _inputs(stage, earlier)
+        step = _decide(name, resolved, place, inputs, {f: s.name for f, s in earlier.items()})
+        steps[name] = _estimated(step, count, image_side(stage, earlier))
     return list(steps.values())
 
 
-def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], changed: list[Step]) -> Step:
+def _estimated(step: Step, count: int | None, side: int | None) -> Step:
+    """The step with what is left to do: nothing of one that is reused, the new images of one that is continued."""
+    if step.action == "reuse":
+        return replace(step, count=count, side=side, seconds=0, bytes=0)
+    new = count
+    if step.action == "continue" and count is not None and step.mark.get("done"):
+        new = max(0, count - step.mark.get("count", 0))
+    seconds, size = estimate(step.stage, new, side, step.mark)
+    return replace(step, count=count, side=side, seconds=seconds, bytes=size)
+
+
+def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earlier: Mapping[str, str]) -> Step:
     mark = read_mark(out)
     if not mark:
         if out.exists() and (not out.is_dir() or occupied(out)):
@@ -82,11 +102,12 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], chang
         return Step(name, stage, out, inputs, "run")
     old, grows = mark["inputs"], GROWS.get(stage.kind)
     different = sorted(k for k in {*old, *inputs} if old.get(k) != inputs.get(k))
-    if not different and not changed:
+    if not different:
         return Step(name, stage, out, inputs, "reuse" if mark["done"] else "continue", "unfinished", mark)
-    why = ", ".join(_difference(k, old.get(k), inputs.get(k)) for k in different)
-    why = why or f"stage {changed[0].name!r} changes"
-    if different and set(different) <= {grows}:
+    why = ", ".join(
+        f"stage {earlier[k]} changes" if k in earlier else _difference(k, old.get(k), inputs.get(k)) for k in different
+    )
+    if set(different) <= {grows}:
         return Step(name, stage, out, inputs, "continue", why, mark)
     return Step(name, stage, out, inputs, "run again", why, mark)
 
@@ -96,18 +117,23 @@ def _difference(key: str, old: object, new: object) -> str:
     return f"{key} was {texts[0]}, is {texts[1]}" if max(map(len, texts)) < 40 else f"{key} changed"
 
 
-def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> dict[str, Any]:
-    """All that the output depends on: settings but for those of the device, and hashes of what is read."""
+def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], int | None]:
+    """All that the output depends on (settings but for those of the device, hashes of what is read), and how many images."""
+    count: int | None = getattr(stage, "count", None)
     values = stage.model_dump(mode="json", exclude=set(stage.HOW))
     for name, step in earlier.items():
         values[name] = digest(dict(step.inputs)) + _reviews_digest(step.out)
-    if "data" in values and "data" not in earlier:
-        values["content"] = data_digest(values["data"], stage)
+    if "data" in earlier:
+        count = earlier["data"].count
+    elif "data" in values:
+        values["content"], count = data_digest(values["data"], stage)
+    if (limit := getattr(stage, "limit", None)) is not None and count is not None:
+        count = min(limit, count)
     if "decoder" in values and "decoder" not in earlier and Path(values["decoder"]).is_dir():
         values["decoder"] = files_digest(Path(values["decoder"]))
     if stage.kind == "generate" and stage.prompts != (GRAMMAR,):
         values["prompts"] = digest(read_prompts(stage.prompts))
-    return values
+    return values, count
 
 
 def _reviews_digest(store: Path) -> str:
@@ -130,12 +156,13 @@ def files_digest(folder: Path) -> str:
     return h.hexdigest()
 
 
-def data_digest(data: str, stage: Stage) -> str:
-    """SHA-256 of all samples' keys, images and annotations, in their order; reviews of a store included."""
-    h = hashlib.sha256()
+def data_digest(data: str, stage: Stage) -> tuple[str, int]:
+    """SHA-256 of all samples' keys, images and annotations, in their order, reviews of a store included; and how many."""
+    h, keys = hashlib.sha256(), 0
     for sample in open_reader(data, getattr(stage, "images", None), getattr(stage, "on_error", "stop")):
         h.update((sample.key + sample.digest()).encode())
-    return h.hexdigest() + _reviews_digest(Path(data.removeprefix("store:")))
+        keys += 1
+    return h.hexdigest() + _reviews_digest(Path(data.removeprefix("store:"))), keys
 
 
 # ---------------------------------------------------------------------- marks

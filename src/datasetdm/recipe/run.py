@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from datasetdm.engines.progress import Outcome, Report
 from datasetdm.errors import ConfigError, OutputError, unknown_name
+from datasetdm.recipe.estimate import written_bytes
 from datasetdm.recipe.plan import Step, mark_path, plan, write_mark
 from datasetdm.recipe.runners import RUNNERS
 from datasetdm.recipe.schema import KINDS, Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
 """The recipes that come with the package."""
+
 
 def shipped() -> dict[str, Path]:
     """Name -> file of the recipes that come with the package."""
@@ -114,8 +116,16 @@ def run_step(step: Step, report: Report) -> Outcome:
         report(progress)
 
     outcome = RUNNERS.load(step.stage.kind)(step.stage, step.out, marking)
-    write_mark(step, done=True, seconds=round(time.monotonic() - began, 1), count=outcome.count)
+    write_mark(step, done=True, **_measured(step, outcome, time.monotonic() - began))
     return outcome
+
+
+def _measured(step: Step, outcome: Outcome, seconds: float) -> dict[str, float]:
+    """What later plans estimate by; a continued stage keeps its first run's rate."""
+    count, size = outcome.count, written_bytes(step.out)
+    if step.mark.get("done") and step.mark.get("count") and step.mark.get("seconds"):
+        seconds = step.mark["seconds"] / step.mark["count"] * count
+    return {"seconds": round(seconds, 2), "count": count, "bytes": size}
 
 
 def _remove(step: Step) -> None:

@@ -14,8 +14,8 @@ from pydantic import PrivateAttr, model_validator
 from datasetdm.errors import ConfigError
 from datasetdm.records import Sample
 from datasetdm.records.edits import reject
-from datasetdm.store.store import Store
 from datasetdm.store.reviews import Review, read_reviews
+from datasetdm.store.store import Store
 from datasetdm.transforms import Transform
 
 

@@ -1,0 +1,80 @@
+"""How long a stage takes and how much it writes, before it runs.
+
+Measured rates come first: those of the stage's own last run, in its mark. The constants are those of the embedded model on two
+CPU cores; other models have no constants, so nothing is said of them before their first run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasetdm.recipe.schema import FitStage, GenerateStage, Stage
+
+SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "evaluate": 0.1, "export": 0.002, "page": 0.05}
+"""By kind of stage, 128 x 128 pixels (benchmarks: spine, throughput, formats)."""
+SECONDS_PER_VIEW = 0.1
+"""Of a fit: features of one augmented copy of an image."""
+SECONDS_PER_STEP = 0.6
+"""Of a fit: one optimiser step of 16 images."""
+
+EMBEDDED_SIDE = 128
+"""Side of the embedded model's images in pixels."""
+BYTES_PER_PIXEL = {"generate": 3.7, "annotate": 3.7, "export": 2.5, "page": 5.0}
+"""Of images with all four annotations; an export in COCO."""
+DECODER_BYTES = 10_000_000
+"""A decoder of the default width."""
+
+
+def estimate(
+    stage: Stage, count: int | None, side: int | None, mark: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """(seconds, bytes on the disk) of a whole run; None where nothing is known.
+
+    Args:
+        stage: what is to run.
+        count: of images.
+        side: of the images in pixels; None for another model than the embedded one.
+        mark: what the stage's last run left, with `seconds`, `count` and `bytes`.
+    """
+    if isinstance(stage, FitStage):
+        return _fit_seconds(stage, count) if stage.backbone == "mini" else None, DECODER_BYTES
+    if count is None or stage.kind == "evaluate":
+        return (None if count is None else count * SECONDS_PER_IMAGE[stage.kind]), 0
+    if {"count", "seconds", "bytes"} <= mark.keys() and mark["count"]:
+        return count * mark["seconds"] / mark["count"], count * mark["bytes"] / mark["count"]
+    if side is None:
+        return None, None
+    return count * SECONDS_PER_IMAGE[stage.kind], count * side * side * BYTES_PER_PIXEL[stage.kind]
+
+
+def _fit_seconds(stage: FitStage, count: int | None) -> float | None:
+    return None if count is None else count * stage.variants * SECONDS_PER_VIEW + stage.steps * SECONDS_PER_STEP
+
+
+def image_side(stage: Stage, earlier: Mapping[str, Any]) -> int | None:
+    """Side of the images that a stage handles, if it is known: of the embedded model, or of a fitted decoder.
+
+    Args:
+        stage: references unresolved.
+        earlier: field -> the `Step` that it refers to.
+    """
+    if "data" in earlier:
+        return earlier["data"].side
+    if "decoder" in earlier:
+        fit = earlier["decoder"].stage
+        return fit.size or (EMBEDDED_SIDE if fit.backbone == "mini" else None)
+    decoder = getattr(stage, "decoder", "mini")
+    if decoder == "mini":
+        return EMBEDDED_SIDE if isinstance(stage, GenerateStage) else None
+    try:
+        return int(json.loads((Path(decoder) / "config.json").read_text(encoding="utf-8"))["side"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def written_bytes(out: Path) -> int:
+    """Size of a file, or of all files below a folder."""
+    return sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
