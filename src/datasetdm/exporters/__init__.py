@@ -20,7 +20,7 @@ from datasetdm.exporters.target import Target
 from datasetdm.io.files import safe_name, writing
 from datasetdm.io.registry import Registry
 from datasetdm.records import Labels, Sample
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, accepted, apply
 from datasetdm.transforms.reviews import reviews_of
 from datasetdm.transforms.split import Split

@@ -8,12 +8,15 @@ from pathlib import Path
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.readers import read
 from datasetdm.readers.source import OnError, ValidatingReader
-from datasetdm.recipe.schema import DataOptions
+from datasetdm.recipe.schema import DataOptions, ExportOptions
 from datasetdm.records import Labels, Sample
 from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, accepted, apply, transform_from_json
 from datasetdm.transforms.choose import Choose
+from datasetdm.transforms.remap import RemapLabels
 from datasetdm.transforms.reviews import reviews_of
+from datasetdm.transforms.split import Split
+from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
 
 
 class StageData:
@@ -71,3 +74,17 @@ def open_reader(data: str, images: Path | None = None, on_error: OnError = "stop
 def format_of(data: str) -> str:
     """The format's name; `store` for a folder."""
     return "store" if Path(data).is_dir() else data.partition(":")[0]
+
+
+def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:
+    """The transforms that an export's options stand for, in their order."""
+    steps: list[Transform] = []
+    if options.min_score:
+        steps.append(FilterByScore(minimum=options.min_score))
+    if options.min_confidence:
+        steps.append(MaskByConfidence(minimum=options.min_confidence))
+    if options.remap:
+        steps.append(RemapLabels(mapping=options.remap))
+    if options.split:
+        steps.append(Split(parts=options.split))
+    return tuple(steps)

@@ -40,9 +40,9 @@ def estimate(
         mark: what the stage's last run left, with `seconds`, `count` and `bytes`.
     """
     if isinstance(stage, FitStage):
-        return _fit_seconds(stage, count) if stage.backbone == "mini" else None, DECODER_BYTES
+        return _fit_seconds(stage, count) if stage.backbone == "mini" else None, float(DECODER_BYTES)
     if count is None or stage.kind == "evaluate":
-        return (None if count is None else count * SECONDS_PER_IMAGE[stage.kind]), 0
+        return (None if count is None else count * SECONDS_PER_IMAGE[stage.kind]), 0.0
     if {"count", "seconds", "bytes"} <= mark.keys() and mark["count"]:
         return count * mark["seconds"] / mark["count"], count * mark["bytes"] / mark["count"]
     if side is None:

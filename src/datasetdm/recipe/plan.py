@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasetdm.errors import OutputError
+from datasetdm.errors import OutputError, unknown_name
+from datasetdm.exporters import EXPORTERS
 from datasetdm.io.files import occupied, write_json
 from datasetdm.prompts import read_prompts
-from datasetdm.recipe.data import open_reader
+from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
-from datasetdm.recipe.schema import GRAMMAR, Recipe, Stage, references
+from datasetdm.recipe.schema import GRAMMAR, ExportStage, Recipe, Stage, references
+from datasetdm.transforms import transform_from_json
 
 MARK = ".stage.json"
 """The mark's name inside a stage's folder; beside a file it is `.NAME.stage.json`."""
@@ -72,16 +74,27 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
         place = out / (name + PAGE if stage.MAKES == "file" else name)
         earlier = {f: steps[other] for f, other in references(stage).items()}
         resolved = stage.model_copy(update={f: str(s.out) for f, s in earlier.items()})
+        _check_names(stage)
         inputs, count = _inputs(stage, earlier)
         step = _decide(name, resolved, place, inputs, {f: s.name for f, s in earlier.items()})
         steps[name] = _estimated(step, count, image_side(stage, earlier))
     return list(steps.values())
 
 
+def _check_names(stage: Stage) -> None:
+    """Raises ConfigError for a format, transform or split that the stage would refuse later."""
+    for transform in getattr(stage, "transforms", ()):
+        transform_from_json(transform)
+    if isinstance(stage, ExportStage):
+        export_transforms(stage)
+        if stage.format not in EXPORTERS:
+            raise unknown_name("format", stage.format, EXPORTERS)
+
+
 def _estimated(step: Step, count: int | None, side: int | None) -> Step:
     """The step with what is left to do: nothing of one that is reused, the new images of one that is continued."""
     if step.action == "reuse":
-        return replace(step, count=count, side=side, seconds=0, bytes=0)
+        return replace(step, count=count, side=side, seconds=0.0, bytes=0.0)
     new = count
     if step.action == "continue" and count is not None and step.mark.get("done"):
         new = max(0, count - step.mark.get("count", 0))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
 from datasetdm.decoder.model import load_pair
+from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.errors import StoreError
@@ -28,13 +29,12 @@ from datasetdm.pipelines.stream import Data, Source, Stream
 from datasetdm.prompts import check_labels, read_prompts
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.recipe import places
-from datasetdm.recipe.data import StageData, open_data
+from datasetdm.recipe.data import StageData, export_transforms, open_data
 from datasetdm.recipe.schema import (
     GRAMMAR,
     AnnotateStage,
     DataOptions,
     EvaluateStage,
-    ExportOptions,
     ExportStage,
     FitStage,
     GenerateStage,
@@ -42,11 +42,8 @@ from datasetdm.recipe.schema import (
 )
 from datasetdm.records import Sample
 from datasetdm.store.store import Store
-from datasetdm.transforms import Transform, transform_from_json
-from datasetdm.transforms.remap import RemapLabels
+from datasetdm.transforms import transform_from_json
 from datasetdm.transforms.reviews import ApplyReviews
-from datasetdm.transforms.split import Split
-from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
 from datasetdm.viewer.gallery import write_gallery
 
 FIGURES = "figures.json"
@@ -59,6 +56,8 @@ DEFAULT_BATCH = 16
 def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     """Fit a decoder into a new folder, or go on with the same fit."""
     places.require_folder(out, places.WORK)
+    for task in stage.tasks or ():
+        make_task(task)
     data = open_data(stage.data, stage, stage.seed)
     features = FeatureConfig(stage.timesteps, stage.inversion, size=stage.size)
     config = FitConfig(**{name: getattr(stage, name) for name in FitConfig.model_fields})
@@ -182,20 +181,6 @@ def review_notes(data: StageData) -> list[str]:
     """What the reviews of a store change."""
     found = [t for t in data.transforms if isinstance(t, ApplyReviews)]
     return [f"reviews: {t.rejected} rejected are left out, {t.fixed} with fixed labels" for t in found]
-
-
-def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:
-    """The transforms that an export's options stand for, in their order."""
-    steps: list[Transform] = []
-    if options.min_score:
-        steps.append(FilterByScore(minimum=options.min_score))
-    if options.min_confidence:
-        steps.append(MaskByConfidence(minimum=options.min_confidence))
-    if options.remap:
-        steps.append(RemapLabels(mapping=options.remap))
-    if options.split:
-        steps.append(Split(parts=options.split))
-    return tuple(steps)
 
 
 def page(stage: PageStage, out: Path, report: Report) -> Outcome:

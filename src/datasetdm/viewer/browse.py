@@ -10,9 +10,9 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.records import Sample
-from datasetdm.store import Review, Store, append_review, read_reviews
-from datasetdm.store.reviews import REVIEWS
+from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews
 from datasetdm.store.rows import summary
+from datasetdm.store.store import Store
 from datasetdm.viewer import detail, paint
 from datasetdm.viewer.index import Index, Query, Relabelled
 from datasetdm.viewer.payloads import About, Detail, Item, Label, Layer, Page, PromptFacts, Reviewed, Shapes, Summary

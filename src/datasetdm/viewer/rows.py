@@ -17,8 +17,7 @@ from jaxtyping import Float32
 
 from datasetdm.io.codecs import png_size
 from datasetdm.records import Sample
-from datasetdm.store import Store
-from datasetdm.store.store import HEADER
+from datasetdm.store.store import HEADER, Store
 
 LISTED = ("key", "prompt", "found", "objects", "score", "quality_reasons", "quality_scores")
 """Columns of a store that `Listed` holds."""

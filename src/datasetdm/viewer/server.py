@@ -36,7 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasetdm.errors import ConfigError, DatasetDMError
 from datasetdm.io.settings import validated
-from datasetdm.store import Store
+from datasetdm.store.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser
 from datasetdm.viewer.index import Query
