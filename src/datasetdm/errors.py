@@ -5,7 +5,7 @@ DatasetDMError            what was wrong, where, what was expected, what to do; 
 ├── DataError             labelled data that cannot be read as they say they are
 ├── BackboneError         a folder or hub id that is no usable text-to-image pipeline
 ├── DecoderError          a P-Decoder that is broken or belongs to another backbone
-├── StoreError            a store that is broken or belongs to another recipe
+├── StoreError            a store that is broken or belongs to another stream
 └── OutputError           a place that cannot be written (full disk, no permission)
 """
 
@@ -51,7 +51,7 @@ class DecoderError(DatasetDMError):
 
 
 class StoreError(DatasetDMError):
-    """A store that is broken or belongs to another recipe."""
+    """A store that is broken or belongs to another stream."""
 
 
 class OutputError(DatasetDMError):
