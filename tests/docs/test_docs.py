@@ -72,6 +72,15 @@ def test_readme_is_short() -> None:
     assert "make demo" in text and "make test" in text
 
 
+PLAIN = [p for p in PAGES if p.name not in ("LOG.md", "ablations.md", "CHANGELOG.md")]
+"""Pages in the field's own words; the others quote what was once written."""
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=names(PLAIN))
+def test_words_are_the_fields_own(page: Path) -> None:
+    assert not re.findall(r"\b(?:pictures?|hears?|heard|(?:un)?told|drawn|loud|a share of)\b", page.read_text(), re.I)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
