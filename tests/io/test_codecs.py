@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,32 @@ SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
 @given(arrays(np.uint16, SHAPES))
 def test_png_keeps_16_bits(array: np.ndarray) -> None:
     assert np.array_equal(codecs.decode_png(codecs.encode_png(array), np.uint16), array)
+
+
+KINDS = st.sampled_from([(np.uint8, ()), (np.uint16, ()), (np.uint8, (3,)), (np.uint8, (4,))])
+
+
+@given(KINDS.flatmap(lambda k: SHAPES.flatmap(lambda s: arrays(k[0], (*s, *k[1])))), st.sampled_from([0, 1, 6]))
+def test_a_png_holds_exactly_its_array(array: np.ndarray, level: int) -> None:
+    """Read by us and by Pillow; what Pillow writes is read, too."""
+    data = codecs.encode_png(array, level)
+    assert data == codecs.encode_png(array.copy(), level)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert np.array_equal(np.asarray(image), array)
+    read = codecs.decode_png(data, array.dtype.type)
+    assert read.dtype == array.dtype and np.array_equal(read, array)
+    other = io.BytesIO()
+    Image.fromarray(array).save(other, "PNG")
+    assert np.array_equal(codecs.decode_png(other.getvalue(), array.dtype.type), array)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_damaged_png_is_an_error_or_pixels(place: int, change: int) -> None:
+    data = bytearray(codecs.encode_png(np.arange(300, dtype=np.uint16).reshape(15, 20), 0))
+    data[place % len(data)] ^= change
+    with contextlib.suppress(OSError, ValueError, SyntaxError):
+        assert codecs.decode_png(bytes(data), np.uint16).size
 
 
 @given(arrays(np.bool_, SHAPES))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasetdm.errors import ConfigError, DatasetDMError, OutputError, unknown_name
-from datasetdm.io.files import atomic, safe_name, write_json
+from datasetdm.io.files import (
+    atomic,
+    locked,
+    occupied,
+    parse_json,
+    remove_leftovers,
+    safe_name,
+    uninterrupted,
+    write_json,
+)
 
 
 def test_atomic_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
@@ -79,3 +90,54 @@ def test_unknown_names_suggest_the_nearest() -> None:
     error = unknown_name("task", "semantics", ["semantic", "depth"])
     assert isinstance(error, ConfigError)
     assert "did you mean 'semantic'?" in str(error)
+
+
+def test_a_lock_is_held_by_one_and_free_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".fit.lock"
+    for _ in range(2):
+        with locked(path, "fit"):
+            with (
+                pytest.raises(OutputError, match="this fit is being written by another process") as caught,
+                locked(path, "fit"),
+            ):
+                pass
+            assert f"process {os.getpid()}" in str(caught.value)
+            assert not occupied(tmp_path / "new"), "a lock is no output"
+    with pytest.raises(RuntimeError), locked(path, "fit"):
+        raise RuntimeError
+    with locked(path, "fit"):
+        pass
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".a.x1.tmp", ".b.x2.tmp", "a.tmp", ".a.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".a.x3.tmp").mkdir()
+    (tmp_path / ".a.x3.tmp" / "file").write_text("")
+    remove_leftovers(tmp_path, "a")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.txt", ".b.x2.tmp", "a.tmp"]
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.txt", "a.tmp"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupts_wait_for_what_must_be_finished(number: signal.Signals) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    done = []
+    previous = signal.signal(number, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            done.append("finished")
+        assert done and signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, previous)
+
+
+def test_json_that_is_nested_too_deeply_is_a_value_error() -> None:
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,16 @@ def test_a_line_that_is_no_review_is_an_error_that_names_it(tmp_path: Path, line
     with pytest.raises(StoreError, match="a review cannot be read") as caught:
         read_reviews(tmp_path)
     assert str(caught.value.where).endswith(f"{REVIEWS}:2")
+
+
+def test_two_processes_append_at_once_and_lose_nothing(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from datasetdm.store.reviews import Review, append_review
+for i in range(40):
+    append_review(Path(sys.argv[1]), Review(f"{sys.argv[2]}{i}", "reject", "x" * 5000))
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]
+    assert [p.wait(100) for p in running] == [0, 0]
+    assert set(read_reviews(tmp_path)) == {f"{name}{i}" for name in "ab" for i in range(40)}
