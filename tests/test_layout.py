@@ -31,7 +31,7 @@ NEVER_MEET = [
 ]
 NO_TORCH = ORDER[: ORDER.index("viewer") + 1]
 
-DEEPEST = 16
+DEEPEST = 13
 """Modules in the longest chain of imports at most, those inside functions counted."""
 RECORD_CHECKS = 12
 """Lines with `isinstance` on a record at most: what an annotation is says the field that holds it."""

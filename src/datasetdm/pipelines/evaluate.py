@@ -8,7 +8,8 @@ from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
 from datasetdm.errors import DataError
-from datasetdm.metrics import Meter, PanopticMeter
+from datasetdm.metrics.meter import Meter
+from datasetdm.metrics.panoptic import PanopticMeter
 from datasetdm.records import Labels, Sample
 
 

@@ -20,7 +20,7 @@ from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import Head, Previous, Tensors, platt_scaling, sample_pixels
 from datasetdm.decoder.tasks.semantic import SemanticOutputs
 from datasetdm.errors import DataError
-from datasetdm.metrics import DepthMeter
+from datasetdm.metrics.depth import DepthMeter
 from datasetdm.records import Annotations, DepthMap, Labels, Sample
 
 NEAR = math.log(1.25)

@@ -22,7 +22,7 @@ from datasetdm.decoder.blocks.pixel import Pyramid, merge
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import Head, Previous, Tensors, platt_scaling
 from datasetdm.decoder.tasks.semantic import SemanticOutputs
-from datasetdm.metrics import InstanceMeter
+from datasetdm.metrics.instance import InstanceMeter
 from datasetdm.records import Annotations, Instances, Labels, Sample
 
 UNKNOWN = -1

@@ -22,7 +22,7 @@ from datasetdm.decoder.blocks.points import PointReader, cells, crop
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TEMPERATURES, Head, Previous, Tensors
 from datasetdm.decoder.tasks.instance import MIN_PIXELS, InstanceTask
-from datasetdm.metrics import KeypointMeter, oks_sigmas
+from datasetdm.metrics.keypoints import KeypointMeter, oks_sigmas
 from datasetdm.records import Annotations, Keypoints, Labels, Sample
 from datasetdm.records.point_names import mirror
 

@@ -16,7 +16,7 @@ from datasetdm.decoder.blocks.pixel import Pyramid
 from datasetdm.decoder.blocks.transformer import LabelDecoder
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TEMPERATURES, Head, Previous, Tensors, sample_pixels
-from datasetdm.metrics import SemanticMeter
+from datasetdm.metrics.semantic import SemanticMeter
 from datasetdm.records import IGNORE, Annotations, Labels, Sample, SemanticMap
 
 DICE_WEIGHT = 0.5
