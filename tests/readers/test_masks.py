@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasetdm.errors import DataError
+from datasetdm.io.codecs import read_image
 from datasetdm.readers import read
 from datasetdm.readers.maps import Palette, packed, read_depth, read_map
 from datasetdm.records import IGNORE
@@ -175,3 +178,92 @@ def test_real_ade20k_files(tmp_path: Path) -> None:
         assert np.array_equal(np.where(ids == IGNORE, 0, ids.astype(int) + 1), values)
     first = next(iter(read(f"masks:{Path(str(REAL)) / 'fixtures/common_semantic_segmentation_dataset/dataset'}")))
     assert first.labels.names[first.semantic.ids[0, 0]] in first.labels.names
+
+
+# ---------------------------------------------------------------------- bit depths
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_stored_integer_is_the_label(bits: int, tmp_path: Path) -> None:
+    """Grey PNGs of any depth, which Pillow would spread to 0..255."""
+    most = min(2**bits - 1, 15)
+    values = np.arange(600).reshape(20, 30) % (most + 1)
+    row = 2 if bits == 16 else 1
+    packed_rows = b"".join(
+        b"\0" + (line.astype(">u2").tobytes() if row == 2 else packed_bits(line, bits)) for line in values
+    )
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 30, 20, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(packed_rows)),
+        (b"IEND", b""),
+    )
+    data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path = tmp_path / "m.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    assert np.array_equal(read_map(path, path, (20, 30)), values)
+
+
+def packed_bits(line: np.ndarray, bits: int) -> bytes:
+    return np.packbits((line[:, None] >> np.arange(bits - 1, -1, -1) & 1).astype(np.uint8)).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16, np.int32, np.float32])
+def test_tiffs_of_any_depth(dtype: type, tmp_path: Path) -> None:
+    values = np.arange(600).reshape(20, 30) % 2
+    path = save(tmp_path / "m.tif", values.astype(dtype))
+    assert np.array_equal(read_map(path, path, (20, 30)), values)
+    if dtype is np.float32:
+        save(path, values.astype(dtype) / 2)
+        with pytest.raises(DataError, match="fractions"):
+            read_map(path, path, (20, 30))
+
+
+def test_a_binary_mask_of_255_is_no_empty_mask(tmp_path: Path) -> None:
+    """0 and 255 with classes 0 and 1: an error, unless 255 is named, or another mask shows the class."""
+    folder = masks_folder(tmp_path)
+    masks = sorted((folder / "masks").rglob("*.png"))
+    whole = np.asarray(Image.open(masks[1]))
+    for path in masks:
+        save(path, np.where(whole == 1, 255, 0).astype(np.uint8))
+    with pytest.raises(DataError, match="hold 255, which has no name") as caught:
+        read(f"masks:{folder}")
+    assert "remedy" in str(caught.value)
+    write(folder / "classes.json", {"wall": 0, "tree": 255})
+    assert {s.annotations.labels_in() == {0, 1} for s in read(f"masks:{folder}")} == {True}
+    write(folder / "classes.json", {"wall": 0, "tree": 1, "ignore": 255})
+    assert len(list(read(f"masks:{folder}"))) == 2
+    write(folder / "classes.json", ["wall", "tree"])
+    save(masks[1], whole)
+    assert len(list(read(f"masks:{folder}"))) == 2
+
+
+def test_depth_of_floats_and_of_wrong_units(tmp_path: Path) -> None:
+    folder = masks_folder(tmp_path)
+    metres = np.full((20, 30), 2.5, np.float32)
+    metres[0], metres[1] = 0, np.nan
+    (folder / "depth").mkdir()
+    np.save(folder / "depth" / "a.npy", metres)
+    first, _ = read(f"masks:{folder}")
+    assert first.depth.valid.sum() == 18 * 30 and first.depth.unit == "metre" and first.depth.depth[2, 0] == 2.5
+    (folder / "depth" / "a.npy").unlink()
+    save(folder / "depth" / "a.tif", metres)
+    assert next(iter(read(f"masks:{folder}"))).depth.valid.sum() == 18 * 30
+    (folder / "depth" / "a.tif").unlink()
+    save(folder / "depth" / "a.png", np.full((20, 30), 3, np.uint16))
+    with pytest.raises(DataError, match="metres stored as millimetres"):
+        list(read(f"masks:{folder}"))
+    (folder / "depth" / "a.png").rename(folder / "depth" / "a.exr")
+    with pytest.raises(DataError, match=r"depth is no \.exr"):
+        read(f"masks:{folder}")
+    (folder / "depth" / "a.exr").unlink()
+    save(folder / "depth" / "z.png", np.full((20, 30), 3000, np.uint16))
+    with pytest.raises(DataError, match="depth file has no image"):
+        read(f"masks:{folder}")
+
+
+def test_float_images_are_scaled_or_refused(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+    for array in (ramp, (ramp * 65535).astype(np.int32)):
+        image = read_image(save(tmp_path / "a.tif", array), "a")
+        assert image.min() == 0 and image.max() == 255 and abs(float(image.mean()) - 127.5) < 1
+    for array in (ramp * 300, ramp - 1, np.full((20, 30), np.nan, np.float32), (ramp * 1e6).astype(np.int32)):
+        with pytest.raises(DataError, match="the image holds"):
+            read_image(save(tmp_path / "a.tif", array), "a")

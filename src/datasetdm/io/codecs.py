@@ -135,6 +135,8 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 _check_pixels(image, where)
                 ImageOps.exif_transpose(image, in_place=True)
+                if image.mode in ("I", "F"):
+                    return _eight_bits(np.asarray(image), where)
                 if image.mode.startswith("I;16"):
                     return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -147,6 +149,21 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
             expected="a whole JPEG, PNG or WebP",
             remedy="restore or remove it",
         ) from e
+
+
+def _eight_bits(values: np.ndarray, where: object) -> UInt8[np.ndarray, "h w 3"]:
+    """Grey of 32 bits as 8-bit RGB: floats of 0..1 times 255, integers of 0..65535 divided by 257."""
+    floats = values.dtype.kind == "f"
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if not (low >= 0 and high <= (1 if floats else 65535)):
+        raise DataError(
+            f"the image holds {'floats' if floats else 'integers'} of {low:g}..{high:g}",
+            where=where,
+            expected="floats of 0..1 or integers of 0..65535",
+            remedy="convert it to 8 bits",
+        )
+    grey = np.rint(values * 255 if floats else values / 257).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def image_size(path: Path, where: object) -> tuple[int, int]:

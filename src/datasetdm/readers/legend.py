@@ -9,6 +9,7 @@ from typing import Any
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Colour, Palette
 from datasetdm.readers.places import json_of, text_of
+from datasetdm.readers.regions import label_name
 from datasetdm.records import IGNORE, Labels
 
 FILES = ("classes.json", "id2label.json", "dataset_meta.json", "labelmap.txt", "objectInfo150.txt")
@@ -46,7 +47,7 @@ def _classes(path: Path) -> tuple[Labels, Palette]:
             "the file names no classes", where=path, expected="names that differ, or {name: value or colour}"
         )
     names = tuple(n for n in content if n != "ignore")
-    labels = Labels(names)
+    labels = Labels(tuple(map(label_name, names)))
     pairs = [(content[n], i) for i, n in enumerate(names)]
     ignored = content.get("ignore", [])
     single = _colour(ignored) and all(_colour(v) for v, _ in pairs)
@@ -111,7 +112,7 @@ def _palette(pairs: list[tuple[Any, int]], path: Path) -> Palette:
             colours[colour] = label
         else:
             values[value] = label
-    return Palette({255: IGNORE} | values if values else {}, colours)
+    return Palette({255: IGNORE} | values if values else {}, colours, assumes_ignore=255 not in values)
 
 
 def _colour(value: Any) -> Colour | None:

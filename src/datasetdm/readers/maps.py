@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt16
 from PIL import Image, UnidentifiedImageError
 
 from datasetdm.errors import DataError
-from datasetdm.io.codecs import MAX_PIXELS
+from datasetdm.io.codecs import MAX_PIXELS, image_size
 from datasetdm.readers.source import other_size
-from datasetdm.records import DepthMap
+from datasetdm.records import IGNORE, DepthMap
 from datasetdm.records.objects import spans
 
 Colour = tuple[int, int, int]
@@ -42,16 +44,64 @@ def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours
             _check_map(image, where, size)
             if image.mode == "RGBA" or (image.mode == "P" and colours):
                 return np.asarray(image.convert("RGB"))
-            return np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
+            return _stored(image, where)
     except FileNotFoundError as e:
         raise DataError("the label map is missing", where=where, expected="a file") from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the label map cannot be read: {e}", where=where, remedy="restore or remove it") from e
 
 
+def _stored(image: Image.Image, where: object) -> np.ndarray:
+    """The integers as the file holds them: Pillow spreads grey values of 1, 2 or 4 bits to 0..255, and turns what a TIFF
+    stores with white as 0."""
+    tiles: Any = getattr(image, "tile", None)
+    tile = tiles[0][3] if tiles else image.mode  # known until the pixels are decoded
+    raw = str(tile[0] if isinstance(tile, tuple) and tile else tile)
+    values = np.asarray(image.convert("L") if image.mode == "LA" else image)
+    if image.mode == "1":
+        values, most = values.astype(np.uint8), 1
+    else:
+        most = (1 << int(bits[1])) - 1 if (bits := re.match(r"L;([24])", raw)) else 255
+        values = values // (255 // most) if most < 255 else values
+    if image.mode in ("1", "L") and re.search(r"[;\d]I", raw):
+        values = most - values
+    if image.mode == "F":
+        if not bool((np.floor(values) == values).all()) or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise DataError("the label map holds fractions", where=where, expected="whole numbers 0..65535")
+        values = values.astype(np.uint16)
+    return values
+
+
+def require_classes(palette: Palette, maps: Iterable[Path]) -> None:
+    """Refuse label maps of 0 and 255 alone where classes have other values: that 255 is a class, and not `ignore`.
+
+    Maps are read until one has a class, so for most data one is.
+    """
+    named = {v for v, i in palette.values.items() if v and i != IGNORE}
+    if not named or not palette.assumes_ignore:
+        return
+    first: Path | None = None
+    for path in maps:
+        try:
+            values = read_map(path, path, image_size(path, path))
+        except DataError:
+            continue  # which is said when the samples are checked or read
+        found = set(np.unique(values).tolist()) if values.ndim == 2 else named
+        if found & named:
+            return
+        first = first or (path if 255 in found else None)
+    if first:
+        raise DataError(
+            "label maps hold 255, which has no name, and no other class",
+            where=first,
+            expected=f"the values {', '.join(map(str, sorted(named)[:8]))}",
+            remedy='name the value, for instance {"background": 0, "lesion": 255}, or say {"ignore": 255}',
+        )
+
+
 def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None:
     """JPEG smears indices into other classes; of an animation nobody knows which frame is meant."""
-    known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L")
+    known = ("1", "L", "P", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
     animated = getattr(image, "n_frames", 1) > 1
     if image.format in ("JPEG", "MPO") or image.mode not in known or animated:
         what = f"the label map is a {image.format} of mode {image.mode}" + ", animated" * animated
@@ -66,6 +116,8 @@ class Palette:
 
     values: Mapping[int, int] = field(default_factory=dict)
     colours: Mapping[Colour, int] = field(default_factory=dict)
+    assumes_ignore: bool = False
+    """Whether 255 is ignored by custom only: nothing names it."""
 
     def ids(self, source: Path | bytes, where: object, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
         """The label ids of a label map.
@@ -131,3 +183,49 @@ def read_depth(
     if (steps < 0).any() or (steps > 65535).any():
         raise DataError("depth outside 16 bits", where=where, expected="0..65535")
     return DepthMap(steps.astype(np.float32) * np.float32(metres), ~np.isin(steps, invalid))
+
+
+DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
+
+_LIKELY = (0.1, 1000.0)
+"""Metres between which the largest depth of an image lies, if its unit is the one that is stated."""
+
+
+def read_any_depth(path: Path, size: tuple[int, int]) -> DepthMap:
+    """Depth of a 16-bit PNG in millimetres, or of floats (.npy, TIFF) in metres, which are unknown where 0 or not finite.
+
+    Raises:
+        DataError: as `read_depth`; or values that look like another unit.
+    """
+    if path.suffix.lower() == ".png":
+        depth = read_depth(path, path, size, MILLIMETRE)
+    else:
+        metres = _float_map(path, size)
+        depth = DepthMap(metres, np.isfinite(metres) & (metres != 0))
+    largest = float(depth.depth.max(initial=0))
+    if largest and not _LIKELY[0] <= largest <= _LIKELY[1]:
+        stored = "metres stored as millimetres" if largest < 1 else "millimetres stored as metres"
+        raise DataError(
+            f"the largest depth is {largest:.3g} m, which looks like {stored}",
+            where=path,
+            expected="16-bit PNG in millimetres, or floats in metres",
+        )
+    return depth
+
+
+def _float_map(path: Path, size: tuple[int, int]) -> np.ndarray:
+    try:
+        if path.suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                values = np.asarray(image) if image.mode == "F" else np.zeros(())
+    except (OSError, ValueError, SyntaxError, EOFError) as e:
+        raise DataError(f"the depth cannot be read: {e}", where=path, expected="floats in metres") from e
+    if values.dtype.kind != "f" or values.ndim != 2:
+        raise DataError(
+            f"the depth is {values.dtype} with {values.ndim} axes", where=path, expected="floats [h w] in metres"
+        )
+    if values.shape != size:
+        raise other_size(path, values.shape, size)
+    return values.astype(np.float32)
