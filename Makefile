@@ -11,10 +11,10 @@ demo: $(VENV)/installed
 	$(RUN)datasetdm demo
 
 quick: lint
-	$(RUN)pytest -n $(WORKERS) -m "not slow"
+	$(RUN)pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test: lint
-	$(RUN)pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
+	$(RUN)pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/installed-dev
 	$(RUN)ruff check .

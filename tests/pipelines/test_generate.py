@@ -14,6 +14,7 @@ import torch
 import datasetdm as ddm
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.model import PDecoder
+from datasetdm.engines import local
 from datasetdm.engines.local import iter_write, write
 from datasetdm.errors import ConfigError, DecoderError, StoreError
 from datasetdm.pipelines.generate import DatasetGenerator, generate
@@ -132,8 +133,10 @@ def test_bad_settings(decoder: PDecoder, tiny: Backbone, mini: Backbone) -> None
         DatasetGenerator(PROMPTS, decoder=decoder, backbone=mini)
 
 
-def test_killed_and_resumed_with_the_embedded_model(tmp_path: Path) -> None:
-    """SIGKILL in the middle, in a process of its own; the rest is made, and all is as if nothing had happened."""
+def test_killed_and_resumed_with_the_embedded_model(
+    mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL in the middle, in a process of its own; the rest is made here, and all is as if nothing had happened."""
     code = """
 import sys, datasetdm.engines.local as engine
 from datasetdm.pipelines.generate import DatasetGenerator
@@ -151,7 +154,9 @@ for held, _ in engine.iter_write(source, sys.argv[1], 6, 3):
                 break
     held = len(Store(tmp_path / "k"))
     assert 2 <= held < 6
+    monkeypatch.setattr(local, "FLUSH_SECONDS", 0)
+    source = DatasetGenerator(["a red bus on a road"], backbone=mini, batch=2, steps=4)
     for name in ("k", "whole"):
-        subprocess.run([*command, str(tmp_path / name)], check=True, stdout=subprocess.DEVNULL)
+        assert list(iter_write(source, tmp_path / name, 6, 3))
     assert [s.digest() for s in Store(tmp_path / "k")] == [s.digest() for s in Store(tmp_path / "whole")]
     assert shard_path(tmp_path / "k", 1).read_bytes() == shard_path(tmp_path / "whole", 1).read_bytes()
