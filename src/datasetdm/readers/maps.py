@@ -216,7 +216,7 @@ def read_any_depth(path: Path, size: tuple[int, int]) -> DepthMap:
 def _float_map(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         if path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
+            values = np.load(path)
         else:
             with Image.open(path) as image:
                 values = np.asarray(image) if image.mode == "F" else np.zeros(())
