@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     load = os.getloadavg()[0]
     runs = [store_speed(options.samples) for _ in range(options.repeats)]
-    figures: dict[str, Any] = max(runs, key=lambda r: r["store_per_second"])
+    figures: dict[str, Any] = dict(max(runs, key=lambda r: r["store_per_second"]))
     figures["read_per_second"] = max(r["read_per_second"] for r in runs)
     figures["runs"] = runs
     figures["peak_memory_mb"] = {str(n): round(peak_memory(n), 1) for n in options.sizes}

@@ -71,7 +71,7 @@ def test_polygons_fill_their_inside() -> None:
     assert np.array_equal(mask, expected)
 
 
-def test_pictures_of_every_mode(tmp_path: Path) -> None:
+def test_images_of_every_mode(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     for mode in ("RGB", "L", "RGBA", "CMYK", "P", "1"):
         path = tmp_path / f"{mode}.tif"
@@ -92,13 +92,13 @@ def test_exif_rotation_is_applied_once(tmp_path: Path) -> None:
     assert codecs.image_size(path, path) == (8, 6)
 
 
-def test_bad_pictures(tmp_path: Path) -> None:
+def test_bad_images(tmp_path: Path) -> None:
     whole = tmp_path / "whole.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole)
     cut = tmp_path / "cut.png"
     cut.write_bytes(whole.read_bytes()[:3000])
     text = tmp_path / "text.png"
-    text.write_text("no picture")
+    text.write_text("no image")
     for path, what in ((cut, "cannot be read"), (text, "cannot be read"), (tmp_path / "none.png", "missing")):
         with pytest.raises(DataError, match=what) as caught:
             codecs.read_image(path, path)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from datasetdm.cli import main
 from datasetdm.errors import StoreError
 from datasetdm.records import Labels, Quality, Sample
 from datasetdm.records.edits import relabel
@@ -88,8 +90,9 @@ def test_equal_keys_are_an_error_whose_remedy_works(parts: list[Store], tmp_path
     write_store([replace(s, image=255 - s.image) for s in parts[0]], tmp_path / "c", LABELS)
     with pytest.raises(StoreError, match="two samples have the key 's0'") as caught:
         list(merge([*parts, twice[0]], tmp_path / "all"))
-    assert "let their names go before their keys" in str(caught.value)
-    list(merge([parts[0], Store(tmp_path / "c")], tmp_path / "named", prefix=True))
+    assert "datasetdm merge --prefix-keys" in str(caught.value)
+    with contextlib.suppress(SystemExit):
+        main(["merge", str(tmp_path / "a"), str(tmp_path / "c"), "--out", str(tmp_path / "named"), "--prefix-keys"])
     keys = [s.key for s in Store(tmp_path / "named")]
     assert keys == [f"{n}-s{i}" for n in "ac" for i in range(7)] and set(read_reviews(tmp_path / "named")) == {"a-s1"}
 

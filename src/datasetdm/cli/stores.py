@@ -57,16 +57,25 @@ def merge(
     ],
     *,
     out: Annotated[Path, Parameter(help="The new store; the same command goes on with an unfinished one.")],
+    prefix_keys: Annotated[
+        bool,
+        Parameter(
+            help="Put the name of a store's folder before its keys, for stores that use the same keys.", negative=()
+        ),
+    ] = False,
 ) -> None:
-    """Put several stores into a new one; their shards are linked or copied, not rewritten."""
-    from datasetdm.cli.bars import console, track
+    """Put several stores into a new one; their shards are linked or copied, not rewritten, unless keys or labels change."""
+    from datasetdm.cli.bars import bars, console
+    from datasetdm.engines.progress import Progress
     from datasetdm.recipe.places import STORE, require_folder
     from datasetdm.store.merge import merge as merge_stores
     from datasetdm.store.store import Store
 
     require_folder(out, STORE)
-    opened = [Store(s) for s in stores]
-    held = list(track(merge_stores(opened, out), "merge", len(opened), "store"))[-1]
+    opened, held = [Store(s) for s in stores], 0
+    with bars() as report:
+        for held in merge_stores(opened, out, prefix_keys):
+            report(Progress("merge", held, sum(map(len, opened)), "sample"))
     console.print(f"{held} samples of {len(opened)} stores")
     console.print(f"next: datasetdm view {out}")
     print(out)

@@ -2,7 +2,7 @@
 
 `STORE/reviews.jsonl` is only ever appended to, one JSON object a line; of several lines with one key the last counts:
 
-    {"key": "00000007", "verdict": "reject", "reason": "picture", "labels": {"cow": "sheep"}, "objects": {"0": "dog"}}
+    {"key": "00000007", "verdict": "reject", "reason": "wrong mask", "labels": {"cow": "sheep"}, "objects": {"0": "dog"}}
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class Writer:
                     f"two samples have the key {key!r}",
                     where=self.folder,
                     expected="unique keys",
-                    remedy="leave one of them out; when stores are merged, let their names go before their keys",
+                    remedy="leave one of them out; `datasetdm merge --prefix-keys` puts the names of stores before their keys",
                 )
             fresh.add(key)
         for key in keys:
