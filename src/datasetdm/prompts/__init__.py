@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datasetdm.errors import ConfigError
+from datasetdm.prompts.files import SUFFIXES, PromptRow, iter_prompt_file
 from datasetdm.records import BACKGROUND, Labels
 
 
 def read_prompts(given: Sequence[str]) -> list[str]:
-    """Prompts from the command line: one existing file with one prompt a line, or the prompts themselves.
+    """The texts of `iter_prompts`, all at once. Raises ConfigError if there is none."""
+    return [row.text for row in iter_prompts(given)]
 
-    Empty lines and lines that begin with `#` are skipped.
+
+def iter_prompts(given: Sequence[str]) -> Iterator[PromptRow]:
+    """Prompts from the command line, one at a time: one existing file (see `files`), or the prompts themselves.
+
+    Raises:
+        ConfigError: no such file, one that cannot be read, or no prompt at all.
     """
-    if len(given) == 1 and _is_file(given[0]):
-        path = Path(given[0])
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigError(f"the prompt file cannot be read: {e}", where=path, expected="UTF-8 text") from e
-        prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not prompts:
-            raise ConfigError("the prompt file holds no prompt", where=path, expected="one prompt a line")
-        return prompts
-    looks_like_file = len(given) == 1 and given[0].endswith((".txt", ".csv", ".json")) and " " not in given[0]
-    if looks_like_file:
-        raise ConfigError(
-            "there is no such prompt file", where=given[0], expected="a text file, or prompts as arguments"
-        )
+    path = Path(given[0]) if len(given) == 1 else None
+    if path is not None and _is_file(given[0]):
+        empty = True
+        for row in iter_prompt_file(path):
+            yield row
+            empty = False
+        if empty:
+            raise ConfigError("the prompt file holds no prompt", where=path, expected="one prompt per line")
+        return
+    if path is not None and given[0].endswith(SUFFIXES) and " " not in given[0]:
+        raise ConfigError("there is no such prompt file", where=given[0], expected="a file, or prompts as arguments")
     prompts = [g.strip() for g in given if g.strip()]
     if not prompts:
         raise ConfigError("there is no prompt", expected="--prompts FILE or --prompts 'a photo of a dog' ...")
-    return prompts
+    yield from map(PromptRow, prompts)
 
 
 def _is_file(text: str) -> bool:

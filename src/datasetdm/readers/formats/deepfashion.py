@@ -53,7 +53,7 @@ class DeepFashionSource(FilesSource):
         both = sorted(set(named) & set(maps))
         if not both:
             raise DataError("no image has a parsing", where=parsing, expected="NAME_segm.png for images/NAME.jpg")
-        self.items = [Item(n, named[n], {"semantic": maps[n]}, captions.get(named[n].name)) for n in both]
+        self.items = [Item(n, named[n], {"mask": maps[n]}, captions.get(named[n].name)) for n in both]
         self.orphan_errors = [
             DataError("the parsing has no image", where=maps[n], expected=f"an image in {images}")
             for n in sorted(set(maps) - set(named))
@@ -69,7 +69,7 @@ class DeepFashionSource(FilesSource):
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
         """The semantic map, and the person with its points where they are known."""
-        path = item.maps["semantic"]
+        path = item.maps["mask"]
         semantic, points = SemanticMap(self._palette.ids(path, path, size)), self._points(item)
         body = semantic.ids != CLASSES.index(BACKGROUND)
         if points is None or not body.any():

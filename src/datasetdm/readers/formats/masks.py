@@ -44,10 +44,10 @@ class MasksSource(FilesSource):
         found = dict(zip(names, files, strict=True))
         deep = _depth_files(inside(root / "depth", split, root) if split else root / "depth")
         self.items = [
-            Item(n, f, {"semantic": masks / f"{n}.png"} | ({"depth": deep[n]} if n in deep else {}))
+            Item(n, f, {"mask": masks / f"{n}.png"} | ({"depth": deep[n]} if n in deep else {}))
             for n, f in found.items()
         ]
-        require_classes(self._palette, (i.maps["semantic"] for i in self.items))
+        require_classes(self._palette, (i.maps["mask"] for i in self.items))
         drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in files_in(masks, ".png")}
         self.orphan_errors = [
             DataError("the mask has no image", where=masks / f"{name}.png", expected=f"an image in {images}")
@@ -59,7 +59,7 @@ class MasksSource(FilesSource):
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
         """The semantic map, and depth where it is there."""
-        path, deep = item.maps["semantic"], item.maps.get("depth")
+        path, deep = item.maps["mask"], item.maps.get("depth")
         semantic = SemanticMap(self._palette.ids(path, path, size))
         return Annotations(semantic, depth=read_any_depth(deep, size) if deep else None)
 
