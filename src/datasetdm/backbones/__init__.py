@@ -33,12 +33,13 @@ __all__ = [
 class FeatureConfig:
     """How features are taken; a P-Decoder remembers it and refuses any other.
 
-    timesteps: noise levels (of the scheduler's training steps) at which the denoiser reads the image; None takes the
-        family's own, which a loaded backbone's `config` then holds.
-    inversion: "renoise" adds fixed noise to the clean latents; "ddim" runs the deterministic sampler backwards (for flow
-        matching: Euler's method).
-    inversion_steps: number of such steps of the whole trajectory, of which those up to the timestep are run.
-    size: side of the (square) images in pixels; None takes the model's native one.
+    Args:
+        timesteps: noise levels (of the scheduler's training steps) at which the denoiser reads the image; None takes the
+            family's own, which a loaded backbone's `config` then holds.
+        inversion: "renoise" adds fixed noise to the clean latents; "ddim" runs the deterministic sampler backwards (for flow
+            matching: Euler's method).
+        inversion_steps: number of such steps of the whole trajectory, of which those up to the timestep are run.
+        size: side of the (square) images in pixels; None takes the model's native one.
     """
 
     timesteps: tuple[int, ...] | None = None

@@ -17,13 +17,14 @@ Result = TypeVar("Result")
 class RunOptions:
     """Speed and memory; none of them changes what a decoder reads, but for rounding.
 
-    slices: the VAE takes one image at a time.
-    tiles: it takes an image in overlapping tiles. Its activations are then no whole maps, so `specs` leaves them out
-        and a decoder must be fitted that way; `slices` and `offload` have no such price.
-    offload: parts of the pipeline wait in the CPU's memory until they are needed (CUDA only; nothing to do on CPUs).
-    compile: a torch.compile backend ("inductor") for the denoiser while it samples; the features pass stays eager,
-        since hooks and compiled graphs do not mix.
-    channels_last: memory layout of convolutions; None takes what was measured: yes on CUDA, no on CPUs.
+    Args:
+        slices: the VAE takes one image at a time.
+        tiles: it takes an image in overlapping tiles. Its activations are then no whole maps, so `specs` leaves them out
+            and a decoder must be fitted that way; `slices` and `offload` have no such price.
+        offload: parts of the pipeline wait in the CPU's memory until they are needed (CUDA only; nothing to do on CPUs).
+        compile: a torch.compile backend ("inductor") for the denoiser while it samples; the features pass stays eager,
+            since hooks and compiled graphs do not mix.
+        channels_last: memory layout of convolutions; None takes what was measured: yes on CUDA, no on CPUs.
     """
 
     slices: bool = False

@@ -24,7 +24,8 @@ OnError = Literal["stop", "skip"]
 class Source(ABC):
     """A format's samples by number.
 
-    orphan_errors: what is wrong with data that belong to no sample, for instance an annotation of an image that is not there.
+    Attributes:
+        orphan_errors: what is wrong with data that belong to no sample, for instance an annotation of an image that is not there.
     """
 
     labels: Labels

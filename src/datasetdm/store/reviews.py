@@ -30,9 +30,12 @@ Verdict = Literal["", "accept", "reject"]
 class Review:
     """What somebody said of the sample `key`.
 
-    verdict: empty if there is none. reason: of a rejection.
-    labels: label -> the one that it should have been, for all pixels and objects of this sample.
-    objects: number of an instance, from 0 -> its label; goes before `labels`, and takes the instance's pixels along.
+    Args:
+        key: of the sample.
+        verdict: empty if there is none.
+        reason: of a rejection.
+        labels: label -> the one that it should have been, for all pixels and objects of this sample.
+        objects: number of an instance, from 0 -> its label; goes before `labels`, and takes the instance's pixels along.
     """
 
     key: str
