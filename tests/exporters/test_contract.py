@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import resource
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +25,13 @@ from datasetdm.records import (
     Instances,
     Keypoints,
     Labels,
+    MaskStack,
     Prompt,
     Sample,
     SemanticMap,
     Skeleton,
 )
+from datasetdm.records.objects import encode_runs
 from datasetdm.transforms import Transform
 from datasetdm.transforms.split import Split
 from factory import make_sample
@@ -151,3 +155,58 @@ def test_splits(format: str, tmp_path: Path) -> None:
     split = Split(parts={"train": 0.6, "val": 0.4 - 1e-9, "rest": 1e-9})
     samples = [awkward(f"s{i}") for i in range(12)]
     assert run(samples, format, tmp_path / "out", split) == 12 == images(tmp_path / "out")
+
+
+def test_memory_does_not_grow_with_objects(format: str, tmp_path: Path) -> None:
+    """Of 120 objects on one image never more than a few are dense at a time."""
+    h, w = 600, 800
+    y, x = np.ogrid[:h, :w]
+    centres = [(37 * i % w, 53 * i % h) for i in range(120)]
+    discs = MaskStack([encode_runs((x - a) ** 2 + (y - b) ** 2 < 30**2) for a, b in centres], (h, w))
+    objects = Instances(discs, np.arange(120) % 3)
+    sample = Sample("x", np.zeros((h, w, 3), np.uint8), LABELS, instances=objects)
+    run([awkward("small", (4, 4))], format, tmp_path / "warm")  # what is imported then is not counted
+    tracemalloc.start()
+    try:
+        run([sample], format, tmp_path / "out")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * h * w, "bytes: twenty masks, of a hundred and twenty"
+
+
+def test_a_full_disk_is_one_error(format: str, tmp_path: Path) -> None:
+    samples = [replace(make_sample(f"s{i}", (60, 80), i, LABELS)) for i in range(30)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # as a disk that is full, for every file
+    try:
+        with pytest.raises(OutputError) as caught:
+            run(samples, format, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "it goes on where it stopped" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_crowds_are_held_or_left_out(format: str, tmp_path: Path) -> None:
+    """The pixels of a group are never one more object."""
+    sample = make_sample("x", (24, 32), labels=LABELS)
+    masks = np.zeros((2, 24, 32), bool)
+    masks[0, 2:8, 2:9] = masks[1, 12:20, 3:30] = True
+    objects = Instances.from_masks(masks, np.array([1, 1]), crowd=np.array([False, True]))
+    keypoints = Keypoints(np.full((2, 2, 2), 5.0), np.full((2, 2), 2), (LABELS.skeletons[NAMES[1]].points,) * 2)
+    given = replace(sample, instances=objects, keypoints=keypoints)
+    alone = replace(given, instances=objects.take([0]), keypoints=keypoints.take([0]))
+    for name, one in (("with", given), ("without", alone)):
+        run([one], format, tmp_path / name)
+    files = [
+        {p.relative_to(f): p.read_bytes() for p in sorted(f.rglob("*")) if p.is_file()}
+        for f in (tmp_path / "with", tmp_path / "without")
+    ]
+    holds = {"coco", "coco-panoptic", "webdataset", "voc"}
+    assert (files[0] != files[1]) == (format in holds) or format == "depth-exr"
+
+
+def test_captions_from_the_true_labels_are_not_written(format: str, tmp_path: Path) -> None:
+    sample = replace(make_sample("x", labels=LABELS), prompt=Prompt("UNMISTAKABLE", origin="labels"))
+    run([sample], format, tmp_path / "out")
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and b"UNMISTAKABLE" in p.read_bytes()]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import hypothesis
 import numpy as np
@@ -200,3 +202,58 @@ def test_coco_points_come_back(tmp_path: Path) -> None:
     for before, after in zip(given, read(f"coco:{path}"), strict=True):
         a, b = (s.keypoints for s in (after, before))
         assert np.allclose(a.xy, b.xy) and np.array_equal(a.visibility, b.visibility) and a.names == b.names
+
+
+# ---------------------------------------------------------------------- groups, and fractions of a pixel
+def test_crowds_survive_coco_and_panoptic(samples: list[Sample], tmp_path: Path) -> None:
+    masks = np.zeros((2, 24, 32), bool)
+    masks[0, 2:8, 2:9] = masks[1, 12:20, 3:30] = True
+    objects = Instances.from_masks(masks, np.array([1, 1]), crowd=np.array([False, True]))
+    given = Sample("k", samples[0].image, LABELS, instances=objects)
+    for format, path in (("coco", "annotations/instances.json"), ("coco-panoptic", "annotations/panoptic.json")):
+        for _ in iter_export([given], LABELS, format, tmp_path / format):
+            pass
+        (back,) = read(f"{format}:{tmp_path / format / path}")
+        found = dict(zip(back.instances.crowd.tolist(), back.instances.masks, strict=True))
+        assert np.array_equal(found[True], masks[1]) and np.array_equal(found[False], masks[0])
+    coco = COCO(str(tmp_path / "coco" / "annotations" / "instances.json"))
+    (group,) = coco.loadAnns(coco.getAnnIds(iscrowd=True))
+    assert np.array_equal(coco.annToMask(group).astype(bool), masks[1]) and group["bbox"] == [3, 12, 27, 8]
+
+
+def boxed(values: np.ndarray, size: tuple[int, int]) -> Sample:
+    """Objects known as boxes (x, y, width, height) only."""
+    masks = np.zeros((len(values), *size), bool)
+    for mask, (x, y, w, h) in zip(masks, values.tolist(), strict=True):
+        mask[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1] = True
+    objects = Instances.from_masks(masks, np.zeros(len(values)), boxes=values, boxed=True)
+    return Sample("k", np.zeros((*size, 3), np.uint8), LABELS, instances=objects)
+
+
+def test_yolo_boxes_keep_their_fractions(tmp_path: Path) -> None:
+    """To a millionth of a box, and from then on exactly."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.uniform((0, 0), (250, 180), (200, 2)), rng.uniform(1.1, 20, (200, 2))], 1)
+    (first,) = yolo([boxed(values, (201, 301))], "detect", tmp_path / "a")
+    (second,) = yolo([first], "detect", tmp_path / "b")
+    assert np.allclose(first.instances.boxes, values, rtol=1e-6, atol=0)
+    assert np.allclose(second.instances.boxes, first.instances.boxes, rtol=1e-9, atol=1e-9)
+
+
+BOXES = st.tuples(st.floats(0, 31.9), st.floats(0, 23.9), st.floats(0.01, 32), st.floats(0.01, 24))
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(BOXES)
+def test_voc_boxes_are_the_nearest_pixels(box: tuple[float, float, float, float]) -> None:
+    """And never none."""
+    x, y, w, h = box
+    w, h = min(w, 32 - x), min(h, 24 - y)
+    given = boxed(np.array([[x, y, w, h]]), (24, 32))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in iter_export([given], LABELS, "voc", Path(folder) / "v"):
+            pass
+        (node,) = ElementTree.parse(Path(folder) / "v" / "Annotations" / "k.xml").getroot().iter("bndbox")
+    left, top, right, bottom = (int(str(node.findtext(k))) for k in ("xmin", "ymin", "xmax", "ymax"))
+    assert 1 <= left <= right <= 32 and 1 <= top <= bottom <= 24
+    assert np.allclose([left - 1, top - 1, right, bottom], [x, y, x + w, y + h], rtol=0, atol=1)

@@ -35,7 +35,8 @@ def _nearest(a: Int64[np.ndarray, "n 2"], b: Int64[np.ndarray, "m 2"]) -> tuple[
     best, at = np.inf, (0, 0)
     step = max(1, DISTANCES // len(b))
     for start in range(0, len(a), step):
-        far = np.abs(a[start : start + step, None] - b[None]).sum(-1)  # [step m]
+        x, y = a[start : start + step].T
+        far = np.abs(x[:, None] - b[:, 0]) + np.abs(y[:, None] - b[:, 1])  # [step m]
         i, j = divmod(int(far.argmin()), len(b))
         if far[i, j] < best:
             best, at = far[i, j], (start + i, j)

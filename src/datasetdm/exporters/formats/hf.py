@@ -52,21 +52,20 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
             lambda part: files.enter_context(_Shards(target.folder / "data", part, target.labels)), target.parts
         )
         for sample in map(without_crowds, samples):
-            row, objects = _row(sample, small)
-            by_part[sample.split or "train"].add(row)
-            card.count(sample, objects)
+            by_part[sample.split or "train"].add(_row(sample, small, card))
             yield
         by_part.at_least("train")
     counts = {name: shards.rows for name, shards in by_part.items()}
     write_text(target.folder / "README.md", card.text(counts, target.licence))
 
 
-def _row(sample: Sample, small: bool) -> tuple[dict[str, Any], list[int]]:
-    """A row, and the label ids of its objects."""
+def _row(sample: Sample, small: bool, card: Card) -> dict[str, Any]:
+    """A row, counted for the card."""
     suffix, image = image_bytes(sample)
     semantic, steps = sample.semantic, depth_steps(sample)
     rows = list(object_rows(sample, {i: i for i in range(len(sample.labels))}))
     ids = None if semantic is None else small_ids(semantic) if small else semantic.ids
+    card.count(sample, [r["category_id"] for r in rows])
     objects = {
         "bbox": [r["bbox"] for r in rows],
         "category": [r["category_id"] for r in rows],
@@ -82,7 +81,7 @@ def _row(sample: Sample, small: bool) -> tuple[dict[str, Any], list[int]]:
         "semantic": None if ids is None else {"bytes": encode_png(ids, 1), "path": None},
         "depth": None if steps is None else {"bytes": encode_png(steps, 1), "path": None},
         "objects": objects,
-    }, objects["category"]
+    }
 
 
 def _schema(labels: Labels) -> pa.Schema:
@@ -128,9 +127,10 @@ class _Shards:
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""
+        self._held_bytes += sum(len(row[k]["bytes"]) for k in ("image", "semantic", "depth") if row[k])
         self._held.append(row)
         self.rows += 1
-        self._held_bytes += sum(len(row[k]["bytes"]) for k in ("image", "semantic", "depth") if row[k])
+        del row  # else a large image would stay in memory twice
         if len(self._held) == GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
             self._flush()
             if self._bytes >= SHARD_BYTES:
@@ -150,13 +150,16 @@ class _Shards:
     def _open(self) -> None:
         self._files.append(self.folder / f"{self.name}-{len(self._files):05d}.tmp")
         self._bytes = 0
-        self._writer = pq.ParquetWriter(self._files[-1], _schema(self.labels), compression="zstd")
+        self._writer = pq.ParquetWriter(
+            self._files[-1], _schema(self.labels), compression="zstd", use_dictionary=False, write_statistics=False
+        )  # a dictionary and statistics would hold images three times more
 
     def _flush(self) -> None:
         if self._held and self._writer:
-            self._writer.write_table(pa.Table.from_pylist(self._held, schema=self._writer.schema))
+            table = pa.Table.from_pylist(self._held, schema=self._writer.schema)
             self._bytes += self._held_bytes
             self._held, self._held_bytes = [], 0
+            self._writer.write_table(table)
 
     def _close(self) -> None:
         if self._writer:
