@@ -1,11 +1,11 @@
 """Round trips between formats, and how fast they are read, written and looked at.
 
-    python -m benchmarks.formats --json PATH [--pictures 8] [--samples 400]
+    python -m benchmarks.formats --json PATH [--images 8] [--samples 400]
 
 `round_trips`: what each reader gives (row) is exported in each format (column), read again and compared. A cell is "equal" if
-all that the format can hold came back, "cannot hold" if that is nothing but the picture or the exporter refuses, "differs"
+all that the format can hold came back, "cannot hold" if that is nothing but the image or the exporter refuses, "differs"
 if something that it can hold did not come back, and "no reader" where only other tools read the format (the tests read it
-with code of their own). `compared` says for every cell what was compared. Pictures are renders of the mini world with semantic
+with code of their own). `compared` says for every cell what was compared. Images are renders of the mini world with semantic
 maps, instances, keypoints and depth; a row's data are written by the format's own exporter.
 """
 
@@ -28,6 +28,7 @@ import numpy as np
 from benchmarks.common import ROOT, stamp
 from datasetdm.errors import DataError
 from datasetdm.exporters import EXPORTERS, iter_export
+from datasetdm.exporters.objects import caption_of
 from datasetdm.io.files import write_json
 from datasetdm.readers import READERS, read
 from datasetdm.records import BACKGROUND, IGNORE, Labels, Sample
@@ -41,13 +42,15 @@ MINI = f"mini:{ROOT / 'data' / 'miniworld' / 'test'}"
 class Way:
     """How an exported folder is read again, and what the format can hold.
 
-    holds: caption, semantic, objects (masks), boxes, points, depth. step: of depth, in metres.
+    holds: caption, semantic, objects (masks), boxes, points, depth. step: of depth, in metres. pixels: to how many boxes and
+    points come back; formats write fractions with few digits.
     """
 
     reader: str
     path: str
     holds: str
     step: float = 1 / 256
+    pixels: float = 0.01
 
 
 WAYS = {
@@ -57,7 +60,7 @@ WAYS = {
     "hf": Way("hf", "", "caption semantic"),
     "masks": Way("masks", "", "semantic"),
     "masks, depth": Way("nyu", "", "depth", 1 / 1000),
-    "voc": Way("voc", "", "semantic objects boxes"),
+    "voc": Way("voc", "", "semantic objects boxes", pixels=1),
     "yolo-detect": Way("yolo", "data.yaml", "boxes"),
     "yolo-pose": Way("yolo", "data.yaml", "boxes points"),
     "yolo-seg": Way("yolo", "data.yaml", "objects regions"),
@@ -80,9 +83,9 @@ def semantic(a: Sample, b: Sample) -> bool:
 
 def regions(a: Sample, b: Sample) -> bool:
     """The same label wherever it is known and not background; elsewhere none of them."""
-    before, after = names_of(a), names_of(b)
-    known = ~np.isin(before, ["", BACKGROUND])
-    return np.array_equal(before[known], after[known]) and bool(np.isin(after[~known], ["", BACKGROUND]).all())
+    given, back = names_of(a), names_of(b)
+    known = ~np.isin(given, ["", BACKGROUND])
+    return np.array_equal(given[known], back[known]) and bool(np.isin(back[~known], ["", BACKGROUND]).all())
 
 
 def segments(a: Sample, b: Sample) -> bool:
@@ -112,24 +115,28 @@ def _objects(sample: Sample) -> set[tuple[str, bytes]]:
     return {(sample.labels.names[i], m.tobytes()) for i, m in pairs if sample.labels.names[i] != BACKGROUND}
 
 
-def boxes(a: Sample, b: Sample) -> bool:
+def boxes(pixels: float) -> Callable[[Sample, Sample], bool]:
     """The same boxes with the same labels, in any order."""
-    return _same_boxes(_rows(a), _rows(b))
+    return lambda a, b: _same_boxes(_rows(a), _rows(b), pixels)
 
 
-def _same_boxes(before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]) -> bool:
-    """The same labels, and boxes to a hundredth of a pixel: formats write fractions with few digits."""
-    same = [r[0] for r in before] == [r[0] for r in after]
-    return same and np.allclose([r[1] for r in before], [r[1] for r in after], rtol=0, atol=0.01)
+def _same_boxes(given: list[tuple[Any, ...]], back: list[tuple[Any, ...]], pixels: float) -> bool:
+    """The same labels, and boxes to so many pixels."""
+    same = [r[0] for r in given] == [r[0] for r in back]
+    return same and np.allclose([r[1] for r in given], [r[1] for r in back], rtol=0, atol=pixels)
 
 
-def points(a: Sample, b: Sample) -> bool:
-    """The same visible points, to a hundredth of a pixel, at the objects with the same boxes."""
-    before, after = _rows(a, True), _rows(b, True)
-    return _same_boxes(before, after) and all(
-        {*p} == {*q} and all(np.allclose(p[k], q[k], atol=0.01) for k in p)
-        for (*_, p), (*_, q) in zip(map(_with_dict, before), map(_with_dict, after), strict=True)
-    )
+def points(pixels: float) -> Callable[[Sample, Sample], bool]:
+    """The same visible points at the objects with the same boxes."""
+
+    def same(a: Sample, b: Sample) -> bool:
+        given, back = _rows(a, True), _rows(b, True)
+        return _same_boxes(given, back, pixels) and all(
+            {*p} == {*q} and all(np.allclose(p[k], q[k], atol=pixels) for k in p)
+            for (*_, p), (*_, q) in zip(map(_with_dict, given), map(_with_dict, back), strict=True)
+        )
+
+    return same
 
 
 def _with_dict(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -177,7 +184,7 @@ def comparable(samples: list[Sample], way: Way, format: str) -> dict[str, Callab
     record = [o for s in samples if (o := s.instances) is not None]
     boxed, overlap = any(o.boxed for o in record), any(o.masks.areas.sum() > o.masks.union().sum() for o in record)
     found: dict[str, Callable[[Sample, Sample], bool]] = {}
-    if "caption" in holds and all(s.prompt for s in samples):
+    if "caption" in holds and all(caption_of(s) is not None for s in samples):
         found["caption"] = caption
     if "semantic" in holds and "semantic" in known:
         found["semantic"] = semantic
@@ -189,9 +196,9 @@ def comparable(samples: list[Sample], way: Way, format: str) -> dict[str, Callab
         if "objects" in holds and not boxed and not (overlap and format == "voc"):
             found["objects"] = objects
         if "boxes" in holds and (boxed or "objects" not in holds):
-            found["boxes"] = boxes
+            found["boxes"] = boxes(way.pixels)
         if "points" in holds and "keypoints" in known:
-            found["points"] = points
+            found["points"] = points(way.pixels)
     if "depth" in holds and any((d := s.depth) is not None and d.unit == "metre" for s in samples):
         found["depth"] = depth(way.step)
     return found
@@ -213,7 +220,7 @@ def cell(samples: list[Sample], labels: Labels, format: str, folder: Path) -> tu
         samples = [_only_with_points(s) for s in samples]
     checks = comparable(samples, way, format)
     if not set(checks) - {"caption"}:
-        return "cannot hold", "picture only"
+        return "cannot hold", "image only"
     try:
         exported(samples, labels, format, folder)
     except DataError as e:
@@ -238,10 +245,10 @@ def _only_with_points(sample: Sample) -> Sample:
     return keep_objects(sample, np.array([sample.labels.skeleton_of(i) is not None for i in ids], bool))
 
 
-def sources(pictures: int, folder: Path) -> dict[str, tuple[list[Sample], Labels]]:
+def sources(images: int, folder: Path) -> dict[str, tuple[list[Sample], Labels]]:
     """Row -> samples as its reader gives them."""
     reader = read(MINI)
-    first = list(islice(reader, pictures))
+    first = list(islice(reader, images))
     found = {"mini": (first, reader.labels)}
     write_store(first, folder / "store", reader.labels)
     store = read(f"store:{folder / 'store'}")
@@ -258,18 +265,18 @@ def sources(pictures: int, folder: Path) -> dict[str, tuple[list[Sample], Labels
 
 def _person_only(sample: Sample) -> Sample:
     """The same with one skeleton, which is as many as YOLO's pose format holds."""
-    bones = dict(list(sample.labels.skeletons.items())[:1])
-    labels = Labels(sample.labels.names, sample.labels.synonyms, sample.labels.stuff, bones)
+    skeletons = dict(list(sample.labels.skeletons.items())[:1])
+    labels = Labels(sample.labels.names, sample.labels.synonyms, sample.labels.stuff, skeletons)
     return Sample(sample.key, sample.image, labels, sample.prompt, **sample.annotations.fields())
 
 
-def round_trips(pictures: int) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+def round_trips(images: int) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """The table of verdicts, and what each rests on."""
     verdicts: dict[str, dict[str, str]] = {}
     compared: dict[str, dict[str, str]] = {}
     columns = sorted({*EXPORTERS, *WAYS})
     with tempfile.TemporaryDirectory() as place:
-        for row, (samples, labels) in sources(pictures, Path(place) / "in").items():
+        for row, (samples, labels) in sources(images, Path(place) / "in").items():
             cells = {c: cell(samples, labels, c, Path(place) / "out" / row / c) for c in columns}
             verdicts[row] = {c: v for c, (v, _) in cells.items()}
             compared[row] = {c: w for c, (_, w) in cells.items()}
@@ -283,7 +290,7 @@ def round_trips(pictures: int) -> tuple[dict[str, dict[str, str]], dict[str, dic
 
 # ---------------------------------------------------------------------- how fast
 def coco_export_per_second(samples: int, repeats: int = 3) -> float:
-    """A store of 128x128 pictures with all annotations to COCO; the median of the runs, the imports not counted."""
+    """A store of 128x128 images with all annotations to COCO; the median of the runs, the imports not counted."""
     rates = []
     with tempfile.TemporaryDirectory() as place:
         reader = read(MINI)
@@ -310,11 +317,11 @@ def main() -> None:
     """Measure everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--samples", type=int, default=400)
     options = parser.parse_args()
     before = os.getloadavg()[0]
-    verdicts, compared = round_trips(options.pictures)
+    verdicts, compared = round_trips(options.images)
     viewer = elsewhere("viewer_speed", "viewer_speed") or {}
     figures = {
         "round_trips": verdicts,

@@ -1,4 +1,4 @@
-"""Formats of label pictures: COCO panoptic, Pascal VOC, masks, depth; read back by code that shares nothing with ours."""
+"""Formats of label images: COCO panoptic, Pascal VOC, masks, depth; read back by code that shares nothing with ours."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def test_order_is_kept(n: int, most: int) -> None:
 
 def test_an_error_comes_in_its_place() -> None:
     found, ends = [], list[str]()
-    with pytest.raises(ValueError, match="no picture"):
-        for i in ahead(counted(3, ends, ValueError("no picture"))):
+    with pytest.raises(ValueError, match="no image"):
+        for i in ahead(counted(3, ends, ValueError("no image"))):
             found.append(i)
     assert found == [0, 1, 2] and len(ends) == 1
 

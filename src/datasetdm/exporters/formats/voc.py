@@ -2,7 +2,7 @@
 `SegmentationObject/NAME.png`, `Annotations/NAME.xml`, `ImageSets/{Segmentation,Main}/train.txt`, `labelmap.txt`.
 
 Index 0 is `background`, 255 is void; the other labels follow in their order. `labelmap.txt` has every class and its colour
-in the form that CVAT and Datumaro use. Where a sample has objects and a semantic map, an object is drawn where the map has
+in the form that CVAT and Datumaro use. Where a sample has objects and a semantic map, an object is shown where the map has
 its label, as VOC has one class per object. Samples whose objects are boxes only have no object masks, and
 a split without any masks no list in `Segmentation`. At most 254 classes and
 254 objects per image. Boxes are whole pixels. Crowds have no box, and their pixels are void in
