@@ -9,6 +9,7 @@ With splits every folder has one folder per split. Scores, confidences, crowds a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -24,18 +25,17 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     write_legend(target)
     small = len(target.labels) <= IGNORED
     for sample in map(without_crowds, samples):
-        name = target.write_image(sample, "images", sample.split)
+        name = Path(sample.split, target.write_image(sample, "images", sample.split)).with_suffix(".png")
         semantic, objects = sample.semantic, sample.instances
-        place = {
-            kind: (target.folder / kind / sample.split / name).with_suffix(".png")
-            for kind in ("masks", "depth", "instances")
-        }
         if semantic is not None and small:
-            write_bytes(place["masks"], encode_palette_png(small_ids(semantic)))
+            write_bytes(target.folder / "masks" / name, encode_palette_png(small_ids(semantic)))
         elif semantic is not None:
-            write_map(place["masks"], semantic.ids)
+            write_map(target.folder / "masks" / name, semantic.ids)
         if (steps := depth_steps(sample, NYU)) is not None:
-            write_map(place["depth"], steps)
+            write_map(target.folder / "depth" / name, steps)
         if objects is not None and not objects.boxed:
-            write_map(place["instances"], paint(objects.masks, np.arange(1, len(objects) + 1, dtype=np.uint16)))
+            write_map(
+                target.folder / "instances" / name,
+                paint(objects.masks, np.arange(1, len(objects) + 1, dtype=np.uint16)),
+            )
         yield
