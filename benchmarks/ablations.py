@@ -188,7 +188,7 @@ steps each, measured on the 200 val renders, which no fit saw (test renders choo
 
 The defaults follow from it; with one seed, differences below 0.02 mean nothing. One timestep, 50: no other is clearly better,
 and three cost three passes. Re-noising: inversion costs many passes for nothing. With the VAE's maps: objects need them. With
-cross-attention: objects gain a little, and words that no fit saw have nothing else. Words instead of indices: indices are as
+cross-attention: objects gain a little, and labels that no fit saw have nothing else. Words instead of indices: indices are as
 good for known labels and can name no others. Caption labels: all depends on them. 100 images: 400 add little.
 
 """
@@ -200,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=groups, default=groups, help="groups of rows to measure")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds a row")
-    parser.add_argument("--steps", type=int, default=FitConfig().steps, help="steps a fit")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per row")
+    parser.add_argument("--steps", type=int, default=FitConfig().steps, help="steps per fit")
     parser.add_argument("--work", type=Path, help="where measured figures are kept (PATH.work)")
     parser.add_argument("--table", type=Path, default=ROOT / "docs" / "ablations.md")
     options = parser.parse_args(arguments)

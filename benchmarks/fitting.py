@@ -125,7 +125,7 @@ def steps_for(seconds: float, a_step: float, least: int = 50) -> int:
 
 
 def held_out_score(decoder: PDecoder) -> float:
-    """What learning rates are chosen by: the mean over tasks of their first figures on held-out pictures."""
+    """What learning rates are chosen by: the mean over tasks of their first figures on held-out images."""
     found: Any = (decoder.config.fitted or {})["held_out_figures"]
     scores = []
     for name, task in decoder.tasks.items():

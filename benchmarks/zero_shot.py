@@ -1,4 +1,4 @@
-"""Labels that the fit never saw: a third of the things is unknown in the 100 pictures and asked for in new ones."""
+"""Labels that the fit never saw: a third of the things is unknown in the 100 images and asked for in new ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def ours(
 def attention_alone(
     train: Sequence[Sample], test: Sequence[Sample], backbone: Backbone, seed: int
 ) -> dict[str, float | str]:
-    """The attention map alone, used in the way that does best on the seen labels of the 100 pictures."""
+    """The attention map alone, used in the way that does best on the seen labels of the 100 images."""
     labels = train[0].labels
     unseen = unseen_things(labels, seed)
     new = [labels.index[n] for n in unseen]

@@ -16,12 +16,12 @@ CLASS, MASK, DICE, NO_OBJECT = 2.0, 5.0, 5.0, 0.1
 def matched_loss(
     masks: Tensor, classes: Tensor, truth: Sequence[Tensor], labels: Sequence[Tensor], known: Tensor
 ) -> Tensor:
-    """Summed over predictions, averaged over pictures and segments.
+    """Summed over predictions, averaged over images and segments.
 
     Args:
         masks: logits f[n b q h w]. classes: logits f[n b q labels + 1], "nothing" last, of n predictions.
-        truth: by picture, segments f[t h w]. labels: by picture, their labels i64[t].
-        known: pixels that count b[b h w]; a picture without any has no part in the loss.
+        truth: by image, segments f[t h w]. labels: by image, their labels i64[t].
+        known: pixels that count b[b h w]; an image without any has no part in the loss.
     """
     total = masks.sum() * 0
     count = max(1, sum(len(t) for t in truth))

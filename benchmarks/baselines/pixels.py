@@ -1,4 +1,4 @@
-"""A small segmentation network that learns from the pictures themselves.
+"""A small segmentation network that learns from the images themselves.
 
 An encoder of residual blocks takes the place of the frozen model's features; pixel decoder, heads, losses and records
 are ours, except that labels are indices and the semantic head is a linear classifier.
@@ -29,7 +29,7 @@ WIDTHS = (16, 32, 64, 128, 192, 256)
 
 
 class PixelBackbone:
-    """A `Backbone` whose only feature is the picture and for which a label is its index."""
+    """A `Backbone` whose only feature is the image and for which a label is its index."""
 
     name = identity = "pixels"
     config = FeatureConfig(timesteps=(0,))
@@ -46,14 +46,14 @@ class PixelBackbone:
         return latents
 
     def sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = "") -> Tensor:
-        raise NotImplementedError("nothing here draws pictures")
+        raise NotImplementedError("this backbone generates no images")
 
     def features(self, latents: Tensor, captions: Sequence[str], labels: Sequence[str]) -> Features:
         return Features({PIXELS.name: latents}, torch.eye(self.text_width), latents)
 
 
 class Encoder(nn.Module):
-    """f[b 3 H W] -> maps at strides 1, 2, 4, ... of growing width: residual blocks, two a level from stride 4 on."""
+    """f[b 3 H W] -> maps at strides 1, 2, 4, ... of growing width: residual blocks, two per level from stride 4 on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class PixelNet(Baseline):
 
 
 class CaptionPixelNet(PixelNet):
-    """The same, and it hears which labels the caption names."""
+    """The same with caption labels."""
 
     CAPTION_LABELS = True
 

@@ -1,4 +1,4 @@
-"""Pretraining of the pixel network's encoder: which words does a picture's caption hold?
+"""Pretraining of the pixel network's encoder: which words does an image's caption hold?
 
 To the mini world's captioned renders this is what ImageNet is to photographs. The labelled splits are never seen.
 """
@@ -29,7 +29,7 @@ BATCH, RATE, WARM_UP, HELD_OUT = 64, 2e-3, 50, 512
 
 
 class WordNet(nn.Module):
-    """The encoder with one logit a word."""
+    """The encoder with one logit per word."""
 
     def __init__(self, words: int):
         super().__init__()
@@ -42,7 +42,7 @@ class WordNet(nn.Module):
 
 
 def vocabulary(captions: Sequence[str], share: float = 0.002) -> list[str]:
-    """Words in at least this share of the captions (and two of them), the most frequent first."""
+    """Words in at least this fraction of the captions (and two of them), the most frequent first."""
     counts = Counter(w for c in captions for w in dict.fromkeys(_words(c)))
     return [w for w, n in counts.most_common() if n >= max(2, share * len(captions))]
 
@@ -55,8 +55,8 @@ def pretrain(folder: Path, out: Path, seconds: float, seed: int = 0) -> dict[str
     truth = torch.zeros(len(data), len(words))
     for row, caption in zip(truth, data.captions, strict=True):
         row[[index[w] for w in set(_words(caption)) if w in index]] = 1
-    pictures, start = data.pictures(), time.perf_counter()
-    net, losses, steps = fit(pictures, truth, lambda _: (time.perf_counter() - start) / seconds, seed)
+    images, start = data.images(), time.perf_counter()
+    net, losses, steps = fit(images, truth, lambda _: (time.perf_counter() - start) / seconds, seed)
     save_tensors(out, net.encoder.state_dict())
     story = {"pictures": len(data), "words": len(words), "steps": steps, "seconds": seconds}
     return story | {"first_loss": losses[0], "last_loss": losses[-1]}
@@ -68,10 +68,10 @@ def fit(
     """Learn until `progress(steps)` is 1.
 
     Args:
-        images: u8[n 3 h w]. truth: which words each picture's caption holds, f[n words].
+        images: u8[n 3 h w]. truth: which words each image's caption holds, f[n words].
 
     Returns:
-        The network, its losses on held-out pictures before and after, and the steps taken.
+        The network, its losses on held-out images before and after, and the steps taken.
     """
     torch.manual_seed(seed)
     net = WordNet(truth.shape[1])

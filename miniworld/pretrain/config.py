@@ -7,10 +7,10 @@ from typing import Literal
 
 from . import PretrainError
 
-PICTURE = 128
-"""Side of the pictures, pixels."""
+IMAGE_SIDE = 128
+"""Side of the images, pixels."""
 STRIDE = 8
-"""Picture pixels a latent one: three halvings."""
+"""Image pixels per latent pixel: three halvings."""
 TOKENS = 32
 """Length of a caption, tokens; longer ones are cut."""
 TIMESTEPS = 1000
@@ -19,12 +19,12 @@ TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Stage `vae`: pictures to latents and back.
+    """Stage `vae`: images to latents and back.
 
-    channels: widths from the picture down to the latents. batch: whole pictures a step, or four times as many crops.
-    ema: the most that the averaged weights keep a step. gan: weight of the adversarial loss; 0 leaves it out.
+    channels: widths from the image down to the latents. batch: whole images per step, or four times as many crops.
+    ema: the most that the averaged weights keep per step. gan: weight of the adversarial loss; 0 leaves it out.
     critic_from: the step at which its critic begins to learn; critic_lead: steps it learns before it is listened to.
-    decoder_only: this run leaves the encoder, and so the latents, as they are. held_out: pictures, the first ones, kept
+    decoder_only: this run leaves the encoder, and so the latents, as they are. held_out: images, the first ones, kept
     for the figures. minutes: default of the command `all`.
     """
 
@@ -44,7 +44,7 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class LatentsConfig:
-    """Stage `latents`: every picture and its mirror, encoded once. batch: pictures at a time."""
+    """Stage `latents`: every image and its mirror, encoded once. batch: images at a time."""
 
     batch: int = 64
 
@@ -53,11 +53,11 @@ class LatentsConfig:
 class UnetConfig:
     """Stage `unet`: the denoiser and its text encoder.
 
-    channels and heads: by level, from 16 x 16 latents down. batch: latents a step, four times as many at half size.
-    drop_captions: share of empty captions, for classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+    channels and heads: by level, from 16 x 16 latents down. batch: latents per step, four times as many at half size.
+    drop_captions: fraction of empty captions, for classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
     timesteps: noise levels evenly, or more of the middle ones (Esser et al. 2024, arXiv 2403.03206).
-    words: share of the pictures that are hardly noisy and have no caption, and whose words the features must tell.
-    half: this run sees 8 x 8 latents of half-size pictures. minutes: default of the command `all`.
+    words: fraction of the images that are hardly noisy and have no caption, and whose words the features must predict.
+    half: this run sees 8 x 8 latents of half-size images. minutes: default of the command `all`.
     """
 
     channels: tuple[int, ...]

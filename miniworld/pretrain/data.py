@@ -1,4 +1,4 @@
-"""Pictures and captions: from Parquet files of `miniworld.pack`, or from one small packed file.
+"""Images and captions: from Parquet files of `miniworld.pack`, or from one small packed file.
 
 Only the split `captioned` is read: labelled splits are for those who judge the model.
 """
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import PretrainError
-from .config import PICTURE
+from .config import IMAGE_SIDE
 
 UNLABELLED_SPLIT = "captioned"  # as in ..recipe, which would bring the renderer's libraries in
 PACKED = ".safetensors"
@@ -31,7 +31,7 @@ PACKED = ".safetensors"
 
 @dataclass
 class Captioned:
-    """Pictures as files (WebP or JPEG) with their captions. versions: of the world they show."""
+    """Images as files (WebP or JPEG) with their captions. versions: of the world they show."""
 
     files: list[bytes]
     captions: list[str]
@@ -46,13 +46,13 @@ class Captioned:
 
     @property
     def identity(self) -> str:
-        """A name that other pictures or captions do not have."""
+        """A name that other images or captions do not have."""
         digest = hashlib.sha256(json.dumps(self.captions).encode())
         for file in self.files:
             digest.update(hashlib.sha256(file).digest())
         return digest.hexdigest()[:16]
 
-    def pictures(self) -> Tensor:
+    def images(self) -> Tensor:
         """-> u8[n 3 128 128]: 49 KB each, so that 14,400 take 0.7 GB."""
         with ThreadPoolExecutor() as pool:
             decoded = list(pool.map(_decode, self.files))
@@ -60,14 +60,14 @@ class Captioned:
 
 
 def _decode(file: bytes) -> np.ndarray:
-    picture = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
-    if picture.shape != (PICTURE, PICTURE, 3):
-        raise PretrainError(f"a picture measures {picture.shape[1]} x {picture.shape[0]}, not {PICTURE} x {PICTURE}")
-    return picture
+    image = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    if image.shape != (IMAGE_SIDE, IMAGE_SIDE, 3):
+        raise PretrainError(f"an image measures {image.shape[1]} x {image.shape[0]}, not {IMAGE_SIDE} x {IMAGE_SIDE}")
+    return image
 
 
 def read(paths: Sequence[Path], part: str = "0/1") -> Captioned:
-    """All pictures of folders (their captioned-*.parquet), Parquet files and packed files.
+    """All images of folders (their captioned-*.parquet), Parquet files and packed files.
 
     part: `i/n` takes every n-th file from the i-th on.
     """
@@ -79,12 +79,12 @@ def read(paths: Sequence[Path], part: str = "0/1") -> Captioned:
         data.captions += one.captions
         data.versions |= one.versions
     if not data.files:
-        raise PretrainError(f"no pictures in {', '.join(map(str, paths))}")
+        raise PretrainError(f"no images in {', '.join(map(str, paths))}")
     return data
 
 
 def pack(data: Captioned, out: Path) -> None:
-    """Writes one file with nothing but pictures and captions: easy to carry to another machine."""
+    """Writes one file with nothing but images and captions: easy to carry to another machine."""
     offsets = np.cumsum([0] + [len(file) for file in data.files])
     tensors = {
         "bytes": torch.frombuffer(bytearray(b"".join(data.files)), dtype=torch.uint8),
@@ -95,7 +95,7 @@ def pack(data: Captioned, out: Path) -> None:
 
 
 def mirrored(caption: str) -> str:
-    """The caption of the mirrored picture."""
+    """The caption of the mirrored image."""
     sides = ("to the left of", "to the right of")
     return caption.replace(sides[0], "\0").replace(sides[1], sides[0]).replace("\0", sides[1])
 

@@ -36,7 +36,7 @@ def can_compile() -> bool:
     return device().type == "cuda" or shutil.which("g++") is not None
 
 
-def prepare(seed: int) -> None:
+def set_up(seed: int) -> None:
     """Seeds the first weights; fast matrix products and convolutions on GPUs."""
     torch.manual_seed(seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

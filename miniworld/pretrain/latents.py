@@ -1,4 +1,4 @@
-"""Stage `latents`: every picture and its mirror, encoded once and kept in the work folder.
+"""Stage `latents`: every image and its mirror, encoded once and kept in the work folder.
 
 The file names the VAE and the data it was made of, and is made anew when one of them changes. Latents are kept as the
 VAE gives them; `scale` brings them to unit spread. It is measured once a VAE: the UNet always sees the same scale.
@@ -23,16 +23,16 @@ from .work import Work
 
 
 def load_latents(work: Work, data: Captioned, *, half: bool = False) -> Tensor:
-    """Scaled latents of all pictures, then of their mirrors: f16[2n c 16 16] on the device.
+    """Scaled latents of all images, then of their mirrors: f16[2n c 16 16] on the device.
 
-    half: of pictures averaged to half their side, f16[2n c 8 8].
+    half: of images averaged to half their side, f16[2n c 8 8].
     """
     vae = load_vae(work)
     key = {"vae": fingerprint(vae), "data": data.identity}
     path = work.latents(half)
     if not path.is_file() or load_numbers(path) != key:
-        print(f"latents: encoding {len(data)} pictures and their mirrors{' at half size' * half}", flush=True)
-        encoded = encode(vae, data.pictures(), work.preset.latents.batch, half)
+        print(f"latents: encoding {len(data)} images and their mirrors{' at half size' * half}", flush=True)
+        encoded = encode(vae, data.images(), work.preset.latents.batch, half)
         save_tensors(path, {"latents": encoded}, key)
     latents = load_tensors(path)["latents"]
     return (latents * _scale(work, vae, data, None if half else latents)).to(hardware.device())
@@ -67,8 +67,8 @@ def encode(vae: AutoencoderKL, images: Tensor, batch: int, half: bool = False) -
     """u8[n 3 h w] -> latent means f16[2n c h/8 w/8] on the CPU, mirrors last; half: an eighth of half the side."""
     vae, encoded = vae.to(hardware.device()), []
     for flip in (False, True):
-        for pictures in images.split(batch):
-            x = pictures.to(hardware.device())
+        for part in images.split(batch):
+            x = part.to(hardware.device())
             if half:
                 x = F.avg_pool2d(x.float(), 2).round()
             x = normal(x.flip(-1) if flip else x)

@@ -152,7 +152,7 @@ class Run:
             self.save()
 
     def save(self, **figures: float) -> None:
-        """Writes the checkpoint; figures: what was measured on held-out pictures."""
+        """Writes the checkpoint; figures: what was measured on held-out images."""
         if self.losses:
             self._mean_loss()
         now = time.monotonic()

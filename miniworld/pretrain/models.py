@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .config import PICTURE, STRIDE, TIMESTEPS, TOKENS, UnetConfig, VaeConfig
+from .config import IMAGE_SIDE, STRIDE, TIMESTEPS, TOKENS, UnetConfig, VaeConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY = 2048
@@ -34,7 +34,7 @@ def build_vae(config: VaeConfig) -> AutoencoderKL:
         layers_per_block=1,
         latent_channels=config.latent_channels,
         norm_num_groups=config.norm_groups,
-        sample_size=PICTURE,
+        sample_size=IMAGE_SIDE,
     )
 
 
@@ -42,7 +42,7 @@ def build_unet(config: UnetConfig, latent_channels: int) -> UNet2DConditionModel
     """Cross-attention at every level."""
     levels = len(config.channels)
     return UNet2DConditionModel(
-        sample_size=PICTURE // STRIDE,
+        sample_size=IMAGE_SIDE // STRIDE,
         in_channels=latent_channels,
         out_channels=latent_channels,
         layers_per_block=1,
@@ -143,5 +143,5 @@ def build_scheduler(kind: Callable[..., Scheduler], **settings: Any) -> Schedule
 
 
 def signal_shares() -> Tensor:
-    """-> f32[1000]: the share of the variance at each noise level that is signal (alpha bar); the last is 0."""
+    """-> f32[1000]: the fraction of the variance at each noise level that is signal (alpha bar); the last is 0."""
     return build_scheduler(DDIMScheduler).alphas_cumprod

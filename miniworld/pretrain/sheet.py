@@ -1,4 +1,4 @@
-"""A sheet of pictures, for the eye."""
+"""A sheet of images, for the eye."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from . import hardware
-from .config import PICTURE
+from .config import IMAGE_SIDE
 from .pipeline import assemble
 from .work import Work
 
 STEPS, GUIDANCE = 20, 6.0
-"""How the pictures are drawn."""
+"""How the images are sampled."""
 PROMPTS = (
     "a photo of a red bus on a city street",
     "a photo of a white horse on a grass field under a clear sky",
@@ -37,19 +37,19 @@ PROMPTS = (
 
 
 def sheet(work: Work, out: Path, prompts: Sequence[str] = (), seed: int = 0) -> None:
-    """Draws prompts, or the usual ones four times, into one picture; the i-th has seed + i."""
+    """Generates images of prompts, or the usual ones four times, into one image; the i-th has seed + i."""
     pipeline = assemble(work).to(hardware.device())
-    prompts, pictures = list(prompts) or list(PROMPTS) * 4, []
+    prompts, images = list(prompts) or list(PROMPTS) * 4, []
     for first in range(0, len(prompts), 16):
         texts = prompts[first : first + 16]
         seeds = [torch.Generator(hardware.device()).manual_seed(seed + first + i) for i in range(len(texts))]
-        size = {"height": PICTURE, "width": PICTURE}
+        size = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
         with hardware.autocast():
-            drawn = pipeline(texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=seeds, **size)
-        pictures += drawn.images
-    columns = math.ceil(math.sqrt(len(pictures)))
-    page = Image.new("RGB", (columns * PICTURE, math.ceil(len(pictures) / columns) * PICTURE))
-    for i, picture in enumerate(pictures):
-        page.paste(picture, (i % columns * PICTURE, i // columns * PICTURE))
+            made = pipeline(texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=seeds, **size)
+        images += made.images
+    columns = math.ceil(math.sqrt(len(images)))
+    page = Image.new("RGB", (columns * IMAGE_SIDE, math.ceil(len(images) / columns) * IMAGE_SIDE))
+    for i, image in enumerate(images):
+        page.paste(image, (i % columns * IMAGE_SIDE, i // columns * IMAGE_SIDE))
     out.parent.mkdir(parents=True, exist_ok=True)
     page.save(out)

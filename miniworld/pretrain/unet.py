@@ -22,23 +22,23 @@ from .work import Work
 MAX_SNR = 5.0
 """Where the weight of the noise levels is cut (min-SNR, Hang et al. 2023, arXiv 2303.09556)."""
 WORD_WEIGHT, READER_RATE = 0.03, 2e-3
-"""What words that are not told count beside the denoising, and how fast their reader learns."""
+"""Weight of predicting the words of images without caption beside the denoising, and the reader's learning rate."""
 LOGIT_SPREAD = 1.2
-"""Spread of the logits of the noise levels, where they are drawn log-normally."""
+"""Spread of the logits of the noise levels, where they are sampled from a logit-normal distribution."""
 
 
 def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, compiled: bool = True) -> Run:
     """Trains for a while, from the checkpoint if there is one."""
     config, device = work.preset.unet, hardware.device()
-    hardware.prepare(seed)
+    hardware.set_up(seed)
     latents = load_latents(work, data, half=config.half)
     tokenizer = claim_tokenizer(work, data)
     captions = [*data.captions, *(mirrored(caption) for caption in data.captions), ""]
     tokens = encode_captions(tokenizer, captions).to(device)
     model = Conditional(config, work.preset.vae.latent_channels, tokenizer).to(device)
     model.unet.to(memory_format=hardware.memory_format())
-    batch = config.batch * (4 if config.half else 1)
-    silent = round(config.words * batch)
+    count = config.batch * (4 if config.half else 1)
+    silent = round(config.words * count)
     reader = helper = None
     if silent:
         words = vocabulary(data.captions)
@@ -51,13 +51,13 @@ def train_unet(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, co
     _speed_up(model, compiled)
     shares = signal_shares().to(device)
     while run.alive():
-        drawn = draw(latents, tokens, batch, silent, config, run.generator())
-        total = loss(model, drawn.x, drawn.tokens, drawn.t, drawn.noise, shares)
+        batch = sample_batch(latents, tokens, count, silent, config, run.generator())
+        total = loss(model, batch.x, batch.tokens, batch.t, batch.noise, shares)
         if reader is None or helper is None:
-            run.step(total, batch)
+            run.step(total, count)
             continue
-        read, own = reader.losses(model.text, drawn.quiet, truth[drawn.rows[drawn.quiet]])
-        run.step(total + WORD_WEIGHT * read, batch)
+        read, own = reader.losses(model.text, batch.quiet, truth[batch.rows[batch.quiet]])
+        run.step(total + WORD_WEIGHT * read, count)
         helper.step(own, READER_RATE)
     run.save()
     return run
@@ -81,8 +81,8 @@ def claim_tokenizer(work: Work, data: Captioned) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(work.tokenizer)
 
 
-class Drawn(NamedTuple):
-    """A batch: latents f[b c h w], their rows i64[b], what is told of them i64[b l], noise levels i64[b], noise, and
+class Batch(NamedTuple):
+    """A batch: latents f[b c h w], their rows i64[b], their tokens i64[b l], noise levels i64[b], noise, and
     which are `quiet`, bool[b]: with little noise and no caption."""
 
     x: Tensor
@@ -93,22 +93,22 @@ class Drawn(NamedTuple):
     quiet: Tensor
 
 
-def draw(
+def sample_batch(
     latents: Tensor, tokens: Tensor, batch: int, silent: int, config: UnetConfig, generator: torch.Generator
-) -> Drawn:
+) -> Batch:
     """Random latents with their tokens i64[b l] (the last ones are no caption's); the first `silent` are quiet."""
     device = latents.device
     rows = torch.randint(len(latents), (batch,), device=device, generator=generator)
-    t = draw_timesteps(batch, config, generator)
+    t = sample_timesteps(batch, config, generator)
     quiet = torch.arange(batch, device=device) < silent
     dropped = quiet | (torch.rand(batch, device=device, generator=generator) < config.drop_captions)
     x = latents[rows].float()
     noise = torch.randn(x.shape, device=device, generator=generator)
-    heard = tokens[torch.where(dropped, len(tokens) - 1, rows)]
-    return Drawn(x, rows, heard, torch.where(quiet, t * QUIET // TIMESTEPS, t), noise, quiet)
+    caption = tokens[torch.where(dropped, len(tokens) - 1, rows)]
+    return Batch(x, rows, caption, torch.where(quiet, t * QUIET // TIMESTEPS, t), noise, quiet)
 
 
-def draw_timesteps(batch: int, config: UnetConfig, generator: torch.Generator) -> Tensor:
+def sample_timesteps(batch: int, config: UnetConfig, generator: torch.Generator) -> Tensor:
     """-> i64[b] in 0..999."""
     device = generator.device
     if config.timesteps == "uniform":

@@ -1,4 +1,4 @@
-"""Stage `vae`: pictures to latents of an eighth of their side, and back."""
+"""Stage `vae`: images to latents of an eighth of their side, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .work import Work
 CROP = 64
 """Side of the crops, pixels."""
 WHOLE_EVERY = 5
-"""One step of so many sees whole pictures, the others crops: as many pixels of four times as many pictures."""
+"""One step of so many sees whole images, the others crops: as many pixels of four times as many images."""
 HALVED_WEIGHT, KL_WEIGHT, SQUARED_WEIGHT = 0.25, 1e-6, 4.0
 CRITIC_RATE, CRITIC_BETAS, CRITIC_RAMP = 2e-4, (0.5, 0.9), 2000
 
@@ -32,8 +32,8 @@ def train_vae(work: Work, data: Captioned, budget: Budget, *, seed: int = 0, com
     With `decoder_only` the encoder stays as it is, and so do all latents and the UNet that knows them.
     """
     config, device = work.preset.vae, hardware.device()
-    hardware.prepare(seed)
-    held, images = split(data.pictures().to(device), config.held_out)
+    hardware.set_up(seed)
+    held, images = split(data.images().to(device), config.held_out)
     model = build_vae(config).to(device).to(memory_format=hardware.memory_format())
     if config.decoder_only:
         model.encoder.requires_grad_(False)
@@ -82,7 +82,7 @@ def colours(x: Tensor) -> Tensor:
 
 
 def distance(y: Tensor, x: Tensor) -> Tensor:
-    """How far two batches of pictures are apart: pixels, edges, 4 x 4 blocks and their colours."""
+    """How far two batches of images are apart: pixels, edges, 4 x 4 blocks and their colours."""
     edges = F.l1_loss(y.diff(dim=-2), x.diff(dim=-2)) + F.l1_loss(y.diff(dim=-1), x.diff(dim=-1))
     blocks = F.l1_loss(F.avg_pool2d(y, 4), F.avg_pool2d(x, 4))
     return F.l1_loss(y, x) + 0.5 * edges + 0.5 * blocks + 1.5 * F.mse_loss(colours(y), colours(x))
@@ -90,15 +90,15 @@ def distance(y: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(vae: AutoencoderKL, held: Tensor) -> dict[str, float]:
-    """Mean PSNR in dB of pictures, and of their 4 x 4 block means, which show a lost colour better."""
-    pictures, blocks = [], []
+    """Mean PSNR in dB of images, and of their 4 x 4 block means, which show a lost colour better."""
+    images, blocks = [], []
     for batch in held.split(32):
         x = normal(batch)
         with hardware.autocast():
             y = vae.decode(vae.encode(x).latent_dist.mean).sample.float().clamp(-1, 1)
-        pictures.append(_psnr(y, x))
+        images.append(_psnr(y, x))
         blocks.append(_psnr(F.avg_pool2d(y, 4), F.avg_pool2d(x, 4)))
-    return {"psnr": float(torch.cat(pictures).mean()), "block_psnr": float(torch.cat(blocks).mean())}
+    return {"psnr": float(torch.cat(images).mean()), "block_psnr": float(torch.cat(blocks).mean())}
 
 
 def _psnr(y: Tensor, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _psnr(y: Tensor, x: Tensor) -> Tensor:
 def _step(run: Run, images: Tensor, config: VaeConfig) -> None:
     generator = run.generator()
     whole = run.state.step % WHOLE_EVERY == 0
-    x = _draw(images, config.batch if whole else 4 * config.batch, whole, generator)
+    x = _sample(images, config.batch if whole else 4 * config.batch, whole, generator)
     vae: Any = run.learner.module
     with hardware.autocast():
         posterior = vae.encode(x).latent_dist
@@ -118,24 +118,24 @@ def _step(run: Run, images: Tensor, config: VaeConfig) -> None:
     loss = distance(y, x)
     if config.decoder_only:
         loss = loss + SQUARED_WEIGHT * F.mse_loss(y, x)
-    else:  # halved latents shall decode to the halved picture: easier to diffuse (EQ-VAE, arXiv 2502.09509)
+    else:  # halved latents shall decode to the halved image: easier to diffuse (EQ-VAE, arXiv 2502.09509)
         with hardware.autocast():
             halved = vae.decode(F.avg_pool2d(z, 2)).sample.float()
         kl = posterior.kl().mean() * (1 if whole else 4)
         loss = loss + HALVED_WEIGHT * distance(halved, F.avg_pool2d(x, 2)) + KL_WEIGHT * kl
-    heard = run.state.critic_steps - config.critic_lead
-    if run.helper and heard > 0:
+    taught = run.state.critic_steps - config.critic_lead
+    if run.helper and taught > 0:
         with hardware.autocast():
             judgement = run.helper.module(y).float().mean()
-        loss = loss - config.gan * min(1.0, heard / CRITIC_RAMP) * judgement
+        loss = loss - config.gan * min(1.0, taught / CRITIC_RAMP) * judgement
     run.step(loss, len(x))
     if run.helper and run.state.step > config.critic_from:
         _teach(run.helper, x, y.detach())
         run.state.critic_steps += 1
 
 
-def _draw(images: Tensor, count: int, whole: bool, generator: torch.Generator) -> Tensor:
-    """Random pictures or crops of them, half of them mirrored: f[count 3 h w] in -1..1."""
+def _sample(images: Tensor, count: int, whole: bool, generator: torch.Generator) -> Tensor:
+    """Random images or crops of them, half of them mirrored: f[count 3 h w] in -1..1."""
     chosen = torch.randint(len(images), (count,), device=images.device, generator=generator)
     x = normal(images[chosen] if whole else crops(images, chosen, generator))
     flip = torch.rand(count, 1, 1, 1, device=images.device, generator=generator) < 0.5
@@ -143,7 +143,7 @@ def _draw(images: Tensor, count: int, whole: bool, generator: torch.Generator) -
 
 
 def crops(images: Tensor, chosen: Tensor, generator: torch.Generator, size: int = CROP) -> Tensor:
-    """A random window of each chosen picture: u8[b 3 size size]."""
+    """A random window of each chosen image: u8[b 3 size size]."""
     room, device = images.shape[-1] - size + 1, images.device
     corners = (2, len(chosen), 1, 1, 1)
     top, left = torch.randint(room, corners, device=device, generator=generator)

@@ -1,8 +1,8 @@
-"""Words read off pictures: a caption's words, told by the UNet's own features where it is given no caption.
+"""Words predicted from images: a caption's words from the UNet's own features where it is given no caption.
 
-A small denoiser hears from the caption what there is, and its features need not know it. So a part of every batch has
+A small denoiser reads in the caption what there is, and its features need not know it. So a part of every batch has
 hardly any noise and no caption, and a thin reader compares the features at every position with the words' embeddings;
-which words the caption holds is asked of the picture as a whole, for captions say what and not where. Multiple-instance
+which words the caption holds is asked of the image as a whole, for captions say what and not where. Multiple-instance
 learning pools in this way (Pinheiro & Collobert 2015, arXiv 1411.6228); that such features help a denoiser, too, was
 found by REPA (Yu et al. 2024, arXiv 2410.06940), which takes them from a pretrained encoder.
 """
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 RARE, COMMON = 0.005, 0.6
-"""Shares of the captions between which a word says something."""
+"""Fractions of the captions between which a word says something."""
 QUIET = 200
-"""Noise levels that leave a picture to be seen: those below."""
+"""Noise levels that leave an image to be seen: those below."""
 
 
 def vocabulary(captions: Sequence[str]) -> list[str]:
@@ -73,7 +73,7 @@ class WordReader(nn.Module):
         return torch.stack(logits)
 
     def losses(self, text: CLIPTextModel, rows: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """(for the UNet, for the reader itself): cross-entropy, a picture's sum over words, of these rows of the batch.
+        """(for the UNet, for the reader itself): cross-entropy, an image's sum over words, of these rows of the batch.
 
         rows: bool[batch]. truth: f[rows words].
         """

@@ -5,7 +5,7 @@ vae.safetensors               checkpoint of the stage (see loop.py)
 unet.safetensors              likewise, with the text encoder
 tokenizer/                    made once from the captions
 scale.json                    factor that brings the VAE's latents to unit spread
-latents-full.safetensors      all pictures and mirrors, encoded; latents-half.safetensors: of half-size pictures
+latents-full.safetensors      all images and mirrors, encoded; latents-half.safetensors: of half-size images
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Work:
         return path
 
     def latents(self, half: bool) -> Path:
-        """Where the encoded pictures are kept."""
+        """Where the encoded images are kept."""
         return self.folder / f"latents-{'half' if half else 'full'}.safetensors"
 
     @property

@@ -1,7 +1,7 @@
 """python -m miniworld.score [--json PATH] [--sheet PATH] [--model DIR] [--count 800]
 
 Draws the captions of the held-out renders and lets the oracle compare: what was asked for and is there, each also as a
-share of the same figure on the renders themselves.
+fraction of the same figure on the renders themselves.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m miniworld.score", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures there")
-    parser.add_argument("--sheet", type=Path, help="write a sheet of the first 64 pictures there")
+    parser.add_argument("--sheet", type=Path, help="write a sheet of the first 64 images there")
     parser.add_argument("--model", type=Path, default=ROOT / "src/datasetdm/assets/mini", help="pipeline folder")
     parser.add_argument("--renders", type=Path, default=ROOT / "data/miniworld", help="folder of the labelled renders")
-    parser.add_argument("--count", type=int, default=800, help="pictures to draw, for a quick look fewer")
+    parser.add_argument("--count", type=int, default=800, help="images to generate, for a quick look fewer")
     options = parser.parse_args(arguments)
     if not 2 * BATCH <= options.count <= 800:
         parser.error(f"--count {options.count}: expected {2 * BATCH} to 800")
@@ -63,14 +63,14 @@ def score(model: Path, folder: Path, count: int, sheet: Path | None = None) -> d
     true, made, rest = look(oracle, held.images), look(oracle, images), look(oracle, others.images)
     values: dict[str, Any] = {"preset": note["preset"], "samples_seen": note["samples_seen"]}
     values |= vae_figures(pipeline.vae, held.images)
-    values |= prompt_figures(made, asked, true, held, figures.calibrate(rest.presence, others.seen))
+    values |= prompt_figures(made, asked, true, held, figures.choose_thresholds(rest.presence, others.seen))
     values |= spread_figures(made, true, rest)
     size = sum(p.stat().st_size for p in model.glob("*/*.safetensors"))
     values |= {"weights_mb": size / 1e6, "seconds_per_picture": seconds, "count": count}
     return values | stamp()
 
 
-# ---------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------- images
 def load_pipeline(model: Path) -> StableDiffusionPipeline:
     """The folder as a stock pipeline, in float32, its own scheduler."""
     pipeline = StableDiffusionPipeline.from_pretrained(model).to(torch.float32)
@@ -79,7 +79,7 @@ def load_pipeline(model: Path) -> StableDiffusionPipeline:
 
 
 def draw(pipeline: StableDiffusionPipeline, prompts: list[str]) -> tuple[Tensor, float]:
-    """Pictures u8[n 3 h w], the i-th from seed i, and seconds a picture."""
+    """Images u8[n 3 h w], the i-th from seed i, and seconds per image."""
     rows, began = [], time.monotonic()
     for first in track(range(0, len(prompts), BATCH), "draw"):
         texts = prompts[first : first + BATCH]
@@ -91,7 +91,7 @@ def draw(pipeline: StableDiffusionPipeline, prompts: list[str]) -> tuple[Tensor,
 
 
 def write_sheet(images: Tensor, path: Path, side: int = 8) -> None:
-    """The first pictures as one, `side` a row."""
+    """The first images as one, `side` per row."""
     h, w = images.shape[-2:]
     page = Image.new("RGB", (side * w, side * h))
     for i, image in enumerate(images[: side * side]):
@@ -138,7 +138,7 @@ def _by_category(reading: Reading, renders: Renders, bar: Tensor) -> dict[str, f
 
 
 def spread_figures(made: Reading, true: Reading, rest: Reading) -> dict[str, float]:
-    """How far the pictures are from renders as a set, and how near to single ones of the training."""
+    """How far the images are from renders as a set, and how near to single ones of the training."""
     n = len(made.features)
     distance = figures.frechet(made.features.numpy(), true.features.numpy())
     both = torch.cat([rest.features, true.features])

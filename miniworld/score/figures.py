@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def psnr(made: Tensor, true: Tensor) -> float:
-    """Mean over pictures f[n c h w] in 0..1, dB."""
+    """Mean over images f[n c h w] in 0..1, dB."""
     return float((-10 * torch.log10(((made - true) ** 2).mean((1, 2, 3)).clamp_min(1e-10))).mean())
 
 
@@ -41,13 +41,13 @@ def nearest(rows: Tensor, among: Tensor) -> Tensor:
 
 
 def memorised(made: Tensor, held_out: Tensor, training: Tensor) -> float:
-    """Share of pictures that are nearer to a training render than 99 % of held-out renders are."""
+    """Fraction of images that are nearer to a training render than 99 % of held-out renders are."""
     close = torch.quantile(nearest(held_out, training), 0.01)
     return float((nearest(made, training) < close).float().mean())
 
 
 def found(presence: Tensor, thresholds: Tensor, counts: Tensor, kinds: int) -> float:
-    """Share of the pictures whose caption names `kinds` categories in which all of them are found.
+    """Fraction of the images whose caption names `kinds` categories in which all of them are found.
 
     presence: f[n c]; thresholds: f[c]; counts: objects that the caption names, i64[n c].
     """
@@ -57,7 +57,7 @@ def found(presence: Tensor, thresholds: Tensor, counts: Tensor, kinds: int) -> f
     return float(there[chosen].all(1).float().mean()) if chosen.any() else float("nan")
 
 
-def calibrate(presence: Tensor, seen: Tensor, alarms: float = 0.02) -> Tensor:
+def choose_thresholds(presence: Tensor, seen: Tensor, alarms: float = 0.02) -> Tensor:
     """The lowest thresholds f[c], at least 0.2, at which at most a share `alarms` of the renders without a category
     seem to show it."""
     rows = [torch.quantile(presence[seen[:, c] == 0, c], 1 - alarms) for c in range(presence.shape[1])]
@@ -65,12 +65,12 @@ def calibrate(presence: Tensor, seen: Tensor, alarms: float = 0.02) -> Tensor:
 
 
 def false_alarms(presence: Tensor, thresholds: Tensor, seen: Tensor) -> float:
-    """How often a category is found where it is not: mean over categories and pictures."""
+    """How often a category is found where it is not: mean over categories and images."""
     return float((presence > thresholds)[seen == 0].float().mean())
 
 
 def counted(counts: Tensor, asked: Tensor) -> float:
-    """Share of named categories whose number of objects (0, 1, 2, 3 or more) is read as it was asked for.
+    """Fraction of named categories whose number of objects (0, 1, 2, 3 or more) is read as it was asked for.
 
     counts: logits f[n c 4]. asked: i64[n c].
     """

@@ -1,4 +1,4 @@
-"""The oracle: a small network that says what a picture of the mini world shows.
+"""The oracle: a small network that says what an image of the mini world shows.
 
 It learns from labelled renders of the captioned split, never from val or test, and is not part of what users get.
 """
@@ -25,7 +25,7 @@ WIDTHS = (32, 64, 128, 192)
 
 @dataclass(frozen=True)
 class Reading:
-    """What the oracle sees in n pictures.
+    """What the oracle sees in n images.
 
     features: f[n 64]. places: logits f[n 11]. counts: logits f[n 18 4] of 0, 1, 2, 3 or more objects.
     classes: logits f[n 33 32 32] of pixel labels at a quarter of the side.
@@ -86,8 +86,8 @@ class Oracle(nn.Module):
         classes = self.classes(y).float()
         own = classes.softmax(1)[:, _category_ids(x.device)]
         smooth = F.avg_pool2d(own, 3, 1)
-        told = torch.stack([own.mean((2, 3)).clamp_min(1e-5).log(), own.amax((2, 3)), smooth.amax((2, 3))], -1)
-        counts = self.counts(features).view(len(x), len(CATEGORIES), MOST + 1) + self.evidence(told)
+        evidence = torch.stack([own.mean((2, 3)).clamp_min(1e-5).log(), own.amax((2, 3)), smooth.amax((2, 3))], -1)
+        counts = self.counts(features).view(len(x), len(CATEGORIES), MOST + 1) + self.evidence(evidence)
         return Reading(features.float(), self.places(features).float(), counts.float(), classes)
 
 

@@ -1,4 +1,4 @@
-"""Labelled renders as arrays: what the oracle learns from and what generated pictures are compared with."""
+"""Labelled renders as arrays: what the oracle learns from and what generated images are compared with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACES = ("airport", "beach", "desert", "grass", "room", "sea", "sky", "snow", "
 CLASSES = 33
 """Ids of the pixel labels: 0 to 32."""
 MOST = 3
-"""Counts above are not told apart."""
+"""Counts above are treated as this one."""
 _IMPLIED = 50
 """Objects from this id on (chairs under people) are in no caption."""
 
@@ -32,7 +32,7 @@ _IMPLIED = 50
 @dataclass(frozen=True)
 class Renders:
     """images: u8[n 3 128 128]. classes: u8[n 128 128]. counts: objects in the caption by category, i64[n c]. seen: all
-    that cover at least 0.2 % of the picture, chairs under people included. places: i64[n]."""
+    that cover at least 0.2 % of the image, chairs under people included. places: i64[n]."""
 
     images: Tensor
     classes: Tensor
@@ -61,13 +61,13 @@ def read_renders(folder: Path, splits: Sequence[str]) -> Renders:
         images = torch.from_numpy(np.stack(list(pool.map(lambda r: _pixels(r["image"], "RGB"), rows))))
         classes = torch.from_numpy(np.stack(list(pool.map(lambda r: _pixels(r["classes"], "L"), rows))))
     objects = [json.loads(row["objects"]) for row in rows]
-    told = [[o for o in own if o["id"] < _IMPLIED] for own in objects]
+    visible = [[o for o in own if o["id"] < _IMPLIED] for own in objects]
     seen = [[o for o in own if o["area"] >= 0.002] for own in objects]
     return Renders(
         images.movedim(-1, 1).contiguous(),
         classes,
         [row["caption"] for row in rows],
-        _count(told),
+        _count(visible),
         _count(seen),
         torch.tensor([PLACES.index(row["place"]) for row in rows]),
     )

@@ -1,6 +1,6 @@
 """Trains the oracle: python -m miniworld.score.train --data DIR --model DIR --minutes 15 --work DIR
 
-A share of its pictures goes through the judged model's VAE first, others are blurred or noisy: a soft picture shall not
+A fraction of its images goes through the judged model's VAE first, others are blurred or noisy: a soft image shall not
 fool it. Writes weights and the features of all training renders into `weights/`.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m miniworld.score.train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of captioned-*.parquet with labels")
-    parser.add_argument("--model", type=Path, required=True, help="pipeline folder whose VAE softens pictures")
+    parser.add_argument("--model", type=Path, required=True, help="pipeline folder whose VAE softens images")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint; the same command goes on")
     parser.add_argument("--minutes", type=float, default=15.0)
     options = parser.parse_args()
@@ -135,7 +135,7 @@ def loss_of(reading: Reading, renders: Renders, rows: Tensor, classes: Tensor) -
 
 
 def _disturb(x: Tensor) -> Tensor:
-    """Blur for a third of the pictures, noise for a third, and another brightness and contrast for all."""
+    """Blur for a third of the images, noise for a third, and another brightness and contrast for all."""
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), "replicate"), 3, 1)
     x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.33, blurred, x)
     noise = torch.randn_like(x) * 0.1 * torch.rand(len(x), 1, 1, 1) * (torch.rand(len(x), 1, 1, 1) < 0.33)
@@ -144,7 +144,7 @@ def _disturb(x: Tensor) -> Tensor:
 
 
 def soften(model: Path, images: Tensor) -> Tensor:
-    """Pictures through a pipeline's VAE and back, u8."""
+    """Images through a pipeline's VAE and back, u8."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32).eval()

@@ -87,7 +87,7 @@ def _loss(folder: Path, stage: str, data: Path) -> float:
         if stage == "vae":
             vae = build_vae(work.preset.vae)
             vae.load_state_dict(weights)
-            x = normal(read([data]).pictures())
+            x = normal(read([data]).images())
             return float(distance(vae.decode(vae.encode(x).latent_dist.mean).sample, x))
         model, tokenizer = unet.load_conditional(work)
         model.load_state_dict(weights)
@@ -127,8 +127,8 @@ def test_a_stock_pipeline_draws(work: Path, tmp_path: Path) -> None:
     export(Work.existing(work), tmp_path / "model")
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model").to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline("a red square", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
-    assert picture.size == (128, 128)
+    image = pipeline("a red square", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+    assert image.size == (128, 128)
     run("sheet", "--work", work, "--out", tmp_path / "sheet.png", "a red square", "a green square")
     with Image.open(tmp_path / "sheet.png") as page:
         assert page.size == (256, 128)
@@ -202,7 +202,7 @@ def test_the_gpu_preset_takes_a_step(data: Path, tmp_path: Path) -> None:
 def test_pack_keeps_pictures_and_captions(data: Path, tmp_path: Path) -> None:
     pack(read([data]), tmp_path / "p.safetensors")
     given, packed = read([data]), read([tmp_path / "p.safetensors"])
-    assert packed.captions == given.captions and torch.equal(packed.pictures(), given.pictures())
+    assert packed.captions == given.captions and torch.equal(packed.images(), given.images())
     assert packed.identity == given.identity
 
 

@@ -76,7 +76,7 @@ def test_thresholds_bound_false_alarms() -> None:
     torch.manual_seed(0)
     seen = (torch.rand(2000, 3) < 0.2).long()
     presence = (torch.rand(2000, 3) * 0.6 + 0.4 * seen).clamp(0, 1)
-    bar = figures.calibrate(presence, seen, 0.02)
+    bar = figures.choose_thresholds(presence, seen, 0.02)
     assert figures.false_alarms(presence, bar, seen) <= 0.021
 
 

@@ -17,7 +17,7 @@ Pyramid = dict[int, Tensor]
 def level_widths(specs: Sequence[FeatureSpec], side: int, width: int, finest: int = FINEST) -> dict[int, int]:
     """Channels for each stride, coarsest first.
 
-    Strides finer than `finest` positions a side are left out. From 16 positions a side on (or from the coarsest level, if
+    Strides finer than `finest` positions per side are left out. From 16 positions per side on (or from the coarsest level, if
     that is finer), the width halves where the side doubles, so that every level costs about the same arithmetic.
     """
     strides = sorted({s.stride for s in specs if side // s.stride <= finest}, reverse=True)

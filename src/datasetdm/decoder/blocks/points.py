@@ -1,8 +1,8 @@
 """Where named points lie inside objects: names as vectors, objects as crops of one size, a map for every point.
 
-The read-out follows Mask R-CNN's keypoint head (He et al. 2017): one distribution over the crop's cells a point. No weight
-belongs to a point: its map is asked for by the words of its name, so any skeletons mix, and what a cat's ear teaches also
-serves a dog's.
+The read-out follows Mask R-CNN's keypoint head (He et al. 2017): one distribution over the crop's cells per point. Weights are
+shared by all points: a point's map follows from the words of its name, so any skeletons mix, and a cat's ear and a dog's
+learn together.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from datasetdm.records.point_names import name_words
 NAME_WIDTH = 64
 
 GRID = 24
-"""Cells a side of an object's crop."""
+"""Cells per side of an object's crop."""
 
 WAVES = 6
-"""Patterns a side that a point's usual place is made of."""
+"""Patterns per side that a point's usual place is made of."""
 
 
 @cache
@@ -64,9 +64,9 @@ def waves(like: Tensor) -> Float[Tensor, "q g g"]:
 
 
 class PointReader(nn.Module):
-    """Crops and names in, two maps a point out: where it is (logits over cells), and whether it is seen there.
+    """Crops and names in, two maps per point out: where it is (logits over cells), and whether it is seen there.
 
-    A point's map is what its name asks of the crop's features, plus where such points usually lie in their box.
+    A point's map is a product of its name's key with the crop's features, plus where such points usually lie in their box.
     """
 
     def __init__(self, channels: int, width: int = 64):

@@ -33,7 +33,7 @@ class ScaleVotes(nn.Module):
         stats, area = describe_regions(masks.float())
         words = self.words(text.float())[None]
         value, trust = self.vote(words + self.region(stats) + words * self.slope(stats)).float().unbind(-1)
-        present = torch.sigmoid((area - 0.004) / 0.001)
+        present = torch.sigmoid((area - PRESENT_AREA) / PRESENT_SOFTNESS)
         if self.training:
             present = present * (torch.rand_like(present) > self.left_out)
         weight = (trust + present.clamp_min(1e-6).log()).softmax(1)
@@ -41,10 +41,14 @@ class ScaleVotes(nn.Module):
 
 
 REGION = 4
+"""Numbers that describe a region."""
+
+PRESENT_AREA, PRESENT_SOFTNESS = 0.004, 0.001
+"""Fraction of the image from which on a label counts as present (8 x 8 pixels of 128 x 128), and how sharply that is cut."""
 
 
 def describe_regions(masks: Float[Tensor, "b l h w"]) -> tuple[Float[Tensor, "b l 4"], Float[Tensor, "b l"]]:
-    """(log size, mean row, log height, log width) of soft regions, each about unit size, and their share of the image."""
+    """(log size, mean row, log height, log width) of soft regions, each about unit size, and their fraction of the image."""
     h, w = masks.shape[-2:]
     area = masks.mean((-2, -1))
     rows = torch.linspace(-1, 1, h, device=masks.device)
