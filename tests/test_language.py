@@ -16,6 +16,7 @@ CLEAN = (
     "errors.py",
     "backbones",
     "cli",
+    "decoder",
     "metrics",
     "pipelines",
     "records",
@@ -27,7 +28,7 @@ CLEAN = (
 
 COINED = {
     r"HEARD|hear|hears|heard": "CAPTION_GAIN",
-    r"UNSEEN": "UNSEEN_WORD_WEIGHT",
+    r"UNSEEN(?!_WORD)": "UNSEEN_WORD_WEIGHT",
     r"NAMED|FITTED": "DecoderInput.mentioned, DecoderInput.in_vocabulary",
     r"told|untold": "with caption labels, without caption labels",
     r"_?doubted": "corrupt_mentions",
