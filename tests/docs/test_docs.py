@@ -170,7 +170,18 @@ STANDS_FOR = {
 }
 """What the tutorial's commands name -> the smaller thing that the test puts in its place."""
 
-SMALL_FIT = "[fit]\nsteps = 2\nvariants = 1\n\n[generate]\nsteps = 2\n"
+SETTINGS = """
+[fit]
+steps = 2
+variants = 1
+limit = 10
+
+[generate]
+steps = 2
+
+[annotate]
+limit = 4
+"""
 
 
 @pytest.mark.slow
@@ -182,7 +193,7 @@ def test_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    (work / "datasetdm.toml").write_text(SMALL_FIT)
+    (work / "datasetdm.toml").write_text(SETTINGS)
     monkeypatch.setattr("datasetdm.viewer.server.serve", lambda *_: None)
 
     text = TUTORIAL.read_text()
