@@ -139,3 +139,19 @@ def test_real_voc_folders() -> None:
     (boxed,) = read(f"voc:{root / 'voc_dataset3'}@train")
     assert masked.labels.names[masked.instances.label_ids[0]] == "bicycle"  # (0, 128, 0)
     assert boxed.instances.boxed and len(boxed.instances) > 0
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_xml_with_spaces_and_decimals_in_its_declared_encoding(encoding: str, tmp_path: Path) -> None:
+    file = voc_folder(tmp_path) / "Annotations" / "b.xml"
+    declared = {"utf-8-sig": "utf-8"}.get(encoding, encoding)
+    text = file.read_text().replace("<width>30<", "<width> 30.0 <").replace("<name>dog<", "<name> dog <")
+    text = f'<?xml version="1.0" encoding="{declared}"?>\n' + text.replace(
+        "<object>", "<owner>J\u00f6rg</owner><object>"
+    )
+    file.write_bytes(text.encode(encoding))
+    (sample,) = read(f"voc:{tmp_path}@boxes")
+    assert len(sample.instances) == 1
+    file.write_bytes(text.replace("30.0", "31.0").encode(encoding))
+    with pytest.raises(DataError, match=r"31\.0x20 pixels"):
+        read(f"voc:{tmp_path}@boxes")

@@ -132,14 +132,19 @@ def text_of(path: Path, expected: str = "UTF-8 text") -> str:
         raise DataError(f"the file cannot be read: {e}", where=path, expected=expected) from e
 
 
-def json_of(path: Path, expected: str, lists: Sequence[str] = ()) -> Any:
-    """A whole JSON file; with `lists`, an object that has these lists. NaN is let through, for the format to refuse."""
+def bytes_of(path: Path, expected: str) -> bytes:
+    """A whole file."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as e:
         raise DataError("there is no such file", where=path, expected=expected, remedy="check --data") from e
     except OSError as e:
         raise DataError(f"the file cannot be read: {e}", where=path, expected=expected) from e
+
+
+def json_of(path: Path, expected: str, lists: Sequence[str] = ()) -> Any:
+    """A whole JSON file; with `lists`, an object that has these lists. NaN is let through, for the format to refuse."""
+    data = bytes_of(path, expected)
     try:
         content = orjson.loads(data)
     except ValueError:

@@ -20,7 +20,7 @@ from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Colour, Palette
-from datasetdm.readers.places import distinct, folder_of, image_named, images_in, inside, text_of, with_option
+from datasetdm.readers.places import bytes_of, distinct, folder_of, image_named, images_in, inside, text_of, with_option
 from datasetdm.readers.regions import Region, box_runs, covers, instances, value_runs, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
@@ -195,12 +195,13 @@ def read_boxes(path: Path, size: tuple[int, int] | None) -> list[Box]:
         DataError: no XML, entities in it, no numbers, or another image size than `size` (height, width).
     """
     try:
-        root = ElementTree.fromstring(text_of(path, "VOC's XML").encode(), forbid_dtd=True)
-    except (ElementTree.ParseError, DefusedXmlException, ValueError) as e:
+        root = ElementTree.fromstring(bytes_of(path, "VOC's XML"), forbid_dtd=True)  # which knows declared encodings
+    except (ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as e:
         raise DataError(f"the file cannot be read: {e}", where=path, expected="VOC's XML, without entities") from e
-    told = root.findtext("size/height"), root.findtext("size/width")
-    if size and told[0] and told[1] and told != (str(size[0]), str(size[1])) and told != ("0", "0"):
-        what = f"the image is said to have {told[1]}x{told[0]} pixels"
+    stated = tuple((root.findtext(f"size/{k}") or "").strip() for k in ("height", "width"))
+    numbers = tuple(_number(text, path) for text in stated if text)
+    if size and len(numbers) == 2 and any(numbers) and numbers != size:
+        what = f"the image is said to have {stated[1]}x{stated[0]} pixels"
         raise DataError(what, where=path, expected=f"{size[1]}x{size[0]}, as it has")
     boxes = []
     for n, element in enumerate(root.iter("object"), 1):
