@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pydoc
 import re
 import shlex
 import subprocess
@@ -99,6 +100,13 @@ def test_files_that_are_named_exist(page: Path) -> None:
         r"`(?!docs/_build)((?:src|tests|docs|benchmarks|examples|miniworld|data)/[^`*{ ]+)`", prose(page)
     )
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_names_of_the_package_exist(page: Path) -> None:
+    new = re.sub(r"^\|[^|]*(?=\|)", "", prose(page), flags=re.M)  # the first column of a table may hold old names
+    named = set(re.findall(r"`(datasetdm\.[a-z][\w.]*\w)(?=[`(])", new)) - {"datasetdm.toml"}
+    assert not [name for name in named if pydoc.locate(name) is None]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
