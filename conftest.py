@@ -43,7 +43,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def _failed_if_skipped(report: Report) -> Report:
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        if not reason.removeprefix("Skipped: ").startswith(MAY_BE_SKIPPED):
+        reason = reason.removeprefix("Skipped: ")
+        if not reason.startswith(MAY_BE_SKIPPED):
             report.outcome = "failed"
             report.longrepr = f"skipped although CI installs all that tests need: {reason}"
     return report
