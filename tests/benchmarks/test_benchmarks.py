@@ -304,6 +304,7 @@ def test_quick_has_the_same_keys_and_says_who_had_less_time(bench: Callable[...,
     assert any(n.startswith("pixels: fitted for 0 s") for n in found["notes"])
 
 
+@pytest.mark.slow
 def test_only_the_baselines_and_seeds_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 

@@ -122,6 +122,7 @@ def test_no_samples(format: str, tmp_path: Path) -> None:
     assert run([], format, tmp_path / "out") == 0 == images(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four times as many samples nothing is kept: fewer than three more objects in two samples live in Python's memory
     (buffers come and go by one in two), where the smallest row kept for the end would be four and more a sample."""

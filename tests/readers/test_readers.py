@@ -143,6 +143,7 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
         read(f"yolo:{tmp_path / 'data.yaml'}", on_error="skip")
 
 
+@pytest.mark.slow
 def test_commands_say_what_they_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`inspect` and `fit` stop with code 2, or go on and tell."""
     path = two_images(tmp_path, segmentation=[[4, 4, 9, 4, 14, 4]])

@@ -362,6 +362,7 @@ def test_a_port_that_is_taken(shown: Client) -> None:
             listen(port)
 
 
+@pytest.mark.slow
 def test_a_large_store_opens_and_filters_fast(tmp_path: Path) -> None:
     """A loose bound for a busy machine; benchmarks/viewer_speed.py measures."""
     from benchmarks.viewer_speed import make_store
