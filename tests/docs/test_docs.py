@@ -19,8 +19,9 @@ import pytest
 
 import datasetdm
 from commands import run
-from datasetdm.readers import read
-from datasetdm.recipe.run import load_recipe
+from datasetdm.exporters import EXPORTERS
+from datasetdm.readers import READERS, read
+from datasetdm.recipe.run import load_recipe, shipped
 from datasetdm.store import write_store
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +168,16 @@ def test_python_blocks_run(page: Path, block: str, monkeypatch: pytest.MonkeyPat
 def test_recipes_can_be_read(block: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(block)
     assert load_recipe(tmp_path / "recipe.yaml").stages
+
+
+def test_recipes_of_the_package_are_listed() -> None:
+    listed = re.findall(r"^\| `([\w-]+)` \|", (DOCS / "howto" / "recipes.md").read_text(), re.M)
+    assert sorted(listed) == sorted(shipped())
+
+
+def test_formats_are_listed() -> None:
+    text = prose(DOCS / "howto" / "formats.md")
+    assert not [name for name in (*READERS, *EXPORTERS) if f"`{name}`" not in text]
 
 
 STANDS_FOR = {
