@@ -110,14 +110,22 @@ def _annotation(sample: Sample, file: str, segmented: bool) -> ElementTree.Eleme
             if sample.labels.names[label] == BACKGROUND:
                 continue
             node = ElementTree.SubElement(root, "object")
-            left, top = min(round(x), w - 1), min(round(y), h - 1)
-            right, bottom = max(round(x + bw), left + 1), max(round(y + bh), top + 1)
+            (left, right), (top, bottom) = _whole_pixels(x, x + bw, w), _whole_pixels(y, y + bh, h)
             cut = left == 0 or top == 0 or right == w or bottom == h
             _texts(node, name=sample.labels.names[label], pose="Unspecified", truncated=int(cut), difficult=0)
             box = ElementTree.SubElement(node, "bndbox")
             _texts(box, xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom)
     ElementTree.indent(root)
     return root
+
+
+def _whole_pixels(start: float, stop: float, size: int) -> tuple[int, int]:
+    """The nearest edges of pixels, or those of the pixel in which both lie."""
+    first, last = round(start), round(stop)
+    if last > first:
+        return first, last
+    first = min(int(start), size - 1)
+    return first, first + 1
 
 
 def _texts(node: ElementTree.Element, **values: object) -> None:
