@@ -29,6 +29,11 @@ console = Console(stderr=True)
 """Bars and notes go to the error stream; results to the output stream."""
 
 
+def say(text: str, style: str = "") -> None:
+    """A line for the reader, on the error stream; it is not wrapped, and brackets in it mean nothing."""
+    console.print(Text(text, style), soft_wrap=True)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import BaseModel, Field
 
-from datasetdm.cli.bars import bars, console
+from datasetdm.cli.bars import bars, say
 from datasetdm.cli.tables import show_figures, show_outcome, show_plan
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Texts
@@ -67,9 +67,7 @@ def demo(
     changes = {f"store.{f}": getattr(options, f) for f in ("count", "seed", "prompts", "device")}
     changes |= {"gallery.limit": options.count, **({"decoder.device": options.device} if options.fit else {})}
     folder = out or Path(name)
-    console.print(
-        "P-Decoder: " + ("fitted on mini:train" if options.fit else "the shipped one (--fit fits it on mini:train)")
-    )
+    say("P-Decoder: " + ("fitted on mini:train" if options.fit else "the shipped one (--fit fits it on mini:train)"))
     _run(name, folder, changes)
     print((folder / "gallery.html").resolve())
 
@@ -100,9 +98,9 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
         return
     for step in steps(chosen, out):
         if step.action == "reuse":
-            console.print(f"{step.name}: {step.out} is reused")
+            say(f"{step.name}: {step.out} is reused")
             continue
-        console.print(f"{step.name}: {step.action}" + (f" ({step.why})" if step.why else ""), soft_wrap=True)
+        say(f"{step.name}: {step.action}" + (f" ({step.why})" if step.why else ""))
         started = time.monotonic()
         with bars() as report:
             outcome = run_step(step, report)
@@ -110,4 +108,4 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
         show_figures(outcome.figures)
     per_unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit / 1024
-    console.print(f"recipe {recipe} done in {time.monotonic() - began:.0f} s, peak memory {peak:.1f} GB")
+    say(f"recipe {recipe} done in {time.monotonic() - began:.0f} s, peak memory {peak:.1f} GB")

@@ -65,7 +65,7 @@ def merge(
     ] = False,
 ) -> None:
     """Put several stores into a new one; their shards are linked or copied, not rewritten, unless keys or labels change."""
-    from datasetdm.cli.bars import bars, console
+    from datasetdm.cli.bars import bars, say
     from datasetdm.engines.progress import Progress
     from datasetdm.recipe.places import STORE, require_folder
     from datasetdm.store.merge import merge as merge_stores
@@ -76,6 +76,6 @@ def merge(
     with bars() as report:
         for held in merge_stores(opened, out, prefix_keys):
             report(Progress("merge", held, sum(map(len, opened)), "sample"))
-    console.print(f"{held} samples of {len(opened)} stores")
-    console.print(f"next: datasetdm view {out}")
+    say(f"{held} samples of {len(opened)} stores")
+    say(f"next: datasetdm view {out}")
     print(out)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datasetdm.cli.bars import console
+from datasetdm.cli.bars import say
 from datasetdm.engines.progress import Outcome
 from datasetdm.errors import DataError
 
@@ -23,18 +23,16 @@ MOST = 10
 
 def show_outcome(outcome: Outcome, seconds: float) -> None:
     """What a command made, counts per label, what was skipped and why, and the command to type next."""
-    console.print(Text(f"{outcome.made}, {duration(seconds)}"), soft_wrap=True)
+    say(f"{outcome.made}, {duration(seconds)}")
     for note in outcome.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        say(f"note: {note}", "yellow")
     if outcome.labels:
         ranked = sorted(outcome.labels.items(), key=lambda pair: (-pair[1], pair[0]))
         more = f", and {len(ranked) - MOST} more labels" if len(ranked) > MOST else ""
-        console.print(
-            Text("images per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more), soft_wrap=True
-        )
+        say("images per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more)
     show_skipped(outcome.skipped)
     if outcome.next:
-        console.print(Text(f"next: {outcome.next}"), soft_wrap=True)
+        say(f"next: {outcome.next}")
 
 
 def duration(seconds: float) -> str:
@@ -52,17 +50,17 @@ def show_skipped(errors: Sequence[DataError]) -> None:
     """How many bad samples were skipped, and what was wrong with the first ones."""
     if not errors:
         return
-    console.print(Text(f"skipped because of errors in the data: {len(errors)}", style="yellow"))
+    say(f"skipped because of errors in the data: {len(errors)}", "yellow")
     for error in errors[:MOST]:
-        console.print(Text(f"  {error.what} ({error.where})"), soft_wrap=True)
+        say(f"  {error.what} ({error.where})")
     if len(errors) > MOST:
-        console.print(Text(f"  ... and {len(errors) - MOST} more"))
+        say(f"  ... and {len(errors) - MOST} more")
 
 
 def show_figures(figures: Mapping[str, object]) -> None:
     """Held-out figures, one per line."""
     for name, value in figures.items():
-        console.print(Text(f"  {name}: {value}"))
+        say(f"  {name}: {value}")
 
 
 def show_summary(found: Summary, title: str) -> None:

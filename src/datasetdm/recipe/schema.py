@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datasetdm.errors import ConfigError, unknown_name
+from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
 from datasetdm.pipelines.settings import FitConfig, GenerateConfig
 
@@ -198,7 +198,8 @@ class Recipe(BaseModel):
         for name, stage in self.stages.items():
             for field, other in references(stage).items():
                 if other not in earlier:
-                    raise unknown_name(f"stage in {name}.{field}: an earlier stage", other, earlier)
+                    known = ", ".join(earlier) or "no stage stands before it"
+                    raise ConfigError(f"{name}.{field} names no earlier stage: {other!r}", expected=f"one of: {known}")
                 wanted = ("decoder",) if field == "decoder" else ("store",)
                 if earlier[other].MAKES not in wanted:
                     raise ConfigError(

@@ -1,0 +1,170 @@
+"""What commands say at their end, what stops them, and what they refuse before a model is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import run
+from datasetdm.engines.progress import Progress
+from datasetdm.store.store import Store
+from datasetdm.store.writer import write_store
+from factory import LABELS, make_sample
+from sources import save_decoder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_store([make_sample(f"s{i}", seed=i) for i in range(4)], tmp_path / "given", LABELS)
+    return tmp_path / "given"
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_decoder(tmp_path_factory.mktemp("decoder") / "d", tiny_folder)
+
+
+def generate(decoder: Path, out: Path, count: int) -> int:
+    words = ("--steps", "1", "--device", "cpu", "--batch", "2")
+    return run(
+        "generate",
+        "--prompts",
+        "a dog",
+        "the sky",
+        "--count",
+        str(count),
+        "--decoder",
+        str(decoder),
+        "--out",
+        str(out),
+        *words,
+    )
+
+
+def test_a_summary_says_what_was_made_and_what_to_do_next(
+    decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(decoder, tmp_path / "s", 2) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 's'}\n"
+    assert "2 annotated images" in said.err and "images per label:" in said.err
+    assert f"next: datasetdm view {tmp_path / 's'}" in said.err.replace("\n", " ").replace("  ", " ")
+    assert generate(decoder, tmp_path / "s", 3) == 0
+    assert "3 annotated images, 1 of them new" in capsys.readouterr().err
+    assert [s.prompt.origin for s in Store(tmp_path / "s") if s.prompt] == ["user"] * 3
+
+
+def test_prompts_that_name_no_label_are_noted(
+    decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", "--prompts", "a dog", "a cow", "--count", "2", "--decoder", str(decoder), "--steps", "1",
+               "--device", "cpu", "--out", str(tmp_path / "s")) == 0  # fmt: skip
+    assert "1 of 2 prompts name no label, first: 'a cow'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_all_finished_work(
+    number: signal.Signals, code: int, decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    import datasetdm.cli.work as work
+
+    @contextlib.contextmanager
+    def bars() -> Iterator[Callable[[Progress], None]]:
+        yield lambda p: signal.raise_signal(number) if p.done == 3 else None
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "bars", bars)
+        assert generate(decoder, tmp_path / "s", 9) == code
+    assert "goes on where it stopped" in capfd.readouterr().err
+    assert len(Store(tmp_path / "s")) == 3
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert generate(decoder, tmp_path / "s", 4) == 0 and len(Store(tmp_path / "s")) == 4
+
+
+REFUSED = {
+    "store in a file": (["generate", "--prompts", "x", "--count", "1", "--out", "FILE"], "is a file"),
+    "store below a file": (["generate", "--prompts", "x", "--count", "1", "--out", "FILE/s"], "is a file"),
+    "store in another folder": (["generate", "--prompts", "x", "--count", "1", "--out", "."], "not empty"),
+    "missing prompts": (["generate", "--prompts", "x.txt", "--count", "1", "--out", "o"], "no such prompt file"),
+    "annotate nothing": (["annotate", "--data", "images:nowhere", "--out", "o"], "no such folder"),
+    "annotate into a file": (["annotate", "--data", "images:.", "--out", "FILE"], "is a file"),
+    "fit into a full folder": (["fit", "--data", "mini:train", "--out", "."], "not empty"),
+    "fit on nothing": (["fit", "--data", "coco:x.json", "--out", "o"], "no such file"),
+    "evaluate nothing": (["evaluate", "--data", "coco:x.json"], "no such file"),
+    "figures into a folder": (["evaluate", "--data", "mini:test", "--json", "."], "is a folder"),
+    "run into a file": (["run", "demo", "--out", "FILE/x"], "is a file"),
+    "run nothing": (["run", "demi", "--out", "o"], "did you mean 'demo'?"),
+    "set nothing": (["run", "demo", "--out", "o", "--set", "store.count"], "STAGE.SETTING=VALUE"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_bad_places_and_missing_data_are_refused_before_a_model_is_loaded(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import datasetdm.pipelines.annotate as annotate
+    import datasetdm.pipelines.generate as generate_module
+    import datasetdm.recipe.stages as stages
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    for module, name in (
+        (stages, "load_backbone"),
+        (stages, "load_pair"),
+        (generate_module, "load_pair"),
+        (annotate, "load_pair"),
+    ):
+        monkeypatch.setattr(module, name, load)
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("mine")
+    arguments, hint = REFUSED[case]
+    assert run(*arguments) == 2 and hint in " ".join(capfd.readouterr().err.split())
+    assert os.listdir() == ["FILE"]
+
+
+def test_a_part_is_inspected_and_exported(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("inspect", str(store), "--limit", "2") == 0 and "2 images" in capsys.readouterr().out
+    assert run("export", str(store), "--limit", "3", "--out", str(tmp_path / "o")) == 0
+    assert "3 images as coco" in capsys.readouterr().err
+
+
+def test_stores_are_merged(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_store([make_sample("other")], tmp_path / "second", LABELS)
+    assert run("merge", str(store), str(tmp_path / "second"), "--out", str(tmp_path / "all")) == 0
+    assert "5 samples of 2 stores" in capsys.readouterr().err and len(Store(tmp_path / "all")) == 5
+
+
+def test_formats_are_listed_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    from datasetdm.exporters import EXPORTERS
+    from datasetdm.readers import READERS
+
+    assert run("formats") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(n in lines[0] for n in READERS) and all(n in lines[1] for n in EXPORTERS)
+    assert run("formats", "yolo") == 0 and "data.yaml" in capsys.readouterr().out
+    assert run("formats", "yol") == 2
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"stages:\n  coco: {{kind: export, data: '{store}'}}\n  page: {{kind: page, data: '{store}'}}\n")
+    out = tmp_path / "out"
+    assert run("run", str(recipe), "--out", str(out), "--dry-run") == 0
+    plan = capsys.readouterr().out
+    assert "coco" in plan and "export" in plan and " 4 " in plan and "run" in plan and not out.exists()
+    assert run("run", str(recipe), "--out", str(out)) == 0
+    assert "4 images as coco" in capsys.readouterr().err
+    assert run("run", str(recipe), "--out", str(out), "--set", "page.limit=1") == 0
+    said = capsys.readouterr().err
+    assert f"coco: {out / 'coco'} is reused" in said.replace("\n", "") and "limit was 200, is 1" in said
+    assert (out / "page.html").read_text().count("<figure") == 1

@@ -1,0 +1,225 @@
+"""Recipes: stages that are reused while their inputs are the same, and never take what they did not make."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datasetdm.errors import ConfigError, DatasetDMError, OutputError
+from datasetdm.recipe.plan import plan
+from datasetdm.recipe.run import load_recipe, make_recipe, run_recipe, shipped
+from datasetdm.store.reviews import Review, append_review
+from datasetdm.store.store import Store
+from datasetdm.store.writer import write_store
+from factory import LABELS, make_sample
+from sources import save_decoder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_store([make_sample(f"s{i}", seed=i) for i in range(3)], tmp_path / "given", LABELS)
+    return tmp_path / "given"
+
+
+@pytest.fixture
+def generated(tiny_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """A recipe that generates with a tiny model, then exports and shows."""
+    decoder = save_decoder(tmp_path / "decoder", tiny_folder)
+    make = dict(kind="generate", prompts=["a dog"], count=2, decoder=str(decoder), steps=1, device="cpu", batch=2)
+    return {
+        "stages": {
+            "store": make,
+            "coco": {"kind": "export", "data": "stage:store"},
+            "page": {"kind": "page", "data": "stage:store"},
+        }
+    }
+
+
+def run(content: Mapping[str, Any], out: Path) -> list[str]:
+    """What was done with each stage."""
+    return [f"{step.name}: {step.action}" for step, _ in run_recipe(make_recipe(content), out)]
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".store.lock")
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_stages_are_reused_while_their_inputs_are_the_same(store: Path, tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "stages": {
+            "coco": {"kind": "export", "data": str(store)},
+            "few": {"kind": "export", "data": str(store), "limit": 2, "format": "voc"},
+            "page": {"kind": "page", "data": str(store)},
+        }
+    }
+    out = tmp_path / "out"
+    assert run(content, out) == ["coco: run", "few: run", "page: run"]
+    assert len(list((out / "few" / "JPEGImages").iterdir())) == 2 and (out / "page.html").is_file()
+    before = snapshot(out)
+    assert run(content, out) == ["coco: reuse", "few: reuse", "page: reuse"]
+    assert snapshot(out) == before
+    content["stages"]["few"]["limit"] = 1
+    assert run(content, out) == ["coco: reuse", "few: run again", "page: reuse"]
+    assert len(list((out / "few" / "JPEGImages").iterdir())) == 1
+    append_review(store, Review("s0", "reject"))
+    assert run(content, out) == ["coco: run again", "few: run again", "page: run again"]
+    assert len(list((out / "coco" / "images").iterdir())) == 2
+
+
+def test_a_changed_stage_runs_again_with_those_after_it(generated: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(generated, out) == ["store: run", "coco: run", "page: run"]
+    first = [s.digest() for s in Store(out / "store")]
+    generated["stages"]["store"]["count"] = 3
+    assert run(generated, out) == ["store: continue", "coco: run again", "page: run again"]
+    assert [s.digest() for s in Store(out / "store")][:2] == first
+    assert len(list((out / "coco" / "images").iterdir())) == 3
+    generated["stages"]["store"]["device"] = "auto"
+    assert run(generated, out) == ["store: reuse", "coco: reuse", "page: reuse"], "the device changes nothing"
+    generated["stages"]["store"]["seed"] = 5
+    steps = plan(make_recipe(generated), out)
+    assert [s.action for s in steps] == ["run again"] * 3
+    assert steps[0].why == "seed was 0, is 5" and steps[1].why == "stage store changes"
+    assert run(generated, out)[0] == "store: run again"
+    assert len(Store(out / "store")) == 3 and Store(out / "store").stream["seed"] == 5
+
+
+def test_an_unfinished_stage_goes_on(generated: dict[str, Any], tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", []
+
+    def stop(progress: Any) -> None:
+        seen.append(progress.done)
+        if progress.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_recipe(make_recipe(generated), out, stop))
+    assert len(Store(out / "store")) == 1 and seen == [0, 1]
+    assert run(generated, out) == ["store: continue", "coco: run", "page: run"]
+    assert len(Store(out / "store")) == 2
+
+
+@pytest.mark.parametrize("place", ["coco/mine.txt", "page.html", "coco"])
+def test_what_no_recipe_made_is_left_alone(place: str, store: Path, tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "stages": {n: {"kind": k, "data": str(store)} for n, k in (("coco", "export"), ("page", "page"))}
+    }
+    mine = tmp_path / "out" / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match="where something is already"):
+        run(content, tmp_path / "out")
+    assert mine.read_text() == "mine" and [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [mine]
+
+
+def test_a_page_that_somebody_changed_is_left_alone(store: Path, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"stages": {"page": {"kind": "page", "data": str(store)}}}
+    run(content, tmp_path / "out")
+    (tmp_path / "out" / "page.html").write_text("mine")
+    content["stages"]["page"] = {"kind": "page", "data": str(store), "limit": 1}
+    with pytest.raises(OutputError, match="something is already"):
+        run(content, tmp_path / "out")
+    assert (tmp_path / "out" / "page.html").read_text() == "mine"
+
+
+def test_a_store_with_reviews_is_not_made_again(generated: dict[str, Any], tmp_path: Path) -> None:
+    run(generated, tmp_path / "out")
+    append_review(tmp_path / "out" / "store", Review("00000000", "reject"))
+    assert run(generated, tmp_path / "out") == ["store: reuse", "coco: run again", "page: run again"]
+    generated["stages"]["store"]["seed"] = 1
+    with pytest.raises(OutputError, match="holds reviews"):
+        run(generated, tmp_path / "out")
+    assert len(Store(tmp_path / "out" / "store")) == 2
+
+
+def test_planning_writes_nothing(store: Path, tmp_path: Path) -> None:
+    content = {"stages": {"coco": {"kind": "export", "data": str(store)}}}
+    step = plan(make_recipe(content), tmp_path / "out")[0]
+    assert step.action == "run" and step.count == 3 and not (tmp_path / "out").exists()
+    run(content, tmp_path / "out")
+    again = {"stages": {"coco": {"kind": "export", "data": str(store), "licence": "cc0-1.0"}}}
+    step = plan(make_recipe(again), tmp_path / "out")[0]
+    assert step.action == "run again" and step.seconds and step.bytes and step.bytes > 1000, "measured by the first run"
+
+
+def test_transforms_of_a_stage_are_applied(store: Path, tmp_path: Path) -> None:
+    remap = {"name": "remap-labels", "mapping": {"dog": "animal"}}
+    content = {"stages": {"coco": {"kind": "export", "data": str(store), "transforms": [remap]}}}
+    run(content, tmp_path / "out")
+    text = (tmp_path / "out" / "coco" / "annotations" / "instances.json").read_text()
+    assert '"animal"' in text and '"dog"' not in text
+
+
+EXPORT = {"kind": "export", "data": "STORE"}
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no stage": ({}, "at least 1"),
+    "unknown kind": ({"a": {"kind": "exprt", "data": "x"}}, "exprt"),
+    "unknown setting": ({"a": {**EXPORT, "formt": "coco"}}, "did you mean 'format'?"),
+    "impossible setting": ({"a": {**EXPORT, "min_score": 2}}, "a.min_score"),
+    "name that is no file name": ({"../a": EXPORT}, "pattern"),
+    "later stage": ({"a": {**EXPORT, "data": "stage:b"}, "b": EXPORT}, "names no earlier stage"),
+    "stage without a store": ({"a": EXPORT, "b": {**EXPORT, "data": "stage:a"}}, "makes no store"),
+    "stage without a decoder": (
+        {"a": EXPORT, "b": {"kind": "evaluate", "data": "mini:test", "decoder": "stage:a"}},
+        "makes no decoder",
+    ),
+    "unknown format": ({"a": {**EXPORT, "format": "coca"}}, "did you mean 'coco'?"),
+    "unknown transform": ({"a": {**EXPORT, "transforms": [{"name": "remap"}]}}, "unknown transform"),
+    "split": ({"a": {**EXPORT, "split": "train=0.5"}}, "sum to 0.5"),
+    "missing data": ({"a": EXPORT, "b": {**EXPORT, "data": "coco:nowhere.json"}}, "no such file"),
+    "missing prompts": ({"a": {"kind": "generate", "prompts": "nowhere.txt", "count": 1}}, "no such prompt file"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(MISTAKES))
+def test_mistakes_are_found_before_any_stage_runs(case: str, store: Path, tmp_path: Path) -> None:
+    stages, hint = MISTAKES[case]
+    stages = {n: {k: str(store) if v == "STORE" else v for k, v in s.items()} for n, s in stages.items()}
+    with pytest.raises(DatasetDMError) as caught:
+        run({"stages": stages}, tmp_path / "out")
+    assert hint in str(caught.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "stages: 3\n", "stages: [a]\n", "a: [\n", "\0", "[" * 5000])
+def test_files_that_are_no_recipe(text: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_recipes_that_ship(tmp_path: Path) -> None:
+    assert set(shipped()) == {"demo", "demo-fit", "own-data"}
+    for name, path in shipped().items():
+        recipe = load_recipe(name)
+        assert recipe.description and recipe == load_recipe(path)
+    steps = plan(load_recipe("demo", {"store.count": 7}), tmp_path)
+    assert [(s.name, s.out.name, s.count) for s in steps] == [
+        ("store", "store", 7), ("coco", "coco", 7), ("gallery", "gallery.html", 7)
+    ]  # fmt: skip
+    assert all(s.seconds and s.bytes for s in steps)
+
+
+def test_changes_name_a_stage_and_a_setting() -> None:
+    assert load_recipe("demo", {"store.prompts": "a dog"}).stages["store"].model_dump()["prompts"] == ("a dog",)
+    for place, hint in (
+        ("stor.count", "did you mean 'store'?"),
+        ("store.coun", "did you mean 'count'?"),
+        ("x", "stage"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_recipe("demo", {place: 1})
+        assert hint in str(caught.value)
+    with pytest.raises(ConfigError, match="unknown recipe 'dem'"):
+        load_recipe("dem")
+
+
+def test_a_recipe_survives_yaml(generated: dict[str, Any], tmp_path: Path) -> None:
+    recipe = make_recipe(generated)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
