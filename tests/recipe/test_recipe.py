@@ -119,10 +119,9 @@ def test_what_no_recipe_made_is_left_alone(place: str, store: Path, tmp_path: Pa
 
 
 def test_a_page_that_somebody_changed_is_left_alone(store: Path, tmp_path: Path) -> None:
-    content: dict[str, Any] = {"stages": {"page": {"kind": "page", "data": str(store)}}}
-    run(content, tmp_path / "out")
+    run({"stages": {"page": {"kind": "page", "data": str(store)}}}, tmp_path / "out")
     (tmp_path / "out" / "page.html").write_text("mine")
-    content["stages"]["page"] = {"kind": "page", "data": str(store), "limit": 1}
+    content: dict[str, Any] = {"stages": {"page": {"kind": "page", "data": str(store), "limit": 1}}}
     with pytest.raises(OutputError, match="something is already"):
         run(content, tmp_path / "out")
     assert (tmp_path / "out" / "page.html").read_text() == "mine"
