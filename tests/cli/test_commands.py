@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,7 @@ def test_signals_save_all_finished_work(
     import datasetdm.cli.work as work
 
     @contextlib.contextmanager
-    def bars() -> Iterator[Callable[[Progress], None]]:
+    def bars() -> Generator[Callable[[Progress], None]]:
         yield lambda p: signal.raise_signal(number) if p.done == 3 else None
 
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
