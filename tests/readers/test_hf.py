@@ -126,3 +126,17 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read(f"hf:{tmp_path / 'nothing'}")
+
+
+@pytest.mark.parametrize(("field", "values"), [("category", [1, 0]), ("categories", [1, 0]), ("label", ["dog", "cat"])])
+def test_classes_as_words_or_plain_numbers(field: str, values: list[Any], tmp_path: Path) -> None:
+    """As image folders with metadata.jsonl have them; numbers without names are an error, and never nothing."""
+    noise_image(tmp_path / "data" / "train" / "1.png")
+    row = {"file_name": "1.png", "objects": {"bbox": [[5, 5, 10, 10], [1, 1, 4, 4]], field: values}}
+    write(tmp_path / "data" / "train" / "metadata.jsonl", json.dumps(row) + "\n")
+    if isinstance(values[0], int):
+        with pytest.raises(DataError, match="nothing names them"):
+            read(f"hf:{tmp_path / 'data'}")
+        write(tmp_path / "data" / "classes.json", ["cat", "dog"])
+    (sample,) = read(f"hf:{tmp_path / 'data'}")
+    assert [sample.labels.names[i] for i in sample.instances.label_ids] == ["dog", "cat"]

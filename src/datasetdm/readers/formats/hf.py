@@ -24,7 +24,7 @@ from datasetdm.io.codecs import read_image, rle_counts
 from datasetdm.readers.coco_shapes import check_box, check_rle
 from datasetdm.readers.legend import FILES, read_legend
 from datasetdm.readers.maps import Palette, read_depth
-from datasetdm.readers.places import with_option
+from datasetdm.readers.places import json_of, with_option
 from datasetdm.readers.regions import Edges, Region, box_runs, covers, instances, labels_in, with_background
 from datasetdm.readers.source import Source, caption_prompt
 from datasetdm.records import BACKGROUND, Annotations, Instances, Labels, Prompt, Provenance, Sample, SemanticMap
@@ -60,7 +60,8 @@ class HfSource(Source):
         self._mask = next((c for c in MASKS if c in image_columns and c != self._image), None)
         self._caption = next((c for c in CAPTIONS if c in data.column_names), None)
         self._data, self._palette = data, Palette()
-        self._category, names = _categories(data.features)
+        self._category, names = _categories(data, self.name, self._root)
+        self._names = {n: i for i, n in enumerate(names)}
         self._depth = "depth" in image_columns and {*data.column_names} >= {"key", "semantic", "depth", "objects"}
         if self._mask:
             self.labels, self._palette = read_legend(self._root or _legend_folder(self.name))
@@ -115,6 +116,7 @@ class HfSource(Source):
         objects, boxes = [], []
         for row in rows:
             category = row.get(str(self._category))
+            category = self._names.get(category, category) if isinstance(category, str) else category
             if not isinstance(category, int) or not 0 <= category < len(self._label_of):
                 raise DataError(f"category {category}", where=where, expected=f"0..{len(self._label_of) - 1}")
             try:
@@ -181,17 +183,44 @@ def _legend_folder(name: str) -> Path:
     raise DataError("nothing says what the masks' values mean", where=name, expected=f"one of: {', '.join(FILES)}")
 
 
-def _categories(features: Any) -> tuple[str | None, list[str]]:
-    """The field of `objects` that holds the classes, and their names."""
-    objects = features.get("objects")
-    objects = getattr(objects, "feature", objects)  # List(...) of one struct an object
+CATEGORIES = ("category", "categories", "label", "labels", "class", "classes", "category_id")
+
+
+def _categories(data: Any, name: str, root: Path | None) -> tuple[str | None, list[str]]:
+    """The field of `objects` that holds the classes, and their names: of a ClassLabel, words, or numbers with a classes.json.
+
+    Raises:
+        DataError: objects without a class, or numbers that nothing names.
+    """
+    objects = data.features.get("objects")
+    objects = getattr(objects, "feature", objects)  # List(...) of one struct per object
     objects = objects[0] if isinstance(objects, list) else objects
-    for field in ("category", "label"):
-        if isinstance(objects, dict) and field in objects and "bbox" in objects:
-            names = getattr(getattr(objects[field], "feature", objects[field]), "names", None)
-            if names:
-                return field, list(names)
-    return None, []
+    if not isinstance(objects, dict) or "bbox" not in objects:
+        return None, []
+    field = next((c for c in CATEGORIES if c in objects), None)
+    if field is None:
+        raise DataError(f"objects have no class: {', '.join(objects)}", where=name, expected=" or ".join(CATEGORIES))
+    feature = getattr(objects[field], "feature", objects[field])
+    if getattr(feature, "names", None):
+        return field, list(feature.names)
+    found = {
+        c for own in data.select_columns(["objects"]) for r in _rows(own["objects"] or [], name) for c in [r.get(field)]
+    }
+    words = sorted(c for c in found if isinstance(c, str))
+    if words and len(words) == len(found):
+        return field, words
+    file = root / "classes.json" if root else None
+    names = json_of(file, "a list of names") if file and file.is_file() else None
+    if isinstance(names, list) and names and all(isinstance(n, str) for n in names):
+        return field, names
+    if not found - {None}:
+        return None, []
+    raise DataError(
+        f"the objects' {field} are numbers, and nothing names them",
+        where=name,
+        expected="words, a ClassLabel, or names in classes.json",
+        remedy='write classes.json beside the data, for instance ["cat", "dog"] for 0 and 1',
+    )
 
 
 def _rows(objects: Any, where: str) -> list[dict[str, Any]]:
