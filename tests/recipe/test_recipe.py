@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import yaml
 from datasetdm.errors import ConfigError, DatasetDMError, OutputError
 from datasetdm.recipe.plan import plan
 from datasetdm.recipe.run import load_recipe, make_recipe, run_recipe, shipped
+from datasetdm.records import Quality
+from datasetdm.records.edits import reject
+from datasetdm.store.quality import append_quality
 from datasetdm.store.reviews import Review, append_review
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store
@@ -145,6 +150,57 @@ def test_planning_writes_nothing(store: Path, tmp_path: Path) -> None:
     again = {"stages": {"coco": {"kind": "export", "data": str(store), "licence": "cc0-1.0"}}}
     step = plan(make_recipe(again), tmp_path / "out")[0]
     assert step.action == "run again" and step.seconds and step.bytes and step.bytes > 1000, "measured by the first run"
+
+
+def test_everything_that_samples_say_is_an_input(tmp_path: Path) -> None:
+    """Labels, prompts, parts and qualities change what is exported, as pixels do."""
+    one, other = make_sample("s0", seed=0), replace(LABELS, synonyms=(("x",), *LABELS.synonyms[1:]))
+    assert one.prompt is not None
+    ways = [
+        one,
+        replace(one, prompt=replace(one.prompt, text="another caption")),
+        replace(one, prompt=None),
+        replace(one, split="val"),
+        reject(one, "blurred"),
+        replace(one, labels=other),
+    ]
+    found = []
+    for number, sample in enumerate(ways):
+        write_store([sample, make_sample("s1", seed=1)] if sample.labels == LABELS else [sample],
+                    tmp_path / str(number), sample.labels)  # fmt: skip
+        content = {"stages": {"coco": {"kind": "export", "data": str(tmp_path / str(number))}}}
+        found.append(plan(make_recipe(content), tmp_path / "out")[0].inputs["content"])
+    assert len(set(found)) == len(ways)
+
+
+def test_qualities_models_and_transforms_are_inputs(tiny_folder: Path, store: Path, tmp_path: Path) -> None:
+    folder, lora = tmp_path / "backbone", tmp_path / "a.safetensors"
+    shutil.copytree(tiny_folder, folder)
+    lora.write_bytes(b"1")
+    content: dict[str, Any] = {
+        "stages": {
+            "fit": {"kind": "fit", "data": str(store), "backbone": str(folder), "lora": [str(lora)]},
+            "coco": {
+                "kind": "export",
+                "data": str(store),
+                "transforms": [{"name": "apply-reviews", "store": str(store)}],
+            },
+        }
+    }
+
+    def changed(before: list[Any]) -> list[str]:
+        after = plan(make_recipe(content), tmp_path / "out")
+        return sorted({k for a, b in zip(before, after, strict=True) for k in a.inputs if a.inputs[k] != b.inputs[k]})
+
+    first = plan(make_recipe(content), tmp_path / "out")
+    lora.write_bytes(b"2")
+    assert changed(first) == ["lora"]
+    (folder / "more.json").write_text("{}")
+    assert changed(first) == ["backbone", "lora"]
+    append_quality(store, "s0", Quality({}, ("blurred",)))
+    assert changed(first) == ["backbone", "content", "lora"]
+    append_review(store, Review("s1", "reject"))
+    assert changed(first) == ["backbone", "content", "lora", "transforms"]
 
 
 def test_transforms_of_a_stage_are_applied(store: Path, tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasetdm.errors import OutputError, unknown_name
+from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.exporters import EXPORTERS
 from datasetdm.io.files import occupied, write_json
 from datasetdm.prompts import read_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.schema import GRAMMAR, ExportStage, Recipe, Stage, references
+from datasetdm.store.quality import QUALITY
+from datasetdm.store.reviews import REVIEWS
 from datasetdm.transforms import transform_from_json
 
 MARK = ".stage.json"
@@ -144,14 +146,29 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
         count = min(limit, count)
     if "decoder" in values and "decoder" not in earlier and Path(values["decoder"]).is_dir():
         values["decoder"] = files_digest(Path(values["decoder"]))
+    if (backbone := values.get("backbone")) and Path(backbone).is_dir():
+        values["backbone"] = files_digest(Path(backbone))
+    if "lora" in values:
+        values["lora"] = [_file_digest(Path(f)) for f in values["lora"]]
+    if "transforms" in values:
+        values["transforms"] = [transform_from_json(t).to_json() for t in values["transforms"]]
     if stage.kind == "generate" and stage.prompts != (GRAMMAR,):
         values["prompts"] = digest(read_prompts(stage.prompts))
     return values, count
 
 
 def _reviews_digest(store: Path) -> str:
-    path = store / "reviews.jsonl"
-    return "" if not path.exists() else hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of what people and filters said of a finished store's samples; empty if nobody did."""
+    found = [p for p in (store / REVIEWS, store / QUALITY) if p.exists()]
+    return "" if not found else digest({p.name: _file_digest(p) for p in found})
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise ConfigError(f"the file cannot be read: {e.strerror}", where=path, expected="a file") from e
 
 
 def digest(value: Any) -> str:
@@ -164,16 +181,18 @@ def files_digest(folder: Path) -> str:
     h = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith("."):
-            with path.open("rb") as f:
-                h.update(f"{path.relative_to(folder)}\0".encode() + hashlib.file_digest(f, "sha256").digest())
+            h.update(f"{path.relative_to(folder)}\0{_file_digest(path)}".encode())
     return h.hexdigest()
 
 
 def data_digest(data: str, stage: Stage) -> tuple[str, int]:
-    """SHA-256 of all samples' keys, images and annotations, in their order, reviews of a store included; and how many."""
-    h, keys = hashlib.sha256(), 0
-    for sample in open_reader(data, getattr(stage, "images", None), getattr(stage, "on_error", "stop")):
-        h.update((sample.key + sample.digest()).encode())
+    """SHA-256 of the labels and of all that samples say, in their order, reviews of a store included; and how many."""
+    reader = open_reader(data, getattr(stage, "images", None), getattr(stage, "on_error", "stop"))
+    h, keys = hashlib.sha256(digest(reader.labels.to_json()).encode()), 0
+    for sample in reader:
+        quality = {"scores": dict(sample.quality.scores), "reasons": sample.quality.reasons}
+        prompt = None if (own := sample.prompt) is None else [own.text, own.labels, own.origin]
+        h.update(digest([sample.key, sample.digest(), prompt, sample.split, quality]).encode())
         keys += 1
     return h.hexdigest() + _reviews_digest(Path(data.removeprefix("store:"))), keys
 
