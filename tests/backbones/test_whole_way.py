@@ -16,6 +16,7 @@ from datasetdm.backbones.catalogue import CATALOGUE
 from datasetdm.backbones.features import FeatureSpec
 from datasetdm.backbones.sampling import Sampling, choose_sampling
 from datasetdm.decoder.blocks.pixel import level_widths
+from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.errors import BackboneError, ConfigError, DecoderError
 from datasetdm.records import Prompt
@@ -199,5 +200,6 @@ def test_a_decoder_says_which_maps_it_misses(pipeline_folders: dict[str, Path]) 
     decoder = PDecoder.for_backbone(whole, LABELS, ("semantic",), width=32).eval()
     features = tiled.features(tiled.sample(DOG, 1, 1.0), ["a dog"], LABELS.names)
     with pytest.raises(DecoderError, match="gives no vae0") as caught:
-        decoder.annotate(features, [Placement.fit((32, 32), (32, 32))])
+        inputs = DecoderInput.from_features(features, ["a dog"], LABELS)
+        decoder.annotate(inputs, [Placement.fit((32, 32), (32, 32))])
     assert "tiles" in str(caught.value)

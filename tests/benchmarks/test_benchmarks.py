@@ -150,7 +150,7 @@ def test_matched_loss_knows_right_from_wrong() -> None:
 @pytest.mark.slow
 def test_words_pretrain_the_encoder(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captions that say the colour: the loss on held-out pictures falls and the encoder goes into the pixel network."""
-    monkeypatch.setattr(words, "WARM", 1)
+    monkeypatch.setattr(words, "WARM_UP", 1)
     captions = ["a photo of red things", "the blue thing"] * 20
     assert words.vocabulary(captions) == ["photo", "red", "things", "blue", "thing"]
     images = torch.zeros(40, 3, 32, 32, dtype=torch.uint8)

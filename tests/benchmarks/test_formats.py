@@ -38,7 +38,7 @@ def test_what_comes_back_is_equal(format: str, formats: ModuleType, samples: lis
 
 def test_what_cannot_be_held(formats: ModuleType, samples: list[Sample], tmp_path: Path) -> None:
     deep = [Sample(s.key, s.image, s.labels, s.prompt, depth=s.depth) for s in samples]
-    assert formats.cell(deep, POSED, "voc", tmp_path / "a") == ("cannot hold", "picture only")
+    assert formats.cell(deep, POSED, "voc", tmp_path / "a") == ("cannot hold", "image only")
     boxed = [replace(s, instances=replace(s.instances, boxed=True)) for s in samples]
     assert formats.cell(boxed, POSED, "yolo-seg", tmp_path / "b")[0] == "cannot hold"
     assert formats.cell(samples, POSED, "cvat", tmp_path / "c") == ("no reader", "")

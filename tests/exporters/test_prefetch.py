@@ -36,10 +36,12 @@ def test_an_error_comes_in_its_place() -> None:
 
 def test_closing_ends_the_thread() -> None:
     ends: list[str] = []
+    others = {*threading.enumerate()}
     stream = ahead(counted(10**9, ends), 3)
     assert next(stream) == 0
+    started = {*threading.enumerate()} - others
     stream.close()
-    assert ends == ["read ahead"] and not [t for t in threading.enumerate() if t.name == "read ahead"]
+    assert ends == ["read ahead"] and len(started) == 1 and not any(t.is_alive() for t in started)
 
 
 def test_no_more_than_a_few_are_ahead() -> None:
