@@ -435,3 +435,22 @@ def test_rejected_samples_keep_their_row() -> None:
     assert rejected.quality.scores == {"sharpness": 0.125} and rejected.digest() == sample.digest()
     assert reject(rejected, "dark") is rejected
     assert score(rejected, "sharpness", 1).quality == Quality({"sharpness": 1.0}, ("blurred", "dark"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "1"])
+def test_a_seed_is_a_number_of_64_bits(seed: Any) -> None:
+    assert Prompt("a dog", seed=2**64 - 1).seed == 2**64 - 1
+    with pytest.raises(DataError, match="does not fit"):
+        Prompt("a dog", seed=seed)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), np.zeros(1), b"x"])
+def test_details_are_ready_for_json(value: Any) -> None:
+    with pytest.raises(DataError, match="not JSON-ready"):
+        Provenance(details={"x": [value]})
+
+
+@pytest.mark.parametrize("quality", [{"scores": {"x": float("inf")}}, {"scores": {"x": "high"}}, {"reasons": (1,)}])
+def test_scores_are_finite_and_reasons_texts(quality: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="scores|reasons"):
+        Quality(**quality)

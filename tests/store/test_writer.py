@@ -304,3 +304,32 @@ def test_rows_are_set_aside_without_rewriting(samples: list[Sample], tmp_path: P
     assert store.table(["quality_reasons"], 2, 5)["quality_reasons"].to_pylist() == [[], ["blurred"], []]
     after = files(tmp_path / "s")
     assert {name: after[name] for name in before} == before and set(after) - set(before) == {"quality.jsonl"}
+
+
+def test_a_second_reason_joins_the_first(samples: list[Sample], tmp_path: Path) -> None:
+    fill(tmp_path / "s", samples[:1])
+    for reasons in (["blurred", "dark"], ["empty"]):
+        with Writer(tmp_path / "s", LABELS, STREAM) as writer:
+            for reason in reasons:
+                writer.set_aside(samples[0], reason)
+    assert Store(tmp_path / "s")[0].quality.reasons == ("blurred", "dark", "empty")
+
+
+def test_a_sample_that_cannot_be_encoded_costs_no_other(samples: list[Sample], tmp_path: Path) -> None:
+    with Writer(tmp_path / "s", LABELS, STREAM) as writer:
+        writer.add(samples[0])
+        with pytest.raises(TypeError):
+            writer.add(replace(samples[1], split=3))
+        assert writer.written == 1 and "s1" not in writer
+        writer.add(samples[1])
+    assert [s.digest() for s in Store(tmp_path / "s")] == [s.digest() for s in samples[:2]]
+
+
+def test_a_shard_is_full_of_bytes_too(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = writer_module.to_table([writer_module.to_row(samples[0])]).nbytes
+    monkeypatch.setattr(writer_module, "SHARD_BYTES", int(2.5 * size))
+    fill(tmp_path / "whole", samples, shard_size=99)
+    assert 4 <= len(Store(tmp_path / "whole").shards) < len(samples)
+    for n in range(1, len(samples) + 1):
+        fill(tmp_path / "s", samples[:n], shard_size=99)
+    assert files(tmp_path / "s") == files(tmp_path / "whole")

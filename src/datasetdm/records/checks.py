@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -49,3 +50,13 @@ def require_text(texts: Iterable[str], where: str) -> None:
                 expected="text without lone surrogates",
                 remedy="rename the file, or correct the text, in the source of the data",
             ) from e
+
+
+def require_json(value: Any, where: str) -> None:
+    """Refuse what JSON cannot hold."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise DataError(
+            f"not JSON-ready: {e}", where=where, expected="texts, finite numbers, booleans, null, lists and mappings"
+        ) from e

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from datasetdm.records.checks import checked_array, require, require_text
+from datasetdm.records.checks import checked_array, require, require_json, require_text
 from datasetdm.records.labels import IGNORE, Labels
 from datasetdm.records.maps import DepthMap, SemanticMap
 from datasetdm.records.objects import Instances, Keypoints, MaskStack, spans
@@ -28,7 +29,7 @@ class Prompt:
     Args:
         text: what the text encoder reads.
         labels: the labels that it asks for.
-        seed: of the image's noise.
+        seed: of the image's noise, in 0..2**64 - 1.
         origin: who wrote it.
     """
 
@@ -42,6 +43,8 @@ class Prompt:
         require_text((self.text, *self.labels), "Prompt.text")
         known = get_args(Origin)
         require(self.origin in known, f"unknown origin {self.origin!r}", " | ".join(known), "Prompt.origin")
+        fits = isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**64
+        require(fits, f"the seed {self.seed!r} does not fit", "a whole number in 0..2**64 - 1", "Prompt.seed")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Provenance:
     def __post_init__(self) -> None:
         require_text((v for v in (self.file, self.backbone, self.decoder) if v is not None), "Provenance")
         require_text(_texts(dict(self.details)), "Provenance.details")
+        require_json(self.to_json(), "Provenance.details")
 
     def to_json(self) -> dict[str, Any]:
         """One flat mapping without what is unknown."""
@@ -91,8 +95,11 @@ class Quality:
     reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        numbers = all(isinstance(v, int | float | np.number) and math.isfinite(v) for v in self.scores.values())
+        require(numbers, f"scores {dict(self.scores)!r}", "finite numbers", "Quality.scores")
         object.__setattr__(self, "scores", {str(k): float(v) for k, v in self.scores.items()})
         object.__setattr__(self, "reasons", tuple(self.reasons))
+        require(all(isinstance(r, str) for r in self.reasons), f"reasons {self.reasons!r}", "texts", "Quality.reasons")
         require_text((*self.scores, *self.reasons), "Quality")
 
 

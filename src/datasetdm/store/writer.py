@@ -1,4 +1,4 @@
-"""Writing a store: one writer at a time, many threads, and always in a state that opens and goes on."""
+"""Writing a store: one writer at a time, and always in a state that opens and goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from datasetdm.errors import StoreError
 from datasetdm.io.files import atomic, locked, occupied, remove_leftovers, uninterrupted, writing
-from datasetdm.records import Labels, Sample
+from datasetdm.records import Labels, Quality, Sample
 from datasetdm.records.edits import reject
 from datasetdm.store.manifest import (
     META,
@@ -34,30 +34,27 @@ from datasetdm.store.manifest import (
     write_manifest,
 )
 from datasetdm.store.quality import append_quality
-from datasetdm.store.rows import Row, to_row, to_table
+from datasetdm.store.rows import to_row, to_table
 from datasetdm.store.schema import GROUP_BYTES, GROUP_ROWS, MIGRATIONS, SCHEMA, VERSION
 from datasetdm.store.store import Store
 
 LOCK = ".store.lock"
-THREADS = min(8, os.cpu_count() or 1)
-"""Samples that are encoded at a time."""
-
-AHEAD = 4 * THREADS
-"""Samples that wait to be encoded."""
+SHARD_BYTES = 1 << 28
+"""Encoded rows, in bytes, with which a shard is full, so that memory does not grow with the size of images."""
 
 
 class Writer:
     """Appends samples to a new store, or to one of the same stream. Use as a context manager: leaving it flushes, whatever
     happened.
 
-    A shard is written whole when it is full, and by `flush` as far as it is; the same samples always give the same shards,
-    however often the writing was interrupted.
+    A shard is written whole when it is full (of rows, or of `SHARD_BYTES`), and by `flush` as far as it is; the same samples
+    always give the same shards, however often the writing was interrupted.
 
     Args:
         folder: new, empty, or a store.
         labels: of all samples.
         stream: where the samples come from, JSON-ready; an existing store of another stream is an error.
-        shard_size: rows per shard of a new store; an existing one keeps its own.
+        shard_size: rows per shard of a new store, at most; an existing one keeps its own.
 
     Raises:
         StoreError: the folder holds something else, a store of another stream (with the first difference), an older or a
@@ -83,13 +80,16 @@ class Writer:
             store = Store(self.folder)
             self.written = len(store)
             """Samples that the store holds, those not yet flushed included."""
+            self.quality = dict(store.quality)
+            """By key, what `assess` said last."""
             self._keys = _KeySet(store.keys())
             self._number = len(store.shards)
-            self._rows: list[Row | Future[dict[str, Any]]] = []
+            self._rows: list[pa.Table] = []  # of one row each
+            self._bytes = 0
             self._dirty = False
             self._reopen_last(store)
             self._writing: Future[None] | None = None
-            self._pool = stack.enter_context(ThreadPoolExecutor(THREADS))
+            self._pool = stack.enter_context(ThreadPoolExecutor(1))
             self._stack = stack.pop_all()
 
     def _reopen_last(self, store: Store) -> None:
@@ -100,16 +100,18 @@ class Writer:
         manifest = current_manifest(last.path)
         if manifest is None or manifest.closed:
             return
-        self._number -= 1
         with last.opened() as (file, _):
-            self._rows = [*file.read().to_pylist()]
+            rows = [to_table([row]) for row in file.read().to_pylist()]
+        size = sum(row.nbytes for row in rows)
+        if size < SHARD_BYTES:
+            self._rows, self._bytes, self._number = rows, size, self._number - 1
 
     def __contains__(self, key: str) -> bool:
         """Whether a sample of this key is in the store, flushed or not."""
         return key in self._keys
 
     def add(self, sample: Sample) -> None:
-        """Append one sample.
+        """Append one sample. One that cannot be encoded leaves the writer as it was.
 
         Raises:
             StoreError: it has other labels than the store, or a key that is there already. OutputError: a shard could not be
@@ -119,15 +121,15 @@ class Writer:
             raise StoreError(
                 f"sample {sample.key!r} has other labels", where=self.folder, expected="the store's labels"
             )
+        row = to_table([to_row(sample)])
         self._claim_keys([sample.key])
-        self._rows.append(self._pool.submit(to_row, sample))
+        self._rows.append(row)
+        self._bytes += row.nbytes
         self._dirty = True
         self.written += 1
-        if len(self._rows) >= AHEAD and isinstance(late := self._rows[-AHEAD], Future):
-            late.result()
-        if len(self._rows) == self.shard_size:
+        if len(self._rows) == self.shard_size or self._bytes >= SHARD_BYTES:
             self._write_shard()
-            self._rows, self._number, self._dirty = [], self._number + 1, False
+            self._begin_shard()
 
     def flush(self) -> None:
         """Bring everything that was added to the disk."""
@@ -184,7 +186,13 @@ class Writer:
         """Reject a sample of the store without rewriting its shard: it stays, with one more reason against it."""
         if sample.key not in self:
             raise StoreError(f"no sample has the key {sample.key!r}", where=self.folder, expected="a key of this store")
-        append_quality(self.folder, sample.key, reject(sample, reason).quality)
+        latest = replace(sample, quality=self.quality.get(sample.key, sample.quality))
+        self.assess(sample.key, reject(latest, reason).quality)
+
+    def assess(self, key: str, quality: Quality) -> None:
+        """Replace what filters found out about the sample `key` without rewriting its shard."""
+        append_quality(self.folder, key, quality)
+        self.quality[key] = quality
 
     def _claim_keys(self, keys: Sequence[str]) -> None:
         """Take note of new keys, all of them or none."""
@@ -205,7 +213,10 @@ class Writer:
         """Write what there is and begin a new shard, so that what comes next need not fit into this one."""
         self.flush()
         if self._rows:
-            self._rows, self._number = [], self._number + 1
+            self._begin_shard()
+
+    def _begin_shard(self) -> None:
+        self._rows, self._bytes, self._number, self._dirty = [], 0, self._number + 1, False
 
     def _write_shard(self) -> None:
         self._wait()
@@ -242,13 +253,12 @@ def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, s
     return writer.written
 
 
-def _write(path: Path, rows: Sequence[Row | Future[dict[str, Any]]]) -> None:
+def _write(path: Path, rows: Sequence[pa.Table]) -> None:
     """Write a shard and its manifest. Safe to kill at any point."""
-    whole = [r.result() if isinstance(r, Future) else r for r in rows]
-    table = to_table(whole)
+    table = pa.concat_tables(rows).combine_chunks()
     with atomic(path) as temporary:
         write_parquet(table, temporary)
-        manifest = Manifest.of_file(temporary, [r["key"] for r in whole])
+        manifest = Manifest.of_file(temporary, table["key"].to_pylist())
         announce(path, manifest)
     write_manifest(path, manifest)
 
