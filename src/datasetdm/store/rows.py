@@ -29,8 +29,9 @@ from datasetdm.store.schema import COLUMNS, SCHEMA
 Row = Mapping[str, Any]
 """Column -> value, as `pa.Table.to_pylist` gives it."""
 
-PNG_LEVEL = 0
-"""No compression: the columns are compressed as a whole, which is several times as fast and no larger."""
+LARGE = 2**20
+"""Bytes from which an array is compressed by itself: whoever reads, shows or copies a large image holds less of it. Smaller
+ones are left to the compression of the column, which is several times as fast and makes the file no larger."""
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _keypoints(row: Row) -> Keypoints | None:
 
 
 def _encoded(array: np.ndarray) -> dict[str, Any]:
-    return {"bytes": encode_png(array, PNG_LEVEL), "path": None}
+    return {"bytes": encode_png(array, 1 if array.nbytes >= LARGE else 0), "path": None}
 
 
 def _encoded_confidence(confidence: np.ndarray | None) -> dict[str, Any] | None:
