@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from datasetdm.errors import ConfigError, DatasetDMError, OutputError
+from datasetdm.io.files import locked
 from datasetdm.recipe.plan import plan
 from datasetdm.recipe.run import load_recipe, make_recipe, run_recipe, shipped
 from datasetdm.records import Quality
@@ -130,6 +131,51 @@ def test_a_page_that_somebody_changed_is_left_alone(store: Path, tmp_path: Path)
     with pytest.raises(OutputError, match="something is already"):
         run(content, tmp_path / "out")
     assert (tmp_path / "out" / "page.html").read_text() == "mine"
+
+
+def test_what_was_made_before_is_set_aside(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stages: dict[str, Any] = {n: {"kind": k, "data": str(store)} for n, k in (("coco", "export"), ("page", "page"))}
+    (out / "coco").mkdir(parents=True)  # an empty folder is in nobody's way
+    run({"stages": stages}, out)
+    (out / "coco" / "mine.txt").write_text("mine")
+    old = (out / "page.html").read_bytes()
+    stages["coco"]["licence"], stages["page"]["limit"] = "cc0-1.0", 1
+    made = [outcome for _, outcome in run_recipe(make_recipe({"stages": stages}), out)]
+    (aside,), (page,) = out.glob("coco.before-*"), out.glob("page.html.before-*")
+    assert (aside / "mine.txt").read_text() == "mine" and page.read_bytes() == old
+    assert [str(p) in str(o and o.notes) for p, o in zip((aside, page), made, strict=True)] == [True, True]
+    assert run({"stages": stages}, out) == ["coco: reuse", "page: reuse"]
+
+
+def test_a_stage_that_cannot_begin_takes_nothing_away(generated: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(generated, out)
+    before = snapshot(out)
+    right, generated["stages"]["store"]["decoder"] = generated["stages"]["store"]["decoder"], "nowhere"
+    with pytest.raises(DatasetDMError):
+        run(generated, out)
+    assert snapshot(out) == before
+    generated["stages"]["store"] |= {"decoder": right, "seed": 7}
+    with locked(out / "store" / ".store.lock", "store"), pytest.raises(OutputError, match="written by another"):
+        run(generated, out)
+    assert snapshot(out) == before
+    generated["stages"]["store"] |= {"seed": 0, "count": 1}
+    with pytest.raises(OutputError, match="holds 2 samples, more than count 1"):
+        run(generated, out)
+    assert snapshot(out) == before
+
+
+def test_a_link_in_a_stages_place_is_refused(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    content: dict[str, Any] = {"stages": {"coco": {"kind": "export", "data": str(store)}}}
+    run(content, out)
+    (out / "coco").rename(tmp_path / "elsewhere")
+    (out / "coco").symlink_to(tmp_path / "elsewhere")
+    assert run(content, out) == ["coco: reuse"]
+    content["stages"]["coco"]["licence"] = "cc0-1.0"
+    with pytest.raises(OutputError, match="symbolic link"):
+        run(content, out)
 
 
 def test_a_store_with_reviews_is_not_made_again(generated: dict[str, Any], tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from datasetdm.io.files import occupied, write_json
 from datasetdm.prompts import read_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
-from datasetdm.recipe.schema import GRAMMAR, ExportStage, Recipe, Stage, references
+from datasetdm.recipe.schema import GRAMMAR, ExportStage, GenerateStage, Recipe, Stage, references
+from datasetdm.store.manifest import META
 from datasetdm.store.quality import QUALITY
 from datasetdm.store.reviews import REVIEWS
+from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
 
 MARK = ".stage.json"
@@ -106,6 +108,13 @@ def _estimated(step: Step, count: int | None, side: int | None) -> Step:
 
 def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earlier: Mapping[str, str]) -> Step:
     mark = read_mark(out)
+    if out.is_symlink() and (not out.exists() or (mark and mark["inputs"] != inputs)):
+        raise OutputError(
+            f"stage {name!r} must be made, but its place is a symbolic link",
+            where=out,
+            expected="a place of its own, which the recipe can rename",
+            remedy="delete the link, or choose another --out",
+        )
     if not mark:
         if out.exists() and (not out.is_dir() or occupied(out)):
             raise OutputError(
@@ -117,14 +126,28 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earli
         return Step(name, stage, out, inputs, "run")
     old, grows = mark["inputs"], GROWS.get(stage.kind)
     different = sorted(k for k in {*old, *inputs} if old.get(k) != inputs.get(k))
+    if not different and not mark["done"] and stage.MAKES not in ("store", "decoder"):
+        return Step(name, stage, out, inputs, "run again", "unfinished", mark)
     if not different:
         return Step(name, stage, out, inputs, "reuse" if mark["done"] else "continue", "unfinished", mark)
     why = ", ".join(
         f"stage {earlier[k]} changes" if k in earlier else _difference(k, old.get(k), inputs.get(k)) for k in different
     )
     if set(different) <= {grows}:
+        _check_count(stage, out)
         return Step(name, stage, out, inputs, "continue", why, mark)
     return Step(name, stage, out, inputs, "run again", why, mark)
+
+
+def _check_count(stage: Stage, out: Path) -> None:
+    """Raises OutputError if the store that is there holds more samples than are asked for."""
+    if isinstance(stage, GenerateStage) and (out / META).exists() and (held := len(Store(out))) > stage.count:
+        raise OutputError(
+            f"the store holds {held} samples, more than count {stage.count}",
+            where=out,
+            expected=f"a count of at least {held}",
+            remedy="choose another --out, or delete the stage's folder",
+        )
 
 
 def _difference(key: str, old: object, new: object) -> str:

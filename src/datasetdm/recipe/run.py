@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ from pydantic import ValidationError
 
 from datasetdm.engines.progress import Outcome, Report
 from datasetdm.errors import ConfigError, OutputError, unknown_name
+from datasetdm.io.files import locked, occupied, writing
 from datasetdm.recipe.estimate import written_bytes
-from datasetdm.recipe.plan import Step, mark_path, plan, write_mark
+from datasetdm.recipe.plan import MARK, Step, mark_path, plan, write_mark
 from datasetdm.recipe.runners import RUNNERS
 from datasetdm.recipe.schema import KINDS, Recipe
+from datasetdm.store.writer import LOCK
 
 SHIPPED = Path(__file__).parent / "recipes"
 """The recipes that come with the package."""
@@ -103,10 +108,11 @@ def steps(recipe: Recipe, out: Path | str) -> Iterator[Step]:
 
 
 def run_step(step: Step, report: Report) -> Outcome:
-    """Run one stage and leave its mark. What an earlier run of the recipe made from other inputs is deleted first."""
-    if step.action == "run again":
-        _remove(step)
-    began, unmarked = time.monotonic(), step.action != "continue"
+    """Run one stage and leave its mark. What an earlier run of the recipe made from other inputs is set aside first, under
+    another name; it comes back if the stage ends before it wrote anything."""
+    runner = RUNNERS.load(step.stage.kind)
+    aside = _set_aside(step) if step.action == "run again" else None
+    began, unmarked = time.monotonic(), step.action != "continue" and step.stage.MAKES in ("store", "decoder")
 
     def marking(progress: Any) -> None:
         nonlocal unmarked
@@ -115,8 +121,15 @@ def run_step(step: Step, report: Report) -> Outcome:
             unmarked = False
         report(progress)
 
-    outcome = RUNNERS.load(step.stage.kind)(step.stage, step.out, marking)
+    try:
+        outcome = runner(step.stage, step.out, marking)
+    except BaseException:
+        if aside is not None and not occupied(step.out):
+            _put_back(step, aside)
+        raise
     write_mark(step, done=True, **_measured(step, outcome, time.monotonic() - began))
+    if aside is not None:
+        outcome = replace(outcome, notes=[*outcome.notes, f"what was there before is now {aside}"])
     return outcome
 
 
@@ -128,15 +141,36 @@ def _measured(step: Step, outcome: Outcome, seconds: float) -> dict[str, float]:
     return {"seconds": round(seconds, 2), "count": count, "bytes": size}
 
 
-def _remove(step: Step) -> None:
+def _set_aside(step: Step) -> Path:
+    """Rename what the stage made before, and return its new place. Raises OutputError while somebody writes it."""
     if (step.out / "reviews.jsonl").exists():
         raise OutputError(
             f"stage {step.name!r} must run again ({step.why}), but its store holds reviews",
             where=step.out,
             remedy="move the store away, or choose another --out",
         )
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    base = f"{step.out.name}.before-{moment}"
+    names = (base if n == 1 else f"{base}-{n}" for n in count_from(1))
+    aside = next(p for name in names if not (p := step.out.with_name(name)).exists())
+    lock = locked(step.out / LOCK, "store") if step.stage.MAKES == "store" else nullcontext()
+    with writing(step.out), lock:
+        step.out.rename(aside)
+    if aside.is_file():
+        mark_path(step.out).replace(_old_mark(aside))
+    else:
+        (aside / LOCK).with_suffix(".holder").unlink(missing_ok=True)
+    return aside
+
+
+def _put_back(step: Step, aside: Path) -> None:
     if step.out.is_dir():
         shutil.rmtree(step.out)
-    else:
-        step.out.unlink()
-        mark_path(step.out).unlink(missing_ok=True)
+    if aside.is_file():
+        _old_mark(aside).replace(mark_path(step.out))
+    aside.rename(step.out)
+
+
+def _old_mark(aside: Path) -> Path:
+    """Where the mark of a file that was set aside lies."""
+    return aside.with_name(f".{aside.name}{MARK}")
