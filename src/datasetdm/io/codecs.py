@@ -24,6 +24,10 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused: a decompression bomb, or nothing that a backbone could use."""
 
 
+DEFLATE_RATIO = 1040
+"""No DEFLATE stream grows by more when it is decompressed (1032 in its definition, and some headers)."""
+
+
 def encode_png(array: np.ndarray, level: int = 6) -> bytes:
     """u8[h w], u8[h w 3 or 4] or u16[h w] as PNG. The same array gives the same bytes.
 
@@ -83,6 +87,9 @@ def decode_png(data: bytes, dtype: type) -> np.ndarray:
     Raises:
         OSError, ValueError, SyntaxError: no PNG, or a damaged one.
     """
+    height, width = png_size(data)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"an image of {width}x{height} pixels, expected at most {MAX_PIXELS}")
     own = _decode_own_png(data)
     if own is not None:
         return own.astype(dtype, copy=False)
@@ -102,6 +109,8 @@ def _decode_own_png(data: bytes) -> np.ndarray | None:
     if not known or channels is None or packing or filters or interlaced:
         return None
     step, flat = channels * bits // 8, b""
+    if h * (w * step + 1) > DEFLATE_RATIO * len(data):
+        return None  # a damaged header
     with contextlib.suppress(zlib.error):
         flat = zlib.decompress(memoryview(data)[head.size : end], bufsize=h * (w * step + 1))
     if not flat or len(flat) != h * (w * step + 1):
