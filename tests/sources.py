@@ -16,6 +16,7 @@ class NamedSamples:
     """A source of made samples by their keys, which counts how many it made."""
 
     labels: Labels = LABELS
+    endless: bool = False
 
     def __init__(self, keys: Sequence[str], name: str = "made"):
         self.keys, self.name, self.made = list(keys), name, 0

@@ -20,6 +20,7 @@ import pytest
 import datasetdm.store.writer as writer_module
 from datasetdm.errors import OutputError, StoreError
 from datasetdm.records import Instances, Labels, MaskStack, Prompt, Quality, Sample
+from datasetdm.store.keys import KeySet
 from datasetdm.store.manifest import META, shard_path
 from datasetdm.store.quality import append_quality
 from datasetdm.store.store import Store
@@ -166,7 +167,7 @@ def test_it_goes_on_by_key(samples: list[Sample], tmp_path: Path) -> None:
 
 
 def test_many_keys_are_all_known() -> None:
-    keys = writer_module._KeySet(f"old {i}" for i in range(1000))
+    keys = KeySet(f"old {i}" for i in range(1000))
     for i in range(10_000):
         keys.add(f"new {i}")
     assert all(f"new {i}" in keys for i in range(10_000)) and all(f"old {i}" in keys for i in range(1000))

@@ -39,6 +39,11 @@ class Annotator:
         self.labels: Labels = self.decoder.config.labels
         self._fingerprint = self.decoder.fingerprint()
 
+    @property
+    def endless(self) -> bool:
+        """Whether the data never end."""
+        return self.data.endless
+
     def origin(self) -> dict[str, Any]:
         """What the images come from, and the models by hash."""
         return {

@@ -44,6 +44,8 @@ class DatasetGenerator:
         DecoderError: a decoder that was fitted on another backbone.
     """
 
+    endless = True
+
     def __init__(
         self,
         prompts: Sequence[str] | Grammar,

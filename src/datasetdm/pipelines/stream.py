@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from datasetdm.errors import StoreError
+from datasetdm.errors import ConfigError, DataError, StoreError
 from datasetdm.readers import Reader
 from datasetdm.records import Labels, Sample
+from datasetdm.store.keys import KeySet
 from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, apply
 
@@ -42,6 +43,11 @@ class Source(Protocol):
         """The vocabulary of its samples."""
         ...
 
+    @property
+    def endless(self) -> bool:
+        """Whether its samples never end."""
+        ...
+
     def origin(self) -> dict[str, Any]:
         """All that the samples depend on, JSON-ready, models and texts by hash; never the count, the sink or the device."""
         ...
@@ -62,10 +68,24 @@ class Stream:
     source: Source
     transforms: Sequence[Transform] = ()
 
+    def __post_init__(self) -> None:
+        choice = next((t for t in self.transforms if t.selects), None)
+        if choice and self.source.endless:
+            raise ConfigError(
+                f"the transform {choice.name!r} looks at all samples, and this source never ends",
+                expected="a source that ends, for instance a store",
+                remedy="write a store first, then choose from it",
+            )
+
     @property
     def labels(self) -> Labels:
         """The vocabulary of the samples that leave."""
         return apply((), self.source.labels, self.transforms)[1]
+
+    @property
+    def endless(self) -> bool:
+        """Whether its source never ends."""
+        return self.source.endless
 
     def origin(self) -> dict[str, Any]:
         """What a store says about where its samples come from, JSON-ready."""
@@ -95,6 +115,7 @@ class Data:
 
     reader: Reader
     format: str = "samples"
+    endless: ClassVar[bool] = False
 
     @property
     def labels(self) -> Labels:
@@ -106,8 +127,16 @@ class Data:
         return {"source": "data", "format": self.format}
 
     def samples(self, done: Keys = ()) -> Iterator[Sample]:
-        """The data's samples in their order."""
-        return (s for s in self.reader if s.key not in done)
+        """The data's samples in their order. Raises DataError where two have one key."""
+        seen = KeySet()
+        for sample in self.reader:
+            if sample.key in seen:
+                raise DataError(
+                    f"two samples have the key {sample.key!r}", expected="unique keys", remedy="rename one of them"
+                )
+            seen.add(sample.key)
+            if sample.key not in done:
+                yield sample
 
     def check(self, store: Store) -> None:
         """Some of the store's images, the first and the last among them, must be the data's images of the same keys."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,6 +20,7 @@ from datasetdm.errors import StoreError
 from datasetdm.io.files import atomic, locked, occupied, remove_leftovers, uninterrupted, writing
 from datasetdm.records import Labels, Quality, Sample
 from datasetdm.records.edits import reject
+from datasetdm.store.keys import KeySet
 from datasetdm.store.manifest import (
     META,
     Manifest,
@@ -82,7 +81,7 @@ class Writer:
             """Samples that the store holds, those not yet flushed included."""
             self.quality = dict(store.quality)
             """By key, what `assess` said last."""
-            self._keys = _KeySet(store.keys())
+            self._keys = KeySet(store.keys())
             self._number = len(store.shards)
             self._rows: list[pa.Table] = []  # of one row each
             self._bytes = 0
@@ -339,33 +338,3 @@ def _first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | N
 def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-class _KeySet:
-    """A set of texts in 16 bytes each: their hashes."""
-
-    RECENT = 4096
-    """Hashes that are held apart until they are sorted in."""
-
-    def __init__(self, keys: Iterable[str]):
-        hashes = b"".join(map(_hash, keys))
-        self._sorted = np.sort(np.frombuffer(hashes, "S16"))
-        self._recent: set[bytes] = set()
-
-    def __contains__(self, key: str) -> bool:
-        value = _hash(key)
-        if value in self._recent:
-            return True
-        place = int(np.searchsorted(self._sorted, np.bytes_(value)))
-        return place < len(self._sorted) and bool(self._sorted[place] == np.bytes_(value))
-
-    def add(self, key: str) -> None:
-        self._recent.add(_hash(key))
-        if len(self._recent) >= self.RECENT:
-            new = np.sort(np.array(list(self._recent), "S16"))
-            self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, new), new)
-            self._recent = set()
-
-
-def _hash(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=15).digest() + b"\1"  # NumPy cuts zeros off the ends of texts
