@@ -114,3 +114,26 @@ def test_labels_of_other_names_are_refused(parts: list[Store], tmp_path: Path) -
     with pytest.raises(StoreError, match="no store"):
         list(merge([], tmp_path / "all"))
     assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_repeated_merge_adds_what_is_new_and_replaces_nothing(
+    parts: list[Store], samples: list[Sample], tmp_path: Path, prefix: bool
+) -> None:
+    start = "a-" if prefix else ""
+    append_review(parts[0].folder, Review("s1", "reject"))
+    append_quality(parts[0].folder, "s2", Quality(reasons=("dark",)))
+    list(merge([Store(p.folder) for p in parts], tmp_path / "all", prefix))
+    append_review(tmp_path / "all", Review(start + "s1", "accept"))
+    append_quality(tmp_path / "all", start + "s2", Quality(reasons=("empty",)))
+    with Writer(parts[0].folder, LABELS, parts[0].stream) as writer:
+        for name in ("x", "y", "z"):
+            writer.add(make_sample(name))
+    append_review(parts[0].folder, Review("x", "reject"))
+    assert list(merge([Store(p.folder) for p in parts], tmp_path / "all", prefix))[-1] == 15
+    again = Store(tmp_path / "all")
+    expected = [*(("a", s.key) for s in samples[:7]), *(("b", s.key) for s in samples[7:]), *(("a", k) for k in "xyz")]
+    assert [*again.keys()] == [f"{name}-{key}" if prefix else key for name, key in expected]
+    verdicts = {k: r.verdict for k, r in read_reviews(again.folder).items()}
+    assert verdicts == {start + "s1": "accept", start + "x": "reject"}
+    assert again.quality[start + "s2"].reasons == ("empty",)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from datasetdm.errors import StoreError
 from datasetdm.records import Labels
 from datasetdm.records.edits import relabel
-from datasetdm.store.quality import append_quality
+from datasetdm.store.keys import KeySet
 from datasetdm.store.reviews import append_reviews, read_reviews
 from datasetdm.store.store import Store
-from datasetdm.store.writer import Writer
+from datasetdm.store.writer import Writer, doubled
 
 
 def merge(stores: Sequence[Store], out: Path | str, prefix: bool = False) -> Generator[int]:
     """Write all rows of several stores, in order, as a new store `out`; yields how many it holds so far, the last time all.
 
     Where labels are equal, shard files are linked or copied, not rewritten. Scores, reasons and reviews come along. The stream
-    of the new store is `{"merged": [the streams]}`. An interrupted merge goes on where it stopped.
+    of the new store is `{"merged": [the streams]}`. A repeated merge adds, by key, what is not there yet: it goes on after an
+    interruption, takes in what its sources have got since, and never replaces what was said of the result.
 
     Args:
         stores: at least one, whose labels have the same names, in any order; of this format version or an older one.
@@ -36,30 +36,42 @@ def merge(stores: Sequence[Store], out: Path | str, prefix: bool = False) -> Gen
     for store in stores:
         _check_labels(store, labels, stores[0].folder)
     stream = {"merged": [s.stream for s in stores], **({"prefix": True} if prefix else {})}
+    starts = [f"{s.folder.resolve().name}-" if prefix else "" for s in stores]
+    _check_keys(stores, starts)
     with Writer(out, labels, stream) as writer:
-        before = 0
-        for store in stores:
-            start = f"{store.folder.resolve().name}-" if prefix else ""
-            reviews = read_reviews(store.folder).values()
-            append_reviews(writer.folder, [replace(r, key=start + r.key) for r in reviews])
-            done = max(0, writer.written - before)
-            if done < len(store) and (prefix or store.labels != labels):
-                yield from _rewrite(store, writer, start, done)
-            elif done < len(store):
+        reviewed = {*read_reviews(writer.folder)}
+        for store, start in zip(stores, starts, strict=True):
+            reviews = (replace(r, key=start + r.key) for r in read_reviews(store.folder).values())
+            append_reviews(writer.folder, [r for r in reviews if r.key not in reviewed])
+            if prefix or store.labels != labels:
+                yield from _rewrite(store, writer, start)
+            else:
                 for key, quality in store.quality.items():
-                    append_quality(writer.folder, key, quality)
-                writer.append(store, done)
-            before += len(store)
+                    if key not in writer.quality:
+                        writer.assess(key, quality)
+                writer.append(store)
             yield writer.written
 
 
-def _rewrite(store: Store, writer: Writer, start: str, done: int) -> Iterator[int]:
-    """Add a store's samples in the writer's vocabulary, with `start` before their keys, from row `done` on."""
+def _rewrite(store: Store, writer: Writer, start: str) -> Iterator[int]:
+    """Add a store's samples that are not there yet in the writer's vocabulary, with `start` before their keys."""
     new_ids = [writer.labels.index[name] for name in store.labels.names]
-    for sample in islice(store, done, None):
-        fitting = sample if store.labels == writer.labels else relabel(sample, writer.labels, new_ids)
-        writer.add(replace(fitting, key=start + fitting.key))
-        yield writer.written
+    for row, key in enumerate(store.keys()):
+        if start + key not in writer:
+            sample = store[row]
+            fitting = sample if store.labels == writer.labels else relabel(sample, writer.labels, new_ids)
+            writer.add(replace(fitting, key=start + key))
+            yield writer.written
+
+
+def _check_keys(stores: Sequence[Store], starts: Sequence[str]) -> None:
+    """Raise StoreError if two rows would have one key."""
+    seen = KeySet()
+    for store, start in zip(stores, starts, strict=True):
+        for key in map(start.__add__, store.keys()):
+            if key in seen:
+                raise doubled(key, store.folder)
+            seen.add(key)
 
 
 def _check_labels(store: Store, labels: Labels, first: Path) -> None:

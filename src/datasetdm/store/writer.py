@@ -137,24 +137,26 @@ class Writer:
             self._dirty = False
         self._wait()
 
-    def append(self, store: Store, skip: int = 0) -> None:
-        """Append the rows of another store of the same labels: its shard files are linked (or copied), not rewritten.
-
-        Args:
-            store: the other one.
-            skip: rows that are here already: those of its first shards.
+    def append(self, store: Store) -> None:
+        """Append the rows of another store of the same labels whose keys are not here yet: shard files of which none is here
+        are linked (or copied), not rewritten.
 
         Raises:
-            StoreError: other labels, or a key that is there already.
+            StoreError: other labels.
         """
         if store.labels != self.labels:
             raise StoreError(
                 "the store has other labels", where=store.folder, expected="the labels of the store it is added to"
             )
-        self._close_shard()
-        for shard in (s for s in store.shards if s.start >= skip):
-            manifest = current_manifest(shard.path) if shard.checked else None
-            self.append_shard(shard.path, manifest or Manifest.of_file(shard.path, shard.keys(), min(MIGRATIONS)))
+        for shard in store.shards:
+            keys = list(shard.keys())
+            missing = [row for row, key in enumerate(keys, shard.start) if key not in self]
+            if len(missing) == len(keys):
+                manifest = current_manifest(shard.path) if shard.checked else None
+                self.append_shard(shard.path, manifest or Manifest.of_file(shard.path, keys, min(MIGRATIONS)))
+            else:
+                for row in missing:
+                    self.add(store[row])
 
     def append_shard(self, source: Path, manifest: Manifest) -> None:
         """Append a whole shard file that another store or another worker wrote.
@@ -198,12 +200,7 @@ class Writer:
         fresh: set[str] = set()
         for key in keys:
             if key in self._keys or key in fresh:
-                raise StoreError(
-                    f"two samples have the key {key!r}",
-                    where=self.folder,
-                    expected="unique keys",
-                    remedy="leave one of them out; `datasetdm merge --prefix-keys` puts the names of stores before their keys",
-                )
+                raise doubled(key, self.folder)
             fresh.add(key)
         for key in keys:
             self._keys.add(key)
@@ -250,6 +247,16 @@ def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, s
         for sample in samples:
             writer.add(sample)
     return writer.written
+
+
+def doubled(key: str, folder: Path) -> StoreError:
+    """The error of a second sample of one key."""
+    return StoreError(
+        f"two samples have the key {key!r}",
+        where=folder,
+        expected="unique keys",
+        remedy="leave one of them out; `datasetdm merge --prefix-keys` puts the names of stores before their keys",
+    )
 
 
 def _write(path: Path, rows: Sequence[pa.Table]) -> None:
