@@ -35,10 +35,13 @@ def say(text: str, style: str = "") -> None:
 
 
 class _Rate(ProgressColumn):
+    """Items per second since the bar appeared; items of one batch arrive together, so the last ones say nothing."""
+
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
         unit = task.fields.get("unit", "it")
-        if not speed:
+        seconds = task.finished_time or task.elapsed
+        speed = (task.completed - task.fields.get("begun", 0)) / seconds if seconds else 0
+        if speed <= 0:
             return Text("")
         return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="cyan")
 
@@ -55,7 +58,7 @@ def bars() -> Generator[Report]:
         def report(event: Progress) -> None:
             if event.what not in tasks:
                 tasks[event.what] = progress.add_task(
-                    event.what, total=event.total, completed=event.done, unit=event.unit
+                    event.what, total=event.total, completed=event.done, begun=event.done, unit=event.unit
                 )
             progress.update(tasks[event.what], completed=event.done, total=event.total)
 
