@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from datasetdm.cli import main
-from datasetdm.errors import DataError
+from datasetdm.errors import DataError, OutputError
 from datasetdm.exporters import iter_export
 from datasetdm.io.codecs import encode_png
 from datasetdm.records.edits import reject
@@ -124,3 +124,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ):
         main_exits(["export", store, "--out", str(tmp_path / "x"), *extra], 2)
         assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    for name in (".c.x1.tmp", ".c.d.x2.tmp"):
+        (tmp_path / name / "images").mkdir(parents=True)
+    run = iter_export([make_sample("a"), make_sample("b")], LABELS, "masks", tmp_path / "c")
+    next(run)
+    with pytest.raises(OutputError, match="written by another process"):
+        next(iter_export([make_sample("a")], LABELS, "masks", tmp_path / "c"))
+    assert len([*run]) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".c.d.x2.tmp", "c"], "another folder's stays"

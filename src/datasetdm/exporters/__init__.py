@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from datasetdm.errors import DataError, OutputError
 from datasetdm.exporters.prefetch import ahead
 from datasetdm.exporters.target import Target
-from datasetdm.io.files import safe_name, writing
+from datasetdm.io.files import locked, remove_leftovers, safe_name, writing
 from datasetdm.io.registry import Registry
 from datasetdm.records import Labels, Sample
 from datasetdm.store.store import Store
@@ -120,8 +120,9 @@ def iter_export(
 def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
     """Write beside the folder, then give it its name."""
     folder = target.folder
-    with _one_error(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.parent / f".{folder.name}.lock"
+    with _one_error(folder), locked(lock, "folder"):
+        remove_leftovers(folder.parent, folder.name)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         try:
             yield from write(ahead(samples, size=lambda s: s.image.nbytes), replace(target, folder=temporary))
@@ -131,6 +132,7 @@ def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iter
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager

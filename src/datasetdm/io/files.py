@@ -121,13 +121,14 @@ def _passing(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix in (".tmp", ".lock", ".holder")
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Delete the temporary files and folders (`.NAME.*.tmp`) that killed runs left in `folder`.
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete the temporary files and folders (`.NAME.*.tmp`) that killed runs left in `folder`: all, or those of one name.
 
     Only whoever holds the lock on what they would have become may call this.
     """
     with writing(folder):
-        for path in folder.glob(f".{name}.*.tmp"):
+        pattern = r"\..*\..*\.tmp" if name is None else rf"\.{re.escape(name)}\.[^.]*\.tmp"
+        for path in [p for p in folder.iterdir() if re.fullmatch(pattern, p.name)] if folder.exists() else []:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
