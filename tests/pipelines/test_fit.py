@@ -19,8 +19,12 @@ from datasetdm.decoder.tasks.depth import DepthHead, DepthOutputs, DepthTargets,
 from datasetdm.errors import ConfigError, DataError, OutputError
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.fit import FitConfig, fit, iter_fit, split
+from datasetdm.readers import read
 from datasetdm.records import DepthMap, Labels, Prompt, Sample, Skeleton
 from datasetdm.records.edits import reject
+from datasetdm.store.reviews import Review, append_review
+from datasetdm.store.store import Store
+from datasetdm.store.writer import write_store
 from factory import LABELS, make_sample
 
 QUICK = dict(steps=6, batch=4, variants=2, width=32, evaluate_every=3)
@@ -269,3 +273,16 @@ def test_rejected_samples_are_skipped(samples: list[Sample], tiny: Backbone, tmp
     b = fit(InMemoryReader(accepted), tmp_path / "b", backbone=tiny, **QUICK)
     assert len(accepted) == 8 and a.fingerprint() == b.fingerprint()
     assert evaluate(a, tiny, marked) == evaluate(b, tiny, accepted) != evaluate(b, tiny, samples)
+
+
+def test_reviews_of_a_store_are_applied(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    write_store(samples, store, samples[0].labels)
+    decoder = fit(f"store:{store}", tmp_path / "all", backbone=tiny, **QUICK)
+    for sample in samples[1:]:
+        append_review(store, Review(sample.key, "reject"))
+    found = evaluate(decoder, tiny, Store(store))
+    assert found == evaluate(decoder, tiny, read(f"store:{store}")) == evaluate(decoder, tiny, samples[:1])
+    assert found != evaluate(decoder, tiny, samples)
+    fitted = fit(f"store:{store}", tmp_path / "one", backbone=tiny, **QUICK).config.fitted
+    assert fitted is not None and fitted["images"] == 1

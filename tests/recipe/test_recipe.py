@@ -166,6 +166,33 @@ def test_a_stage_that_cannot_begin_takes_nothing_away(generated: dict[str, Any],
     assert snapshot(out) == before
 
 
+def test_a_limit_chooses_among_accepted_samples(store: Path, tmp_path: Path) -> None:
+    append_review(store, Review("s0", "reject"))
+    append_quality(store, "s2", Quality({}, ("blurred",)))
+    for balance in (False, True):
+        content = {"stages": {"coco": {"kind": "export", "data": str(store), "limit": 1, "balance": balance}}}
+        out = tmp_path / f"out{balance}"
+        run(content, out)
+        assert [p.stem for p in (out / "coco" / "images").iterdir()] == ["s1"]
+
+
+def test_an_export_into_the_store_that_is_read_is_refused(store: Path) -> None:
+    with pytest.raises(OutputError, match="inside the store"):
+        run({"stages": {"coco": {"kind": "export", "data": f"store:{store}"}}}, store / "more")
+    assert not (store / "more").exists()
+
+
+def test_transforms_of_an_annotation_change_what_it_finds(
+    generated: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    remap = {"name": "remap-labels", "mapping": {"dog": "animal"}}
+    decoder = generated["stages"]["store"]["decoder"]
+    stage = {"kind": "annotate", "data": str(store), "decoder": decoder, "device": "cpu", "transforms": [remap]}
+    run({"stages": {"a": stage}}, tmp_path / "out")
+    made = Store(tmp_path / "out" / "a")
+    assert "animal" in made.labels.names and made.stream["transforms"][0]["name"] == "remap-labels"
+
+
 def test_a_link_in_a_stages_place_is_refused(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     content: dict[str, Any] = {"stages": {"coco": {"kind": "export", "data": str(store)}}}
@@ -273,6 +300,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown format": ({"a": {**EXPORT, "format": "coca"}}, "did you mean 'coco'?"),
     "unknown transform": ({"a": {**EXPORT, "transforms": [{"name": "remap"}]}}, "unknown transform"),
     "split": ({"a": {**EXPORT, "split": "train=0.5"}}, "sum to 0.5"),
+    "setting called model": ({"a": {**EXPORT, "transforms": [{"name": "choose", "limit": 1, "model": 3}]}}, "'model'"),
+    "long name": ({"a" * 300: EXPORT}, "at most 100"),
     "missing data": ({"a": EXPORT, "b": {**EXPORT, "data": "coco:nowhere.json"}}, "no such file"),
     "missing prompts": ({"a": {"kind": "generate", "prompts": "nowhere.txt", "count": 1}}, "no such prompt file"),
 }
@@ -287,11 +316,31 @@ def test_mistakes_are_found_before_any_stage_runs(case: str, store: Path, tmp_pa
     assert hint in str(caught.value) and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "stages: 3\n", "stages: [a]\n", "a: [\n", "\0", "[" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "- a\n", "stages: 3\n", "stages: [a]\n", "a: [\n", "\0", "[" * 5000, "1: 2\n", "stages: {a: {1: 2}}\n"]
+)
 def test_files_that_are_no_recipe(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(ConfigError):
         load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a: &x [1]\nstages: *x\n", "aliases"),
+        ("stages: {}\nstages: {a: {kind: page}}\n", "'stages' is there twice"),
+        ("stages: {a: {kind: page, data: x, limit: [" + "1, " * 9000 + "]}}\n", "a.limit"),
+    ],
+    ids=["alias", "key", "long"],
+)
+def test_what_recipe_files_may_not_hold(text: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert hint in str(caught.value) and len(str(caught.value)) < 1000
+    with pytest.raises(ConfigError, match="unknown recipe"):
+        load_recipe("x" * 5000)
 
 
 def test_recipes_that_ship(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ A field's description is the command line's help, its default is what the help s
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -66,7 +67,7 @@ Fractions = Annotated[dict[str, float], BeforeValidator(split_pairs), _WORD]
 """Name -> number, also as `train=0.8,val=0.2`."""
 
 
-def validated(model: type[Model], **values: Any) -> Model:
+def validated(model: type[Model], /, **values: Any) -> Model:
     """`model(**values)`. Raises ConfigError for the first setting that is unknown or impossible."""
     try:
         return model(**values)
@@ -79,4 +80,4 @@ def validated(model: type[Model], **values: Any) -> Model:
             raise ConfigError(
                 f"unknown setting {name!r}", expected=f"a setting of {model.__name__}", remedy=remedy
             ) from e
-        raise ConfigError(f"{name}: {first['msg']}", where=f"{name} = {first['input']!r}") from e
+        raise ConfigError(f"{name}: {first['msg']}", where=f"{name} = {reprlib.repr(first['input'])}") from e

@@ -11,6 +11,8 @@ from datasetdm.errors import DataError
 from datasetdm.metrics.meter import Meter
 from datasetdm.metrics.panoptic import PanopticMeter
 from datasetdm.records import Labels, Sample
+from datasetdm.transforms import accepted
+from datasetdm.transforms.reviews import reviews_of
 
 
 def evaluate(
@@ -22,7 +24,7 @@ def evaluate(
     labels: Labels | None = None,
 ) -> dict[str, dict[str, float]]:
     """Figures of every task of the decoder that the samples have labels for, by task name; `panoptic`, too, where there
-    are a semantic map and instances. Rejected samples are left out.
+    are a semantic map and instances. Reviews of a store are applied, rejected samples are left out.
 
     Args:
         captions: read every image under its own prompt; else under an empty one.
@@ -39,9 +41,12 @@ def evaluate(
     if not true_objects:
         meters["panoptic"] = PanopticMeter()
     own = (labels or decoder.config.labels).names
-    accepted = (s for s in samples if s.accepted)
+    for reviews in reviews_of(samples):
+        samples = reviews(samples)
     compared: set[str] = set()
-    for true, predicted in annotate(decoder, backbone, accepted, captions, true_objects=true_objects, labels=labels):
+    for true, predicted in annotate(
+        decoder, backbone, accepted(samples), captions, true_objects=true_objects, labels=labels
+    ):
         known = {n for n, m in meters.items() if _has(true, m) and _has(predicted, m)}
         if true.labels.names != own and any(meters[n].by_label for n in known):
             raise DataError(

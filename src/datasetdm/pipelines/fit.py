@@ -39,6 +39,8 @@ from datasetdm.training.loop import (
     save_checkpoint,
     warm_up,
 )
+from datasetdm.transforms import accepted, apply
+from datasetdm.transforms.reviews import reviews_of
 
 RULES = 3
 """Raised whenever the same settings begin to give other weights: an unfinished fit of older rules is not gone on with."""
@@ -71,7 +73,7 @@ class FitProgress:
 
 
 def fit(data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini", **settings: Any) -> PDecoder:
-    """Fit a P-Decoder on labelled images and save it in `out`. Rejected samples are left out.
+    """Fit a P-Decoder on labelled images and save it in `out`. Reviews of a store are applied, rejected samples are left out.
 
     Args:
         data: FORMAT:PATH or an open reader.
@@ -101,7 +103,8 @@ def iter_fit(
     for name in config.tasks or ():
         make_task(name)
     frozen = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    samples = [_needed(s, config.tasks or tuple(TASKS)) for s in reader if s.accepted]
+    reviewed = apply(reader, reader.labels, reviews_of(reader))[0]
+    samples = [_needed(s, config.tasks or tuple(TASKS)) for s in accepted(reviewed)]
     kept, held = split([s for s in samples if s.annotated], config.held_out, config.seed)
     tasks = _learnable(kept, config.tasks)
     config = config.model_copy(update={"tasks": tasks})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasetdm.errors import ConfigError, StoreError
 from datasetdm.readers import read
+from datasetdm.readers.formats.store import StoreSource
 from datasetdm.readers.source import OnError, ValidatingReader
 from datasetdm.recipe.schema import DataOptions, ExportOptions
 from datasetdm.records import Labels, Sample
@@ -14,7 +16,7 @@ from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, accepted, apply, transform_from_json
 from datasetdm.transforms.choose import Choose
 from datasetdm.transforms.remap import RemapLabels
-from datasetdm.transforms.reviews import reviews_of
+from datasetdm.transforms.reviews import ApplyReviews, reviews_of
 from datasetdm.transforms.split import Split
 from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
 
@@ -40,7 +42,7 @@ class StageData:
 
 
 def open_data(data: str, options: DataOptions, seed: int = 0) -> StageData:
-    """Open a store or labelled data.
+    """Open a store or labelled data. The part to use is chosen among the samples that are accepted after their reviews.
 
     Args:
         data: a store's folder, or FORMAT:PATH.
@@ -52,10 +54,43 @@ def open_data(data: str, options: DataOptions, seed: int = 0) -> StageData:
         DataError, StoreError: data that are not what they say, or a store without samples.
     """
     reader = open_reader(data, options.images, options.on_error)
+    reviews = reviews_of(reader)
     if options.limit is not None:
-        reader = Choose(limit=options.limit, balance=options.balance, seed=seed).select(reader)
+        choose = Choose(limit=options.limit, balance=options.balance, seed=seed)
+        reader = choose.select(_Reviewed(reader, reviews)).reader
     own = tuple(transform_from_json(t) for t in options.transforms)
-    return StageData(reader, (*reviews_of(reader), *own), format_of(data))
+    return StageData(reader, (*reviews, *own), format_of(data))
+
+
+@dataclass(frozen=True)
+class _Reviewed:
+    """The accepted samples of a reader by their numbers, reviews applied, to choose from."""
+
+    reader: ValidatingReader
+    reviews: tuple[ApplyReviews, ...]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the accepted samples; those of a store are found without decoding anything."""
+        source = self.reader.source
+        if not isinstance(source, StoreSource):
+            return self.reader.numbers
+        rows = source.store.table(["key", "quality_reasons"]).to_pylist()
+        rejected = {key for r in self.reviews for key in r.rejected_keys}
+        return [n for n in self.reader.numbers if not rows[n]["quality_reasons"] and rows[n]["key"] not in rejected]
+
+    def numbered(self) -> Iterator[tuple[int, Sample]]:
+        """The accepted samples with their numbers."""
+        for number, sample in self.reader.numbered():
+            for reviewed in accepted(apply([sample], sample.labels, self.reviews)[0]):
+                yield number, reviewed
+
+    def only(self, numbers: Sequence[int]) -> _Reviewed:
+        """The samples of these numbers."""
+        return _Reviewed(self.reader.only(numbers), self.reviews)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (sample for _, sample in self.numbered())
 
 
 def open_reader(data: str, images: Path | None = None, on_error: OnError = "stop") -> ValidatingReader:

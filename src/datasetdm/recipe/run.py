@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from datasetdm.engines.progress import Outcome, Report
 from datasetdm.errors import ConfigError, OutputError, unknown_name
@@ -32,6 +34,28 @@ def shipped() -> dict[str, Path]:
     return {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: no aliases, by which a short file becomes a huge one, and no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [k.value for k, _ in node.value if isinstance(k, yaml.ScalarNode)]
+        if twice := [n for i, n in enumerate(names) if n in names[:i]]:
+            raise ConstructorError(None, None, f"{twice[0][:80]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
 def load_recipe(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe from a YAML file, or one that comes with the package, by name.
 
@@ -43,12 +67,12 @@ def load_recipe(source: str | Path, changes: Mapping[str, Any] | None = None) ->
         ConfigError: no such recipe, a file that is none, an unknown stage or setting.
     """
     path = Path(source)
-    if not path.is_file():
+    if not _is_file(path):
         if str(source) not in shipped():
-            raise unknown_name("recipe", str(source), shipped())
+            raise unknown_name("recipe", str(source)[:200], shipped())
         path = shipped()[str(source)]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         if not isinstance(content, dict):
             raise ValueError("it holds no settings by name")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
@@ -63,22 +87,23 @@ def load_recipe(source: str | Path, changes: Mapping[str, Any] | None = None) ->
     return make_recipe(content, path)
 
 
-def make_recipe(content: Mapping[str, Any], where: object = None) -> Recipe:
+def make_recipe(content: Mapping[Any, Any], where: object = None) -> Recipe:
     """A recipe from plain values. Raises ConfigError for the first setting that is unknown or impossible."""
     try:
-        return Recipe(**content)
+        return Recipe.model_validate(dict(content))
     except ValidationError as e:
         first = e.errors()[0]
         place = [str(p) for p in first["loc"]]
         if place[0] == "stages" and len(place) > 3:  # stages, name, kind, setting
             place = [place[1], *place[3:]]
         if first["type"] == "extra_forbidden":
-            kind = content["stages"].get(place[0], {}).get("kind")
+            own = content.get("stages", {}).get(place[0], {})
+            kind = own.get("kind") if isinstance(own, dict) else None
             model = next((m for m in KINDS if m.model_fields["kind"].default == kind), Recipe)
             error = unknown_name("setting", place[-1], model.model_fields)
             error.where = f"{where}, {'.'.join(place)}"
             raise error from e
-        raise ConfigError(f"{'.'.join(place)}: {first['msg']}", where=where, expected=None) from e
+        raise ConfigError(f"{'.'.join(place)}: {first['msg'][:500]}", where=where, expected=None) from e
 
 
 def run_recipe(

@@ -27,7 +27,7 @@ REFERENCE = "stage:"
 GRAMMAR = "grammar"
 """The prompts that stand for the grammar of the embedded model's world."""
 
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+_Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _HIDDEN = Parameter(parse=False)
 
 

@@ -17,7 +17,7 @@ from datasetdm.decoder.model import load_pair
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
-from datasetdm.errors import StoreError
+from datasetdm.errors import OutputError, StoreError
 from datasetdm.exporters import iter_export
 from datasetdm.io.files import write_json
 from datasetdm.pipelines import evaluate as evaluation
@@ -101,12 +101,13 @@ def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
 def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
     """Annotate those images that the store does not hold yet."""
     places.require_folder(out, places.STORE)
-    data = open_data(stage.data, stage)
+    data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
+    transforms = tuple(transform_from_json(t) for t in stage.transforms)
     source = Annotator(
         Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
         options=RunOptions.chosen(stage.low_memory),
     )  # fmt: skip
-    return _write(source, out, None, "annotate", report, data=data)
+    return _write(Stream(source, transforms), out, None, "annotate", report, data=data)
 
 
 def _write(
@@ -161,6 +162,10 @@ def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
     """Write data in another format into a new folder."""
     places.require_folder(out)
     data = open_data(stage.data, stage)
+    if data.format == "store" and out.resolve().is_relative_to(Path(stage.data.removeprefix("store:")).resolve()):
+        raise OutputError(
+            "the output folder lies inside the store that is read", where=out, remedy="choose another --out"
+        )
     transforms = (*data.transforms, *export_transforms(stage))
     writes = iter_export(
         data.reader, data.reader.labels, stage.format, out, transforms, link=stage.link, licence=stage.licence

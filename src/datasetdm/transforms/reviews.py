@@ -57,7 +57,12 @@ class ApplyReviews(Transform):
     @property
     def rejected(self) -> int:
         """Number of samples that were rejected."""
-        return sum(r.verdict == "reject" for r in self._by_key.values())
+        return len(self.rejected_keys)
+
+    @property
+    def rejected_keys(self) -> set[str]:
+        """The keys of the samples that were rejected."""
+        return {key for key, r in self._by_key.items() if r.verdict == "reject"}
 
     @property
     def fixed(self) -> int:
