@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -167,3 +169,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     said = capsys.readouterr().err
     assert f"coco: {out / 'coco'} is reused" in said and "limit was 200, is 1" in said
     assert (out / "page.html").read_text().count("<figure") == 1
+
+
+def test_an_export_needs_no_torch(tmp_path: Path) -> None:
+    """It would take seconds and 200 MB."""
+    write_store([make_sample("a")], tmp_path / "s", LABELS)
+    code = (
+        "import sys\nfrom datasetdm.cli import main\n"
+        f"try: main(['export', {str(tmp_path / 's')!r}, '--out', {str(tmp_path / 'coco')!r}])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False" and (tmp_path / "coco" / "annotations").is_dir()

@@ -123,3 +123,9 @@ def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:
     if options.split:
         steps.append(Split(parts=options.split))
     return tuple(steps)
+
+
+def review_notes(data: StageData) -> list[str]:
+    """What the reviews of a store change."""
+    found = [t for t in data.transforms if isinstance(t, ApplyReviews)]
+    return [f"reviews: {t.rejected} rejected are left out, {t.fixed} with fixed labels" for t in found]

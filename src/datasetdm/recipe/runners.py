@@ -1,4 +1,4 @@
-"""What runs each kind of stage, by name: the functions import torch, and are imported when they are used."""
+"""What runs each kind of stage, by name: those of `stages` import torch, so all are imported when they are used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from datasetdm.io.registry import Registry
 RUNNERS: Registry[Callable[..., Outcome]] = Registry(
     "kind of stage",
     None,
-    {kind: f"datasetdm.recipe.stages:{kind}" for kind in ("fit", "generate", "annotate", "evaluate", "export", "page")},
+    {
+        **{kind: f"datasetdm.recipe.stages:{kind}" for kind in ("fit", "generate", "annotate", "evaluate")},
+        **{kind: f"datasetdm.recipe.outputs:{kind}" for kind in ("export", "page")},
+    },
 )
 """Kind of stage -> the function that runs it: (stage, out, report) -> Outcome."""

@@ -1,4 +1,4 @@
-"""One function per kind of stage: it checks the output place and the data, then loads models, then works.
+"""One function per kind of stage that loads models: it checks the output place and the data, then loads models, then works.
 
 Each takes the stage (its references resolved), its output place, and what is told how far the work is. The command line runs
 single stages with them, `recipe.run` whole recipes.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
@@ -17,8 +16,7 @@ from datasetdm.decoder.model import load_pair
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
-from datasetdm.errors import OutputError, StoreError
-from datasetdm.exporters import iter_export
+from datasetdm.errors import StoreError
 from datasetdm.io.files import write_json
 from datasetdm.pipelines import evaluate as evaluation
 from datasetdm.pipelines.annotate import Annotator
@@ -29,22 +27,17 @@ from datasetdm.pipelines.stream import Data, Source, Stream
 from datasetdm.prompts import check_labels, read_prompts
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.recipe import places
-from datasetdm.recipe.data import StageData, export_transforms, open_data
+from datasetdm.recipe.data import StageData, open_data
 from datasetdm.recipe.schema import (
     GRAMMAR,
     AnnotateStage,
-    DataOptions,
     EvaluateStage,
-    ExportStage,
     FitStage,
     GenerateStage,
-    PageStage,
 )
 from datasetdm.records import Sample
 from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
-from datasetdm.transforms.reviews import ApplyReviews
-from datasetdm.viewer.gallery import write_gallery
 
 FIGURES = "figures.json"
 """The file that an evaluation leaves in its folder."""
@@ -156,47 +149,6 @@ def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
         write_json(out / FIGURES, figures)
     made = f"figures of {stage.decoder} on {len(data)} images"
     return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped)
-
-
-def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
-    """Write data in another format into a new folder."""
-    places.require_folder(out)
-    data = open_data(stage.data, stage)
-    if data.format == "store" and out.resolve().is_relative_to(Path(stage.data.removeprefix("store:")).resolve()):
-        raise OutputError(
-            "the output folder lies inside the store that is read", where=out, remedy="choose another --out"
-        )
-    transforms = (*data.transforms, *export_transforms(stage))
-    writes = iter_export(
-        data.reader, data.reader.labels, stage.format, out, transforms, link=stage.link, licence=stage.licence
-    )
-    written = 0
-    for written, _ in enumerate(writes, 1):
-        report(Progress("export", written, len(data)))
-    return Outcome(
-        out,
-        f"{written} images as {stage.format}",
-        written,
-        skipped=data.reader.skipped,
-        notes=review_notes(data),
-    )
-
-
-def review_notes(data: StageData) -> list[str]:
-    """What the reviews of a store change."""
-    found = [t for t in data.transforms if isinstance(t, ApplyReviews)]
-    return [f"reviews: {t.rejected} rejected are left out, {t.fixed} with fixed labels" for t in found]
-
-
-def page(stage: PageStage, out: Path, report: Report) -> Outcome:
-    """Write the page over the first samples; an older page is replaced."""
-    places.require_file(out)
-    data = open_data(stage.data, DataOptions())
-    shown = min(stage.limit, len(data))
-    title = f"{shown} of {len(data)} samples" if shown < len(data) else f"{shown} samples"
-    for done, _ in enumerate(write_gallery(islice(data, stage.limit), data.labels, out, title), 1):
-        report(Progress("gallery", done, shown))
-    return Outcome(out, f"a page of {title}", shown)
 
 
 def _reported(samples: StageData, what: str, total: int, report: Report) -> Iterator[Sample]:
