@@ -241,12 +241,16 @@ def current_manifest(shard: Path) -> Manifest | None:
     Raises:
         StoreError: the file or its manifest is missing or damaged.
     """
-    for state in _read_states(shard):
-        if state is None:
-            if not shard.exists():
-                return None
-        elif _is(shard, state):
-            return state
+    failed: list[list[Manifest | None]] = []
+    while len(failed) < 3 or any(states != failed[-1] for states in failed[-3:]):  # a writer may be replacing both
+        states = _read_states(shard)
+        for state in states:
+            if state is None:
+                if not shard.exists():
+                    return None
+            elif _is(shard, state):
+                return state
+        failed.append(states)
     if not shard.exists():
         raise StoreError("a shard is missing", where=shard, expected="the file that its manifest names", remedy=RESTORE)
     raise damaged(shard, "it is not what its manifest says")
@@ -254,7 +258,7 @@ def current_manifest(shard: Path) -> Manifest | None:
 
 def open_verified(shard: Path) -> tuple[VerifiedFile, Manifest]:
     """The shard's file, to be read with its checksums verified, and its manifest. Raises StoreError, OSError."""
-    for _ in range(3):  # a writer may be replacing it
+    for _ in range(20):  # a writer may be replacing it
         manifest = current_manifest(shard)
         if manifest is None:
             break
