@@ -1,6 +1,6 @@
 """How long reading COCO's annotations takes, as a multiple of pycocotools' load time.
 
-`CocoFile` parses and checks a whole annotation file, `COCO` of pycocotools parses and indexes it; neither opens a picture.
+`CocoFile` parses and checks a whole annotation file, `COCO` of pycocotools parses and indexes it; neither opens an image.
 Runs alternate, so that a busy machine slows both, and the figure is the median of the paired ratios.
 """
 
@@ -23,11 +23,11 @@ from pycocotools.coco import COCO
 from datasetdm.readers.coco_file import CocoFile
 
 IMAGES, OBJECTS, POINTS, CROWDS = 5_000, 7, 22, 0.01
-"""Pictures; objects a picture and points an outline (means, near COCO 2017's); share of crowds, which are run lengths."""
+"""Images; objects per image and points per outline (means, near COCO 2017's); share of crowds, which are run lengths."""
 
 
 def write_annotations(path: Path, images: int = IMAGES, seed: int = 0) -> None:
-    """A file as COCO's `instances_*.json`: 640x480 pictures, 80 categories, outlines with hundredths of a pixel."""
+    """A file as COCO's `instances_*.json`: 640x480 images, 80 categories, outlines with hundredths of a pixel."""
     rng = np.random.default_rng(seed)
     content: dict[str, Any] = {
         "info": {"description": "synthesised"},
@@ -53,7 +53,7 @@ def _annotation(rng: np.random.Generator, number: int, image: int) -> dict[str, 
 
 
 def _outline(rng: np.random.Generator) -> list[float]:
-    """A star around a point, inside the picture."""
+    """A star around a point, inside the image."""
     turns = np.sort(rng.random(max(3, rng.poisson(POINTS)))) * 2 * np.pi
     radius = rng.uniform(10, 60) * rng.uniform(0.6, 1, len(turns))
     x, y = rng.uniform(70, 570) + radius * np.cos(turns), rng.uniform(70, 410) + radius * np.sin(turns)

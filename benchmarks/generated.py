@@ -1,4 +1,4 @@
-"""Labels of drawn pictures, which have no truth, against the oracle: another network, trained on exact labels."""
+"""Labels of generated images, which have no truth, against the oracle: another network, trained on exact labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGREED = 0.5
 
 
 def oracle_maps(oracle: Oracle, images: Sequence[np.ndarray]) -> list[SemanticMap]:
-    """What the oracle, which sees at a quarter of the side, says of pictures u8[h w 3], at their own size."""
+    """What the oracle, which sees at a quarter of the side, says of images u8[h w 3], at their own size."""
     pixels = torch.from_numpy(np.stack(images)).movedim(-1, 1)
     logits = look(oracle, pixels).classes[:, list(CLASSES)]
     full = F.interpolate(logits, pixels.shape[-2:], mode="bilinear", align_corners=False)
@@ -59,21 +59,21 @@ def agreement(samples: Iterable[Sample], oracle: Oracle, batch: int = 64) -> dic
 def generated_figures(
     decoder: PDecoder, backbone: Backbone, test: Sequence[Sample], count: int, seed: int
 ) -> dict[str, float]:
-    """`generated_miou_gap`: how much lower the mIoU against the oracle is on drawn pictures than on test renders;
+    """`generated_miou_gap`: how much lower the mIoU against the oracle is on generated images than on test renders;
     `prompted_label_hit`; and what they come from."""
     oracle = load_oracle()
     prompts = Grammar.load().compose(count, seed)
     generator = DatasetGenerator(prompts, decoder=decoder, backbone=backbone, seed=seed, batch=min(16, count))
-    drawn = agreement(islice(generator.samples(), count), oracle)
+    generated = agreement(islice(generator.samples(), count), oracle)
     rendered = agreement((s for _, s in annotate(decoder, backbone, test)), oracle)
     judge = SemanticMeter()
     for sample, said in zip(test, oracle_maps(oracle, [s.image for s in test]), strict=True):
         judge.update(replace(sample, semantic=said), sample)
     return {
-        "generated_miou_gap": rendered["miou"] - drawn["miou"],
-        "prompted_label_hit": drawn["hit"],
+        "generated_miou_gap": rendered["miou"] - generated["miou"],
+        "prompted_label_hit": generated["hit"],
         "prompts": count,
-        **{f"drawn_{k}": v for k, v in drawn.items()},
+        **{f"drawn_{k}": v for k, v in generated.items()},
         **{f"rendered_{k}": v for k, v in rendered.items()},
         "oracle_miou": judge.compute()["miou"],
     }

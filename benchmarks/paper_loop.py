@@ -1,6 +1,6 @@
 """The loop of the DatasetDM paper (Wu et al. 2023, arXiv 2308.06160), written from its description.
 
-One picture at a time, float32, explicit attention kept from every layer and step, 50 guided steps, one decoder pass a class.
+One image at a time, float32, explicit attention kept from every layer and step, 50 guided steps, one decoder pass per class.
 Features are read by our pass instead of the last step, which costs one evaluation more in a hundred.
 """
 
@@ -23,7 +23,7 @@ STEPS = 50
 
 
 class PaperLoop:
-    """One picture after the other, with our decoder in float32 in place of theirs, so that its size is the same for both."""
+    """One image after the other, with our decoder in float32 in place of theirs, so that its size is the same for both."""
 
     def __init__(self, pipe: Any, folder: Path, generator: DatasetGenerator, device: torch.device):
         self.pipe, self.device, self.guidance = pipe, device, generator.guidance
@@ -38,10 +38,10 @@ class PaperLoop:
         pipe.unet.set_attn_processor(Explicit(self.kept))
 
     @torch.no_grad()
-    def picture(self, text: str, seed: int) -> None:
+    def image(self, text: str, seed: int) -> None:
         self.kept.clear()
-        told = dict(num_inference_steps=STEPS, guidance_scale=self.guidance, output_type="latent")
-        latents = self.pipe([text], **told, generator=torch.Generator("cpu").manual_seed(seed)).images
+        options = dict(num_inference_steps=STEPS, guidance_scale=self.guidance, output_type="latent")
+        latents = self.pipe([text], **options, generator=torch.Generator("cpu").manual_seed(seed)).images
         features = self.reader.features(latents, [text], self.labels)
         attention = {s.name for s in self.decoder.config.specs if s.kind == "attention"}
         for i in range(len(self.labels)):

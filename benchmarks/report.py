@@ -20,14 +20,14 @@ def summary(
     found: Mapping[str, Rows],
     unseen: Rows,
     floor: Rows,
-    drawn: Mapping[str, Any],
+    generated: Mapping[str, Any],
     pace: Mapping[str, Any],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """All keys that the benchmark promises, null where nothing was measured.
 
     found: by method, one row a seed with `figures` by task. unseen, floor: zero-shot figures of ours and of attention
-    alone, one row a seed. drawn: of generated pictures. pace: of annotating.
+    alone, one row a seed. generated: of generated images. pace: of annotating.
     """
     value: dict[str, Any] = {name: _task(name, found) for name in TASK_KEYS}
     for name in (n for n in TASK_KEYS if n not in tasks):
@@ -37,8 +37,8 @@ def summary(
     value["fit_seconds"] = mean([r["fit_seconds"] for r in ours])
     value["fit_peak_gb"] = max(r["fit_peak_gb"] for r in ours)
     value["annotate_share"] = pace["annotate_share"]
-    value |= {k: drawn[k] for k in ("generated_miou_gap", "prompted_label_hit")}
-    value["generated"], value["pace"] = dict(drawn), dict(pace)
+    value |= {k: generated[k] for k in ("generated_miou_gap", "prompted_label_hit")}
+    value["generated"], value["pace"] = dict(generated), dict(pace)
     value["fits"] = {
         method: [{k: v for k, v in row.items() if k != "figures"} for row in rows] for method, rows in found.items()
     }

@@ -1,9 +1,9 @@
 """Figures of the shipped decoder and of the demo's way.
 
-    python -m benchmarks.spine --json PATH [--pictures 800] [--pairs 5]
+    python -m benchmarks.spine --json PATH [--images 800] [--pairs 5]
 
-Test pictures are `data/miniworld/test` (800 renders that no fit ever saw); baselines may use the same 100 labelled
-pictures as the decoder, `mini:train`. All shares are between 0 and 1.
+Test images are `data/miniworld/test` (800 renders that no fit ever saw); baselines may use the same 100 labelled
+images as the decoder, `mini:train`. All shares are between 0 and 1.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from datasetdm.store import Store
 
 
 # ---------------------------------------------------------------------- how good
-def decoder_figures(pictures: int) -> dict[str, float]:
-    """The shipped decoder: pictures read under their captions, as when they are generated, and under none."""
+def decoder_figures(images: int) -> dict[str, float]:
+    """The shipped decoder: images read under their captions, as when they are generated, and under none."""
     decoder, backbone = load_pair("mini")
-    told, untold = (evaluate(decoder, backbone, islice(read(TEST), pictures), captions=c) for c in (True, False))
+    captioned, without = (evaluate(decoder, backbone, islice(read(TEST), images), captions=c) for c in (True, False))
     return {
-        "decoder_miou": told["semantic"]["miou"],
-        "decoder_accuracy": told["semantic"]["accuracy"],
-        "decoder_absrel": told["depth"]["absrel"],
-        "delta1": told["depth"]["delta1"],
-        "decoder_absrel_scaled": told["depth"]["absrel_scaled"],
-        "delta1_scaled": told["depth"]["delta1_scaled"],
-        "decoder_ap": told["instance"]["ap"],
-        "decoder_ap50": told["instance"]["ap50"],
-        "decoder_miou_without_captions": untold["semantic"]["miou"],
-        "decoder_absrel_without_captions": untold["depth"]["absrel"],
-        "delta1_without_captions": untold["depth"]["delta1"],
+        "decoder_miou": captioned["semantic"]["miou"],
+        "decoder_accuracy": captioned["semantic"]["accuracy"],
+        "decoder_absrel": captioned["depth"]["absrel"],
+        "delta1": captioned["depth"]["delta1"],
+        "decoder_absrel_scaled": captioned["depth"]["absrel_scaled"],
+        "delta1_scaled": captioned["depth"]["delta1_scaled"],
+        "decoder_ap": captioned["instance"]["ap"],
+        "decoder_ap50": captioned["instance"]["ap50"],
+        "decoder_miou_without_captions": without["semantic"]["miou"],
+        "decoder_absrel_without_captions": without["depth"]["absrel"],
+        "delta1_without_captions": without["depth"]["delta1"],
     }
 
 
-def confidence_figures(pictures: int) -> dict[str, float]:
+def confidence_figures(images: int) -> dict[str, float]:
     """How far confidences are true. Right is a pixel with the true label, or with depth within a factor of 1.25.
 
     `_right`: their share. `_sure`: pixels whose confidence is at least a half, `_sure_right` the share of these that is right.
@@ -67,7 +67,7 @@ def confidence_figures(pictures: int) -> dict[str, float]:
     """
     decoder, backbone = load_pair("mini")
     counts = {"semantic": np.zeros((256, 2), int), "depth": np.zeros((256, 2), int)}
-    for sample, own in annotate(decoder, backbone, islice(read(TEST), pictures)):
+    for sample, own in annotate(decoder, backbone, islice(read(TEST), images)):
         assert sample.semantic and sample.depth and own.semantic and own.depth
         true, found = sample.semantic.ids, own.semantic
         counts["semantic"] += levels(found.confidence, found.ids == true, true != IGNORE)
@@ -97,8 +97,8 @@ def reliability(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def prior_figures(pictures: int) -> dict[str, float]:
-    """The most frequent label and the mean log depth at every pixel of the 100 labelled pictures."""
+def prior_figures(images: int) -> dict[str, float]:
+    """The most frequent label and the mean log depth at every pixel of the 100 labelled images."""
     train = list(read("mini:train"))
     labels = len(train[0].labels)
     ids = np.stack([s.semantic.ids for s in train if s.semantic])
@@ -109,7 +109,7 @@ def prior_figures(pictures: int) -> dict[str, float]:
     mean = np.exp(np.where(np.isnan(logs).all(0), everywhere, np.nanmean(logs, 0)))
     likeliest, usual = SemanticMap(votes.argmax(0).astype(np.uint16)), DepthMap(mean, np.ones(mean.shape, bool))
     semantic, depths = SemanticMeter(), DepthMeter()
-    for sample in islice(read(TEST), pictures):
+    for sample in islice(read(TEST), images):
         guess = replace(sample, semantic=likeliest, depth=usual)
         semantic.update(guess, sample)
         depths.update(guess, sample)
@@ -123,12 +123,12 @@ def prior_figures(pictures: int) -> dict[str, float]:
     }
 
 
-def attention_figures(pictures: int) -> dict[str, float | str]:
-    """The labels' attention maps alone, in the way that does best on the 100 labelled pictures."""
+def attention_figures(images: int) -> dict[str, float | str]:
+    """The labels' attention maps alone, in the way that does best on the 100 labelled images."""
     decoder, backbone = load_pair("mini")
     names = decoder.config.labels.names
     way = choose_way(backbone, list(read("mini:train")), names)
-    meter = measure_attention(backbone, islice(read(TEST), pictures), names, way)
+    meter = measure_attention(backbone, islice(read(TEST), images), names, way)
     return {"attention_only_miou": meter.compute()["miou"], "attention_only_way": str(way)}
 
 
@@ -173,18 +173,18 @@ def main() -> None:
     """Measure everything and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=800)
+    parser.add_argument("--images", type=int, default=800)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    figures: dict[str, Any] = {"test_pictures": options.pictures, "things_among_labels": THINGS}
+    figures: dict[str, Any] = {"test_pictures": options.images, "things_among_labels": THINGS}
     parts = (
         ("speed", lambda: speed(options.pairs)),
         ("help", lambda: {"help_seconds": help_seconds()}),
         ("kill and resume", lambda: {"identical_after_kill": identical_after_kill()}),
-        ("decoder", lambda: decoder_figures(options.pictures)),
-        ("confidence", lambda: confidence_figures(options.pictures)),
-        ("priors", lambda: prior_figures(options.pictures)),
-        ("attention alone", lambda: attention_figures(options.pictures)),
+        ("decoder", lambda: decoder_figures(options.images)),
+        ("confidence", lambda: confidence_figures(options.images)),
+        ("priors", lambda: prior_figures(options.images)),
+        ("attention alone", lambda: attention_figures(options.images)),
     )
     for name, measure in parts:
         start = time.perf_counter()

@@ -1,11 +1,11 @@
-"""Figures of every task, beside those of other ways to learn from the same 100 labelled pictures.
+"""Figures of every task, beside those of other ways to learn from the same 100 labelled images.
 
     python -m benchmarks.tasks --json PATH [--quick] [--captioned DIR] [--methods NAME ...] [--baseline-seeds N]
 
-Fits ours on `mini:train` and the baselines on the same pictures with the same augmentation, for at least as long as ours took
-and at the best of three learning rates (chosen on pictures held out of the 100, with the first seed), and measures all on the
+Fits ours on `mini:train` and the baselines on the same images with the same augmentation, for at least as long as ours took
+and at the best of three learning rates (chosen on images held out of the 100, with the first seed), and measures all on the
 800 renders of `data/miniworld/test`, which are committed. `--quick` takes one seed and 200 of them, ours and pixels only.
-Ours hears which labels a picture's caption names; `ours_untold` (the same fit) does not, and `pixels_told` is a pixel network
+Ours has caption labels; `ours_untold` (the same fit) has none, and `pixels_told` is a pixel network
 that does. `pixels_pretrained` needs the mini world's captioned renders (a folder with captioned-*.parquet). What was
 measured lies in the work folder (PATH.work): the same command goes on where it was stopped. All shares are between 0 and 1.
 """
@@ -94,8 +94,8 @@ class Bench:
 
         return self.work.unit(f"ours-{seed}", measure)
 
-    def untold(self, seed: int) -> dict[str, Any]:
-        """Semantic figures of the same fit when it is not told which labels the captions name."""
+    def without_caption_labels(self, seed: int) -> dict[str, Any]:
+        """Semantic figures of the same fit without caption labels."""
 
         def measure() -> dict[str, Any]:
             found = fitting.figures(without_caption_labels(self.decoder(seed)), self.backbone, self.test)
@@ -129,7 +129,7 @@ class Bench:
         return first + [s for s in self.seeds if s not in first and self.work.known(f"{name}-{s}")]
 
     def _rate(self, name: str) -> float:
-        """The learning rate that does best on pictures held out of the 100, with the first seed."""
+        """The learning rate that does best on images held out of the 100, with the first seed."""
 
         def try_rate(rate: float) -> dict[str, float]:
             steps = max(1, round(self.trial * self._steps(name)))
@@ -224,7 +224,7 @@ class Bench:
         )
 
     def generated(self, count: int) -> dict[str, Any]:
-        """Drawn pictures against the oracle."""
+        """Drawn images against the oracle."""
         seed = self.seeds[0]
         return self.work.unit(
             "generated", lambda: generated_figures(self.decoder(seed), self.backbone, self.test, count, seed)
@@ -263,12 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     quick, seeds = options.quick, [0] if options.quick else [0, 1, 2]
-    pictures, prompts, pairs = (200, 64, 2) if quick else (800, 400, 11)
-    work = Work(options.work or options.json.with_suffix(".work"), {"quick": quick, "pictures": pictures})
+    images, prompts, pairs = (200, 64, 2) if quick else (800, 400, 11)
+    work = Work(options.work or options.json.with_suffix(".work"), {"quick": quick, "pictures": images})
     bench = Bench(
         work,
         fitting.load_samples(TRAIN),
-        fitting.load_samples(TEST, pictures),
+        fitting.load_samples(TEST, images),
         seeds,
         FitConfig(),
         trial=0.15 if quick else 1 / 3,
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     methods = ["pixels"] if quick else list(METHODS)
     result = run(bench, methods if options.methods is None else options.methods, prompts, pairs, quick)
-    write_json(options.json, result | {"test_pictures": pictures, "quick": quick} | stamp(seeds))
+    write_json(options.json, result | {"test_pictures": images, "quick": quick} | stamp(seeds))
 
 
 def run(bench: Bench, methods: Sequence[str], prompts: int, pairs: int, quick: bool) -> dict[str, Any]:
@@ -289,9 +289,9 @@ def run(bench: Bench, methods: Sequence[str], prompts: int, pairs: int, quick: b
         notes.append("pixels_pretrained: not measured, as no --captioned folder was given")
         methods = [m for m in methods if m != "pixels_pretrained"]
     found: dict[str, list[dict[str, Any]]] = {"ours": [bench.ours(s) for s in bench.seeds]}
-    found["ours_untold"] = [bench.untold(s) for s in bench.seeds]
-    notes.append("ours hears which labels a caption names; ours_untold does not, pixels_told does")
-    drawn, pace = bench.generated(prompts), bench.annotate_share(pairs)
+    found["ours_untold"] = [bench.without_caption_labels(s) for s in bench.seeds]
+    notes.append("ours and pixels_told have caption labels, ours_untold has none")
+    generated, pace = bench.generated(prompts), bench.annotate_share(pairs)
     for name in methods:
         found[name] = [bench.baseline(name, s) for s in bench.asked(name)]
     unseen, floor = [bench.zero_shot(s) for s in bench.seeds], []
@@ -300,7 +300,7 @@ def run(bench: Bench, methods: Sequence[str], prompts: int, pairs: int, quick: b
     else:
         found["attention"] = [bench.attention()]
         floor = [bench.zero_shot_attention(s) for s in bench.seeds]
-    return summary(bench.tasks, found, unseen, floor, drawn, pace, [*notes, *bench.notes()])
+    return summary(bench.tasks, found, unseen, floor, generated, pace, [*notes, *bench.notes()])
 
 
 if __name__ == "__main__":

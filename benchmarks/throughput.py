@@ -1,4 +1,4 @@
-"""Annotated pictures a second, against plain pictures, the paper's loop and the arithmetic floor.
+"""Annotated images per second, against plain images, the paper's loop and the arithmetic floor.
 
     python -m benchmarks.throughput --device cpu|cuda --json PATH [--table docs/throughput.md] [--pairs 3] [--batch 8]
 
@@ -7,8 +7,8 @@ speed does not depend on weights); 25 guided steps. Runs alternate, so that a bu
 ratios are medians of the pairs':
 
 (a) the plain diffusers pipeline in batches, in the precision that its documentation recommends;
-(b) ours: the same pictures with all tasks of the decoder;
-(c) the paper's loop (`paper_loop.py`): fewer pictures, never fewer of its 50 steps;
+(b) ours: the same images with all tasks of the decoder;
+(c) the paper's loop (`paper_loop.py`): fewer images, never fewer of its 50 steps;
 (d) the floor: multiplications of UNet and VAE over the rate of one large matrix product in the same precision.
 """
 
@@ -43,7 +43,7 @@ SEED, STEPS = 0, 25
 
 
 class Bench:
-    """The three ways of making pictures."""
+    """The three ways of making images."""
 
     def __init__(self, folder: Path, decoder: PDecoder | str, device: str, batch: int):
         self.device, self.batch = torch.device(device), batch
@@ -80,12 +80,12 @@ class Bench:
 
     def paper_loop(self) -> int:
         """(c)"""
-        self.paper.picture(self.prompts[0].text, self.prompts[0].seed)
+        self.paper.image(self.prompts[0].text, self.prompts[0].seed)
         return 1
 
 
 # ---------------------------------------------------------------------- the floor
-def flops_per_picture(bench: Bench) -> float:
+def flops_per_image(bench: Bench) -> float:
     """Of all guided UNet evaluations and one VAE decoding."""
     pipe = bench.plain_pipe
     side = pipe.unet.config.sample_size
@@ -134,7 +134,7 @@ def own_seconds(device: str) -> bool:
     return device == "cpu" and torch.get_num_threads() == 1
 
 
-def prepare(device: str, batch: int, folder: Path) -> Bench:
+def open_bench(device: str, batch: int, folder: Path) -> Bench:
     """The embedded model and its decoder, or random ones of Stable Diffusion 1.5's size."""
     if device == "cpu":
         return Bench(BUILTIN["mini"], "mini", device, batch)
@@ -151,7 +151,7 @@ def prepare(device: str, batch: int, folder: Path) -> Bench:
 def measure(device: str, batch: int, pairs: int) -> dict[str, Any]:
     """All figures of one device."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = prepare(device, batch, Path(folder) / "pipeline")
+        bench = open_bench(device, batch, Path(folder) / "pipeline")
         ways = {"plain": bench.plain, "ours": bench.ours, "paper_loop": bench.paper_loop}
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for k in range(pairs + 1):
@@ -160,7 +160,7 @@ def measure(device: str, batch: int, pairs: int) -> dict[str, Any]:
                 if k:  # the first round warms up
                     rates[name].append(made / seconds)
             print(f"round {k}: " + ", ".join(f"{n} {r[-1]:.3f}/s" for n, r in rates.items() if r), flush=True)
-        flops = flops_per_picture(bench)
+        flops = flops_per_image(bench)
         rate = matrix_rate(bench, 2048 if device == "cpu" else 8192)
     by_plain = [o / p for o, p in zip(rates["ours"], rates["plain"], strict=True)]
     by_paper = [o / p for o, p in zip(rates["ours"], rates["paper_loop"], strict=True)]

@@ -1,4 +1,4 @@
-"""Annotated pictures from prompts, with the embedded model: one after the other, for as long as you like."""
+"""Annotated images from prompts, with the embedded model: one after the other, without end."""
 
 import numpy as np
 

@@ -11,14 +11,14 @@ from .scene import Scene
 from .stage import SceneObject
 
 MIN_AREA = 0.004
-"""Share of the picture below which a thing is not mentioned."""
+"""Share of the image below which a thing is not mentioned."""
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 POSES = {"sit": " sitting", "walk": " walking", "graze": " grazing", "flying": " flying"}
 OPENINGS = ("a photo of ", "a photograph of ", "", "a picture of ")
 
 
 def caption(scene: Scene, areas: Sequence[float]) -> str:
-    """A caption of the scene; areas: each object's share of the picture."""
+    """A caption of the scene; areas: each object's share of the image."""
     rng = scene.rng
     seen = [thing for thing, area in zip(scene.objects, areas, strict=True) if area > MIN_AREA] or scene.objects[:1]
     groups: dict[str, list[SceneObject]] = {}

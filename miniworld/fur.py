@@ -12,7 +12,7 @@ _FLOW = (-0.7, 0, -0.5)  # hair lies backwards and down
 def fur(skin: Mesh, count: int, length: float, rng: np.random.Generator, width: float, jitter: float) -> Mesh:
     """`count` hairs of about `length` metres, shaded with the skin's normal: soft silhouettes and hair texture.
 
-    width: half a hair's width as a share of its length; jitter: spread of the hairs' directions.
+    width: half a hair's width as a fraction of its length; jitter: spread of the hairs' directions.
     """
     corners = skin.faces[rng.integers(0, len(skin.faces), count)]
     barycentric = rng.dirichlet((1, 1, 1), count).astype(np.float32)

@@ -18,7 +18,7 @@ OUTSIDE, HIDDEN, SEEN = 0, 1, 2
 
 @dataclass
 class Labels:
-    """What is where in a picture."""
+    """What is where in an image."""
 
     classes: np.ndarray  # (h, w) uint8: 1..20 things, 21..32 surroundings
     instances: np.ndarray  # (h, w) uint8, 0 none
@@ -26,7 +26,7 @@ class Labels:
     keypoints: dict[str, dict[str, list]]
     """{object id: {name: [u, v, visibility]}}, pixels."""
     areas: list[float]
-    """Each object's share of the picture."""
+    """Each object's share of the image."""
 
 
 def make_labels(scene: Scene, mitsuba_scene: Any) -> Labels:

@@ -53,7 +53,7 @@ class Lamp:
     radiance: np.ndarray  # (3,) linear RGB
 
     def moved_out_of_view(self, camera: Camera, forward: np.ndarray, distance: float) -> Lamp:
-        """The lamp raised and drawn back until no part of it is in the picture, as bright as before.
+        """The lamp raised and moved back until no part of it is in the image, as bright as before.
 
         forward: (2,) the scene's heading; distance: from the camera to the main object, metres.
         """

@@ -1,7 +1,7 @@
 """Renders a slice of a split into a tar: python -m miniworld.render OUT SPLIT FIRST COUNT [--spp N].
 
 OUT/SPLIT-FIRST.tar holds, for every sample KEY:
-  KEY.webp or .jpg    128 x 128 sRGB picture (JPEG in the labelled splits)
+  KEY.webp or .jpg    128 x 128 sRGB image (JPEG in the labelled splits)
   KEY.json            caption, place, light, field of view, objects, keypoints
   KEY.classes.png     uint8 class of every pixel: 1..20 things, 21..32 surroundings
   KEY.instances.png   uint8 object id of every pixel, 0 none

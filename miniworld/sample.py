@@ -1,4 +1,4 @@
-"""A sample: a picture with its caption and labels, a pure function of its seed."""
+"""A sample: an image with its caption and labels, a pure function of its seed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .scene import Scene, build_scene
 RESOLUTION = 128
 """Pixels a side."""
 RETRY_STEP = 7_000_003
-"""Added to the seed when a picture does not show its main object."""
+"""Added to the seed when an image does not show its main object."""
 MIN_MAIN_AREA = 0.012
-"""Share of the picture that the main object must cover."""
+"""Share of the image that the main object must cover."""
 MIN_CONTRAST = 1e-3
 
 
 @dataclass
 class Sample:
-    """A picture and everything known of it."""
+    """A image and everything known of it."""
 
     image: np.ndarray  # (128, 128, 3) uint8 sRGB
     labels: Labels

@@ -17,12 +17,12 @@ from .surroundings.indoors import build_indoors
 from .surroundings.outdoors import build_outdoors
 
 RETRY_STEP = 1_000_000
-"""Added to the seed when nothing drawn fits the place."""
+"""Added to the seed when nothing sampled fits the place."""
 
 
 @dataclass
 class Scene:
-    """Everything that a picture and its labels need."""
+    """Everything that an image and its labels need."""
 
     mesh: Mesh
     face_classes: np.ndarray  # (m,) uint8

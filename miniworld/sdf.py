@@ -115,7 +115,7 @@ class SmoothBody:
     def mesh(self, resolution: int, softness: float, bump: float, bump_frequency: float) -> Mesh:
         """The body's surface.
 
-        resolution: cells along the longest side; softness: width of colour transitions as a share of the
+        resolution: cells along the longest side; softness: width of colour transitions as a fraction of the
         body; bump: height of surface noise in metres, of bump_frequency cycles a metre.
         """
         low = np.min([primitive.low for primitive in self.primitives], 0)

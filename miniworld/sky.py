@@ -58,8 +58,8 @@ def draw_sky(light: Light, heading: float, rng: np.random.Generator) -> tuple[np
 
 def _draw_elevation(light: Light, rng: np.random.Generator) -> float:
     """The sun's elevation in radians. World version 1 draws one for every light and keeps this light's."""
-    drawn = {other.name: rng.uniform(*other.sun_elevation) for other in OUTDOOR_LIGHTS if other.name != "night"}
-    return drawn.get(light.name, light.sun_elevation[0])
+    sampled = {other.name: rng.uniform(*other.sun_elevation) for other in OUTDOOR_LIGHTS if other.name != "night"}
+    return sampled.get(light.name, light.sun_elevation[0])
 
 
 def _sun(elevation: float, azimuth: float, irradiance: float, color: np.ndarray, light_name: str) -> Lamp:

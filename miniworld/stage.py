@@ -54,7 +54,7 @@ class Stage:
     objects: list[SceneObject] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     size: float = 0.0
-    """What the picture should hold, metres."""
+    """What the image should hold, metres."""
     distance: float = 0.0
     """From the camera to the main object, metres."""
     camera: Camera = field(init=False)

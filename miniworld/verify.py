@@ -1,6 +1,6 @@
 """Renders rows of a Parquet file again and compares them: python -m miniworld.verify PARQUET [--rows N] [--spp N].
 
-Words, classes and instances must be the same. So are pictures and depths on the same kind of processor with the
+Words, classes and instances must be the same. So are images and depths on the same kind of processor with the
 same libraries; others change the noise of the path tracing and, here and there, the last bit of a depth.
 """
 
@@ -34,7 +34,7 @@ class Difference:
     pixels: dict[str, int]
     """Pixels that differ, by label map."""
     image: float
-    """Mean difference of the pictures, in steps of 1/255."""
+    """Mean difference of the images, in steps of 1/255."""
 
     @property
     def matters(self) -> bool:
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def verify(parquet: Path, rows: int, samples_per_pixel: int | None) -> bool:
-    """Prints every difference in the words and the labels and the mean one of the pictures."""
+    """Prints every difference in the words and the labels and the mean one of the images."""
     from .renderer import use_one_thread
 
     use_one_thread()
@@ -77,7 +77,7 @@ def verify(parquet: Path, rows: int, samples_per_pixel: int | None) -> bool:
     wrong_words = sum(bool(d.words) for d in differences)
     image = np.mean([d.image for d in differences])
     print(f"{len(differences)} samples: {wrong_words} with other words, pixels that differ {total}, ", end="")
-    print(f"pictures {image:.3f}/255 apart on the mean")
+    print(f"images {image:.3f}/255 apart on the mean")
     return not any(d.matters for d in differences)
 
 

@@ -1,4 +1,4 @@
-"""Plain words: folders of the source that use the field's terms stay so. Names, docstrings, comments and messages are read."""
+"""Plain words: the source uses the field's terms. Names, docstrings, comments and messages are read."""
 
 from __future__ import annotations
 
@@ -9,22 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "datasetdm"
-
-CLEAN = (
-    "__init__.py",
-    "errors.py",
-    "backbones",
-    "cli",
-    "decoder",
-    "metrics",
-    "pipelines",
-    "records",
-    "training",
-    "transforms",
-    "viewer",
-)
-"""Folders and files of `src/datasetdm` without any of these words."""
+ROOT = Path(__file__).parents[1]
 
 COINED = {
     r"HEARD|hear|hears|heard": "CAPTION_GAIN",
@@ -52,6 +37,31 @@ COINED = {
 }
 """Words that this project once coined -> what to write instead."""
 
+WORD = r"(?<![A-Za-z])(?:{})(?![a-z])"
+ANY = re.compile(WORD.format("|".join(COINED)))
+
+KEPT = {
+    "src/datasetdm/prompts/grammar.py": {"picture"},  # the opening of prompts that the embedded model was trained on
+    "src/datasetdm/readers/formats/hf.py": {"picture"},  # a column's name in other people's data
+    # keys of result files, which stay as they are
+    "benchmarks/ablations.py": {"told"},
+    "benchmarks/baselines/words.py": {"pictures"},
+    "benchmarks/generated.py": {"drawn"},
+    "benchmarks/spine.py": {"_sure", "pictures"},
+    "benchmarks/tasks.py": {"pictures", "told", "untold"},
+    "benchmarks/throughput.py": {"picture"},
+    "miniworld/score/__main__.py": {"picture"},
+    # captions of the world's versions
+    "miniworld/captions.py": {"picture"},
+    "miniworld/tests/test_samples.py": {"picture"},
+    # pictures on a wall or a screen
+    "miniworld/categories/tv.py": {"picture"},
+    "miniworld/surroundings/indoors.py": {"pictures"},
+    "miniworld/surroundings/walls.py": {"picture", "pictures"},
+    "miniworld/textures.py": {"picture"},
+}
+"""File -> the words that are right there."""
+
 
 def words_of(path: Path) -> list[tuple[int, str]]:
     """(line, text) of every name, string and comment of a Python file; every line of another."""
@@ -74,28 +84,31 @@ def words_of(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-def findings(path: Path) -> list[str]:
-    """Every coined word of a file, with its place and the better word."""
+def findings(path: Path) -> list[tuple[int, str, str]]:
+    """(line, word, better word) of every coined word of a file."""
+    if not ANY.search(path.read_text(encoding="utf-8")):
+        return []
     return [
-        f"{path}:{line}: {found[0]!r}, write {better}"
+        (line, found[0], better)
         for line, text in words_of(path)
         for word, better in COINED.items()
-        for found in re.finditer(rf"(?<![A-Za-z])(?:{word})(?![a-z])", text)
+        for found in re.finditer(WORD.format(word), text)
     ]
 
 
-def files_of(place: Path) -> list[Path]:
-    """A file, or the text files of a folder."""
-    files = [place] if place.is_file() else sorted(place.rglob("*"))
-    return [p for p in files if p.suffix in {".py", ".js", ".html", ".css", ".j2", ".yaml"}]
-
-
-@pytest.mark.parametrize("place", CLEAN)
-def test_no_coined_word_is_left(place: str) -> None:
-    files = files_of(SOURCE / place)
+@pytest.mark.parametrize("folder", ["src", "benchmarks", "miniworld", "examples"])
+def test_no_coined_word_is_left(folder: str) -> None:
+    files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".js", ".html", ".css", ".j2", ".yaml"}]
     assert files
-    found = [text for path in files for text in findings(path)]
-    assert not found, "\n".join(found)
+    wrong, seen = [], {}
+    for path in files:
+        name = path.relative_to(ROOT).as_posix()
+        for line, word, better in findings(path):
+            seen.setdefault(name, set()).add(word)
+            if word not in KEPT.get(name, ()):
+                wrong.append(f"{name}:{line}: {word!r}, write {better}")
+    assert not wrong, "\n".join(wrong)
+    assert seen == {name: words for name, words in KEPT.items() if name.startswith(f"{folder}/")}
 
 
 def test_coined_words_are_found(tmp_path: Path) -> None:
@@ -103,4 +116,4 @@ def test_coined_words_are_found(tmp_path: Path) -> None:
     path.write_text(
         '"""A\npicture."""\nbones = gather(x)  # what the map is told\nimage = f"{y} drawn"\ngather = x.gather(1)\n'
     )
-    assert [t.split(": ")[0].rsplit(":")[-1] for t in findings(path)] == ["2", "3", "3", "3", "4"]
+    assert [line for line, _, _ in findings(path)] == [2, 3, 3, 3, 4]

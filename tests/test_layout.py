@@ -1,4 +1,4 @@
-"""The architecture as tests: imports point one way, reading and viewing need no torch, files stay small, names are shared."""
+"""The architecture as tests: imports point one way, reading and viewing need no torch, files stay small."""
 
 from __future__ import annotations
 
@@ -38,18 +38,6 @@ RECORD_CHECKS = 12
 TASK_NAMES = 119
 """Literal task names at most outside the tasks' own files. Those that are left name columns and fields: of other
 people's formats, of the store's rows, of the page's JSON."""
-
-OLD_WORDS = re.compile(
-    r"\b(?:HEARD|UNSEEN|NAMED|FITTED|un(?:told|said|drawn|captioned)|wordless|zoomed|bones|strays|tame|Given|Checked|"
-    r"_(?:doubted|met|certain|sure|renamed|kept)|pictures?|Pictures?|hear|heard|hears|a share of)\b|"
-    r"\bdef (?:record|blank|before|prepare|gather|calibrated)\b"
-)
-"""Words that the style guide replaces by the field's own (it has the better ones)."""
-MAY_HAVE_OLD_WORDS = {
-    "readers/formats/hf.py",  # the name of a column in other people's data
-    "prompts/grammar.py",  # an opening of prompts, which the embedded model knows
-    "store/reviews.py",  # a reason in users' own words
-}
 
 RECORDS = r"isinstance\([^)]*\b(SemanticMap|Instances|DepthMap|Keypoints)\b"
 TASKS = {"semantic", "depth", "instance", "keypoints"}
@@ -186,17 +174,6 @@ def test_few_strings_name_tasks() -> None:
         if isinstance(node, ast.Constant) and node.value in TASKS
     ]
     assert len(found) <= TASK_NAMES, found
-
-
-def test_the_fields_own_words() -> None:
-    found = [
-        f"{path.relative_to(SOURCE)}:{i}: {line.strip()}"
-        for path in SOURCE.rglob("*.py")
-        if path.relative_to(SOURCE).as_posix() not in MAY_HAVE_OLD_WORDS
-        for i, line in enumerate(path.read_text().splitlines(), 1)
-        if OLD_WORDS.search(line)
-    ]
-    assert not found
 
 
 def test_nothing_unpickles() -> None:

@@ -63,7 +63,7 @@ class _Chair:
         return wooden(loft(path, np.linspace(0.016, 0.023, 8), self.wood, 8, 0.5), self.wood, axis=2)
 
     def _on_back(self, y: float, share: float) -> np.ndarray:
-        """The point of the back's plane at a share of its height, (3,)."""
+        """The point of the back's plane at a fraction of its height, (3,)."""
         x = -self.half_depth + 0.02 - self.recline * share
         return vec(x, y, self.seat_z + self.back_height * share)
 

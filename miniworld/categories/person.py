@@ -32,7 +32,7 @@ def phrase(person: Captioned, rng: np.random.Generator) -> str:
 
 
 class _Person:
-    """One person being built: first everything that is drawn, then part by part. Lengths in metres."""
+    """One person being built: first every random number, then part by part. Lengths in metres."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng

@@ -276,8 +276,8 @@ class _Quadruped:
     def _hair(self, skin: Mesh) -> list[Mesh]:
         species, hair = self.species, []
         if species.furry:
-            drawn = self.rng.uniform(0.03, 0.12)  # even where the length is given: world version 1 does so
-            length = drawn if species.fur_length is None else species.fur_length
+            sampled = self.rng.uniform(0.03, 0.12)  # even where the length is given: world version 1 does so
+            length = sampled if species.fur_length is None else species.fur_length
             hair.append(fur(skin, 9000, self.height * length, self.rng, width=0.1, jitter=species.fur_jitter))
         if species.mane:
             hair.append(self._mane_and_tail_hair())

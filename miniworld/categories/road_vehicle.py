@@ -35,7 +35,7 @@ class Body:
     side: Outline
     top: Outline
     roof_taper: float
-    """Width at the roof as a share of the width."""
+    """Width at the roof as a fraction of the width."""
     resolution: int
 
     @property

@@ -41,7 +41,7 @@ def _screen(half_width: float, half_height: float, center_z: float, is_on: bool,
     across, up = np.meshgrid(steps, steps, indexing="ij")
     points = np.stack([0 * across + 0.027, across * half_width * 0.955, center_z + up * half_height * 0.93], -1)
     points = points.reshape(-1, 3)
-    content = picture(points, rng) * 1.3  # drawn even when the set is off
+    content = picture(points, rng) * 1.3  # sampled even when the set is off
     color, roughness = (content, 0.9) if is_on else ((0.008, 0.008, 0.01), 0.05)
     return Mesh.create(points, grid_faces(56, 56), color, roughness)
 

@@ -64,7 +64,7 @@ def test_same_seed_same_thing(key):
     assert list(thing.keypoints) == list(golden["keypoints"])
     for name, point in golden["keypoints"].items():
         np.testing.assert_allclose(thing.keypoints[name], point, atol=2e-4)
-    assert rng.random() == golden["next_draw"]  # as many numbers were drawn
+    assert rng.random() == golden["next_draw"]  # as many numbers were sampled
 
 
 def test_making_is_deterministic():

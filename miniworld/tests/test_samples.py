@@ -1,7 +1,7 @@
 """Whole samples: the same as the prototype's (golden/samples.*), the same twice, and sound.
 
 The golden is 14 samples, all places and lights, made by the prototype. Another processor changes the noise of the
-path tracing, so pictures are compared as means of 8 x 8 pixels.
+path tracing, so images are compared as means of 8 x 8 pixels.
 """
 
 from __future__ import annotations

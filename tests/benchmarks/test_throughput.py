@@ -44,12 +44,12 @@ def test_explicit_attention_is_the_models_own(throughput: Any, tiny: Any, tmp_pa
 
 def test_the_floor_counts_every_step(throughput: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = SimpleNamespace(plain_pipe=tiny.pipe, device=torch.device("cpu"), dtype=torch.float32)
-    many = throughput.flops_per_picture(bench)
+    many = throughput.flops_per_image(bench)
     monkeypatch.setattr(throughput, "STEPS", 1)
-    one = throughput.flops_per_picture(bench)
+    one = throughput.flops_per_image(bench)
     monkeypatch.setattr(throughput, "STEPS", 2)
-    assert one < throughput.flops_per_picture(bench) < many
-    assert many - one == pytest.approx(24 * (throughput.flops_per_picture(bench) - one))
+    assert one < throughput.flops_per_image(bench) < many
+    assert many - one == pytest.approx(24 * (throughput.flops_per_image(bench) - one))
     assert throughput.matrix_rate(bench, 64) > 0
 
 

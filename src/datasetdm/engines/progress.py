@@ -46,4 +46,4 @@ class Outcome:
 
 
 Report = Callable[[Progress], None]
-"""What is told how far the work is."""
+"""Receives every report of how far the work is."""

@@ -24,7 +24,7 @@ _OPENINGS = ("a photo of ", "a photo of ", "a picture of ", "")
 
 @dataclass(frozen=True)
 class Grammar:
-    """What can be drawn, where, and in which words."""
+    """Which subjects a prompt can have, where, and in which words."""
 
     places: Mapping[str, Mapping[str, Any]]
     colours: Mapping[str, list[str]]

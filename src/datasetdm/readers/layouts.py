@@ -1,4 +1,4 @@
-"""How the folders of a format look, drawn as text: for `datasetdm formats NAME` and the documentation."""
+"""How the folders of a format look, as text: for `datasetdm formats NAME` and the documentation."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def run_recipe(
     Args:
         recipe: what to do.
         out: the folder in which every stage has a folder or file of its own.
-        report: told how far the present stage is.
+        report: receives how far the present stage is.
 
     Yields:
         Every stage's step and what it made; None for one that is reused.

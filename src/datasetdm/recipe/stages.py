@@ -1,6 +1,6 @@
 """One function per kind of stage that loads models: it checks the output place and the data, then loads models, then works.
 
-Each takes the stage (its references resolved), its output place, and what is told how far the work is. The command line runs
+Each takes the stage (its references resolved), its output place, and what receives how far the work is. The command line runs
 single stages with them, `recipe.run` whole recipes.
 """
 

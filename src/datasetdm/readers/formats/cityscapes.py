@@ -74,7 +74,7 @@ class CityscapesSource(FilesSource):
         return Annotations(SemanticMap(ids), None if numbers is None else self._objects(numbers, size))
 
     def _objects(self, numbers: np.ndarray, size: tuple[int, int]) -> Instances:
-        """Numbers below 1000 are regions of objects that nobody told apart."""
+        """Numbers below 1000 are regions whose objects are not separated."""
         found = ((runs, self._label_of.get(n // 1000)) for n, runs in value_runs(numbers).items() if n >= 1000)
         return instances([Region(runs, label) for runs, label in found if label is not None], size)
 

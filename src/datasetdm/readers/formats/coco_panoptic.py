@@ -84,9 +84,9 @@ class PanopticSource(Source):
         if pixels.ndim != 3:
             raise DataError("the PNG has no colours", where=path, expected="segment ids as red, green and blue")
         segments, known = value_runs(packed(pixels)), {s["id"]: s for s in entry["segments_info"]}
-        drawn = set(segments) - {0}
-        if drawn != set(known):
-            strange, absent = sorted(drawn - set(known))[:5], sorted(set(known) - drawn)[:5]
+        present = set(segments) - {0}
+        if present != set(known):
+            strange, absent = sorted(present - set(known))[:5], sorted(set(known) - present)[:5]
             what = (
                 f"the PNG has segments {strange} that the file lacks" if strange else f"no pixel of segments {absent}"
             )

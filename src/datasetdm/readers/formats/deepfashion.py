@@ -85,12 +85,12 @@ class DeepFashionSource(FilesSource):
         where = f"the keypoints of {name}"
         try:
             xy = np.array(self._places.get(name, ()), np.float64).reshape(len(POINTS), 2)
-            told = np.array(self._seen.get(name, ()), np.float64).reshape(len(POINTS))
+            states = np.array(self._seen.get(name, ()), np.float64).reshape(len(POINTS))
         except ValueError as e:
             raise DataError("the points are no numbers, or not 21", where=where, expected="42 and 21 numbers") from e
-        if not np.isfinite(xy).all() or not np.isin(told, (0, 1, 2)).all():
+        if not np.isfinite(xy).all() or not np.isin(states, (0, 1, 2)).all():
             raise DataError("a point is not finite or its visibility unknown", where=where, expected="0, 1 or 2")
-        visible = np.where((told == 2) | (xy < 0).any(-1), 0, 2 - told).astype(np.uint8)
+        visible = np.where((states == 2) | (xy < 0).any(-1), 0, 2 - states).astype(np.uint8)
         return Keypoints(np.where(visible[:, None] > 0, xy, 0)[None].astype(np.float32), visible[None], (POINTS,))
 
 

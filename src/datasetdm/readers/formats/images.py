@@ -37,6 +37,6 @@ class ImagesSource(Source):
 
     def __getitem__(self, index: int) -> Sample:
         file = self._files[index]
-        name, told = file.relative_to(self.path).as_posix(), file.with_suffix(".txt")
-        prompt = Prompt(text_of(told).strip(), origin="caption") if told.is_file() else None
+        name, caption = file.relative_to(self.path).as_posix(), file.with_suffix(".txt")
+        prompt = Prompt(text_of(caption).strip(), origin="caption") if caption.is_file() else None
         return Sample(name, read_image(file, file), self.labels, prompt, provenance=Provenance(name), encoded=file)

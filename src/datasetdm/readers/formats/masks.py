@@ -48,10 +48,10 @@ class MasksSource(FilesSource):
             for n, f in found.items()
         ]
         require_classes(self._palette, (i.maps["mask"] for i in self.items))
-        drawn = {p.relative_to(masks).with_suffix("").as_posix() for p in files_in(masks, ".png")}
+        present = {p.relative_to(masks).with_suffix("").as_posix() for p in files_in(masks, ".png")}
         self.orphan_errors = [
             DataError("the mask has no image", where=masks / f"{name}.png", expected=f"an image in {images}")
-            for name in sorted(drawn - set(found))
+            for name in sorted(present - set(found))
         ] + [
             DataError("the depth file has no image", where=deep[name], expected=f"an image in {images}")
             for name in sorted(set(deep) - set(found))

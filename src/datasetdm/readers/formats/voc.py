@@ -44,7 +44,7 @@ CLASSES = {
 }  # fmt: skip
 """VOC's classes and other words for them; index 0 is `background`."""
 
-UNSEEN_LABELS = {"pottedplant", "sheep", "sofa", "train", "tvmonitor"}
+HELD_OUT_LABELS = {"pottedplant", "sheep", "sofa", "train", "tvmonitor"}
 """The last five in alphabetical order (the zero-shot split of Xian et al., SPNet, CVPR 2019)."""
 
 VOID = (224, 224, 192)
@@ -66,7 +66,7 @@ class VocSource(FilesSource):
         self.items = [self._item(name, images) for name in self._names(images)]
         names, values, colours = self._legend()
         synonyms = tuple(CLASSES.get(n, ()) for n in names)
-        kept = [n for n in names if not half or n == BACKGROUND or (n in UNSEEN_LABELS) == (half == "unseen")]
+        kept = [n for n in names if not half or n == BACKGROUND or (n in HELD_OUT_LABELS) == (half == "unseen")]
         self.labels = Labels(tuple(kept), tuple(s for n, s in zip(names, synonyms, strict=True) if n in kept))
         self._label_of = {n: kept.index(n) if n in kept else IGNORE for n in names}
         self._palette = Palette(
