@@ -31,7 +31,7 @@ from datasetdm.records import (
     SemanticMap,
     Skeleton,
 )
-from datasetdm.records.edits import drop_depth, ignore_pixels, keep_objects, reject, relabel, relabel_object, score
+from datasetdm.records.edits import drop_depth, ignore_pixels, keep_objects, reject, relabel, score
 from factory import LABELS, make_sample
 
 
@@ -406,11 +406,11 @@ def test_objects_without_a_label_go_with_their_points() -> None:
 
 def test_another_label_for_one_object() -> None:
     sample = three_objects()
-    new = relabel_object(sample, 1, 0)
+    new = relabel(sample, LABELS, range(3), {1: 0})
     assert new.instances.label_ids.tolist() == [1, 0, 2] and sample.instances.label_ids.tolist() == [1, 1, 2]
     assert new.semantic.ids.tolist() == [[1, 1, 0, 0, 2, 2]] * 3 + [[0] * 6]
     other = replace(sample, semantic=SemanticMap(np.full((4, 6), 2, np.uint16)))
-    assert (relabel_object(other, 1, 0).semantic.ids == 2).all(), "pixels of another label stay"
+    assert (relabel(other, LABELS, range(3), {1: 0}).semantic.ids == 2).all(), "pixels of another label stay"
 
 
 def test_pixels_are_ignored_and_depth_is_dropped() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import hypothesis
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from datasetdm.errors import ConfigError
+from datasetdm.io.settings import validated
 from datasetdm.records import (
     BACKGROUND,
     IGNORE,
@@ -23,8 +26,8 @@ from datasetdm.records import (
     SemanticMap,
     Skeleton,
 )
-from datasetdm.transforms.remap import RemapLabels, parse_remap, remapped
-from datasetdm.transforms.split import Split, parse_splits
+from datasetdm.transforms.remap import RemapLabels, remapped
+from datasetdm.transforms.split import Split
 from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
 from factory import make_sample
 
@@ -49,7 +52,7 @@ def zoo() -> Sample:
 
 # ---------------------------------------------------------------------- other labels
 def test_labels_merge_and_drop() -> None:
-    (sample,) = RemapLabels(mapping=parse_remap("cat=animal, dog=animal,sky="))([zoo()])
+    (sample,) = validated(RemapLabels, mapping="cat=animal, dog=animal,sky=")([zoo()])
     assert sample.labels.names == ("animal",) and sample.labels.synonyms == (("cat", "kitten", "dog"),)
     assert sample.labels.skeletons == {"animal": Skeleton(("nose",))} and sample.labels.stuff == ()
     assert sample.prompt == Prompt("a cat under the sky", ("animal",))
@@ -76,8 +79,8 @@ def test_bad_remaps() -> None:
     with pytest.raises(ConfigError, match="different points"):
         skeletons = {"cat": Skeleton(("nose",)), "dog": Skeleton(("tail",))}
         remapped(Labels(("cat", "dog"), skeletons=skeletons), {"cat": "x", "dog": "x"})
-    with pytest.raises(ConfigError, match="--remap 'cat'"):
-        parse_remap("cat")
+    with pytest.raises(ConfigError, match="mapping: .* expected name=value"):
+        validated(RemapLabels, mapping="cat")
 
 
 @hypothesis.given(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=3, max_size=3))
@@ -115,6 +118,9 @@ def test_minimum_confidence() -> None:
 
 
 # ---------------------------------------------------------------------- splits
+KEYS = [f"{i:05d}" for i in range(100)]
+
+
 def test_parts_follow_the_key_alone() -> None:
     split = Split(parts={"train": 0.8, "val": 0.1, "test": 0.1})
     parts = {f"{i:05d}": split.part_of(f"{i:05d}") for i in range(4000)}
@@ -122,10 +128,28 @@ def test_parts_follow_the_key_alone() -> None:
     assert abs(counts["train"] / 4000 - 0.8) < 0.02 and abs(counts["val"] / 4000 - 0.1) < 0.02
     bare = Sample("", np.zeros((1, 1, 3), np.uint8), ZOO)
     assert all(s.split == parts[s.key] for s in split(replace(bare, key=k) for k in reversed(parts)))
-    larger = Split(parts={"train": 0.9, "val": 0.1})
-    assert all(larger.part_of(k) == "train" for k, p in parts.items() if p == "train"), (
-        "a larger part keeps its samples"
-    )
+
+
+weighted_parts = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=2).map(
+    lambda weights: {name: w / sum(weights.values()) for name, w in weights.items()}
+)
+
+
+@hypothesis.given(weighted_parts, st.randoms(use_true_random=False))
+def test_the_order_of_parts_means_nothing(parts: dict[str, float], random: Random) -> None:
+    """Splits that are equal, and so have the same hash in a store's stream, give every sample the same part."""
+    split, other = Split(parts=parts), Split(parts=dict(random.sample([*parts.items()], len(parts))))
+    assert split == other and json.dumps(split.to_json()) == json.dumps(other.to_json())
+    assert all(split.part_of(key) == other.part_of(key) for key in KEYS)
+
+
+@hypothesis.given(weighted_parts, st.data(), st.floats(0.1, 0.9))
+def test_a_part_that_alone_grows_keeps_its_samples(parts: dict[str, float], data: st.DataObject, left: float) -> None:
+    name = data.draw(st.sampled_from([*parts]))
+    shrunk = {n: fraction * left for n, fraction in parts.items() if n != name}
+    larger = Split(parts={**shrunk, name: 1 - sum(shrunk.values())})
+    kept = [key for key in KEYS if Split(parts=parts).part_of(key) == name]
+    assert all(larger.part_of(key) == name for key in kept)
 
 
 @hypothesis.given(st.text(), st.lists(st.integers(1, 9), min_size=1, max_size=5))
@@ -140,4 +164,4 @@ def test_every_key_has_a_part(key: str, weights: list[int]) -> None:
 )
 def test_bad_splits(text: str) -> None:
     with pytest.raises(ConfigError):
-        Split(parts=parse_splits(text))
+        validated(Split, parts=text)

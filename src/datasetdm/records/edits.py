@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool
@@ -21,36 +22,34 @@ def keep_objects(sample: Sample, keep: Bool[np.ndarray, "n"]) -> Sample:
     return replace(sample, instances=sample.instances.take(keep), keypoints=points)
 
 
-def relabel(sample: Sample, labels: Labels, new_ids: Sequence[int]) -> Sample:
-    """The sample in another vocabulary.
+def relabel(
+    sample: Sample, labels: Labels, new_ids: Sequence[int], objects: Mapping[int, int] = MappingProxyType({})
+) -> Sample:
+    """The sample in another vocabulary, or with other labels of the same one.
 
     Args:
+        sample: what is changed.
+        labels: the vocabulary of the result.
         new_ids: for every old label id its id in `labels`, or `IGNORE`: such pixels are ignored, such objects removed.
+        objects: number of an object -> its id in `labels`, whatever `new_ids` says. The pixels of its mask that have its
+            old label get the new one too.
     """
     table = np.full(IGNORE + 1, IGNORE, np.uint16)
     table[: len(new_ids)] = new_ids
-    semantic, objects, points = sample.semantic, sample.instances, sample.keypoints
+    semantic, instances, points = sample.semantic, sample.instances, sample.keypoints
     if semantic is not None:
-        semantic = replace(semantic, ids=table[semantic.ids])
-    if objects is not None:
-        ids = table[objects.label_ids].astype(np.int64)
+        pixels = table[semantic.ids]
+        if instances is not None:
+            for i, new in objects.items():
+                pixels[instances.masks[i] & (semantic.ids == instances.label_ids[i])] = new
+        semantic = replace(semantic, ids=pixels)
+    if instances is not None:
+        ids = table[instances.label_ids].astype(np.int64)
+        ids[[*objects]] = [*objects.values()]
         keep = ids != IGNORE
-        objects = replace(objects, label_ids=np.where(keep, ids, 0)).take(keep)
+        instances = replace(instances, label_ids=np.where(keep, ids, 0)).take(keep)
         points = None if points is None else points.take(keep)
-    return replace(sample, labels=labels, semantic=semantic, instances=objects, keypoints=points)
-
-
-def relabel_object(sample: Sample, index: int, label_id: int) -> Sample:
-    """The sample with another label for one object, and for its pixels that had the object's label."""
-    objects, semantic = sample.instances, sample.semantic
-    if objects is None:
-        return sample
-    if semantic is not None:
-        pixels = objects.masks[index] & (semantic.ids == objects.label_ids[index])
-        semantic = replace(semantic, ids=np.where(pixels, np.uint16(label_id), semantic.ids))
-    ids = objects.label_ids.copy()
-    ids[index] = label_id
-    return replace(sample, semantic=semantic, instances=replace(objects, label_ids=ids))
+    return replace(sample, labels=labels, semantic=semantic, instances=instances, keypoints=points)
 
 
 def ignore_pixels(sample: Sample, pixels: Bool[np.ndarray, "h w"]) -> Sample:

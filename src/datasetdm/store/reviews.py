@@ -8,11 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from filelock import FileLock
 
 from datasetdm.errors import DataError, unknown_name
@@ -85,20 +84,7 @@ class Review:
             where = f"review of {sample.key!r}"
             raise DataError(f"object {strangers[0]} is not there", where=where, expected=f"one of {count}, from 0")
         new_ids = [labels.index[self.labels.get(name, name)] for name in labels.names]
-        return self._apply_objects(sample, relabel(sample, labels, new_ids))
-
-    def _apply_objects(self, sample: Sample, fixed: Sample) -> Sample:
-        """`fixed` with the labels of single objects; `sample` says which pixels were theirs."""
-        objects, semantic = sample.instances, fixed.semantic
-        if objects is None or fixed.instances is None:
-            return fixed
-        label_ids = fixed.instances.label_ids.copy()
-        for n, name in self.objects.items():
-            label_ids[n] = new = sample.labels.index[name]
-            if semantic is not None and sample.semantic is not None:
-                own = objects.masks[n] & (sample.semantic.ids == objects.label_ids[n])
-                semantic = replace(semantic, ids=np.where(own, np.uint16(new), semantic.ids))
-        return replace(fixed, instances=replace(fixed.instances, label_ids=label_ids), semantic=semantic)
+        return relabel(sample, labels, new_ids, {n: labels.index[name] for n, name in self.objects.items()})
 
 
 def read_reviews(folder: Path) -> dict[str, Review]:

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from datasetdm.errors import ConfigError
 from datasetdm.io.registry import Registry
 from datasetdm.io.settings import validated
 from datasetdm.records import Labels, Sample
@@ -100,20 +99,3 @@ def apply(
 def accepted(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Only the samples that no filter rejected: what exporting, fitting and evaluation use."""
     return (s for s in samples if s.accepted)
-
-
-def parse_pairs(text: str, option: str, example: str) -> list[tuple[str, str]]:
-    """The names and values of a command line's `name=value,name=value`; a value may be empty.
-
-    Args:
-        text: what was typed.
-        option: the option's name without dashes, for the message.
-        example: what it might have been, for the message.
-
-    Raises:
-        ConfigError: a part without "=" or without a name.
-    """
-    pairs = [p.partition("=") for p in text.split(",")]
-    if not all(equals and name.strip() for name, equals, _ in pairs):
-        raise ConfigError(f"--{option} {text!r} cannot be read", expected=f"for instance {example}")
-    return [(name.strip(), value.strip()) for name, _, value in pairs]

@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from datasetdm.errors import ConfigError, unknown_name
+from datasetdm.io.settings import NewNames
 from datasetdm.records import BACKGROUND, IGNORE, Labels, Sample, Skeleton
 from datasetdm.records.edits import keep_objects, relabel
-from datasetdm.transforms import Transform, parse_pairs
+from datasetdm.transforms import Transform
 
 
 class RemapLabels(Transform):
@@ -23,7 +24,7 @@ class RemapLabels(Transform):
     """
 
     name: ClassVar[str] = "remap-labels"
-    mapping: dict[str, str | None]
+    mapping: NewNames
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         old: Labels | None = None
@@ -79,8 +80,3 @@ def _shared_skeleton(name: str, skeletons: Sequence[Skeleton | None]) -> Skeleto
             f"the labels that become {name!r} have different points", where="remap", expected="labels that share theirs"
         )
     return next(iter(found.values()), None)
-
-
-def parse_remap(text: str) -> dict[str, str | None]:
-    """`cat=animal,dog=animal,sky=`: the last drops a label. Raises ConfigError for text that is no such list."""
-    return {name: new or None for name, new in parse_pairs(text, "remap", "cat=animal,dog=animal,sky=")}

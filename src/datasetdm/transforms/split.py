@@ -12,12 +12,15 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from datasetdm.errors import ConfigError
+from datasetdm.io.settings import Fractions
 from datasetdm.records import Sample
-from datasetdm.transforms import Transform, parse_pairs
+from datasetdm.transforms import Transform
 
 
 class Split(Transform):
     """Every sample's part follows from a hash of its key, so it is the same in every export and every order.
+
+    The order of the parts means nothing: they are taken by name. A part that alone grows keeps its samples.
 
     Args:
         parts: name of every part -> its fraction; the fractions sum to 1.
@@ -27,7 +30,7 @@ class Split(Transform):
     """
 
     name: ClassVar[str] = "split"
-    parts: dict[str, float]
+    parts: Fractions
 
     @field_validator("parts")
     @classmethod
@@ -39,28 +42,16 @@ class Split(Transform):
                 )
         if not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
             raise ConfigError(f"the fractions of the split sum to {sum(parts.values()):g}", expected="1")
-        return parts
+        return dict(sorted(parts.items()))
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         return (replace(s, split=self.part_of(s.key)) for s in samples)
 
     def part_of(self, key: str) -> str:
-        """The name of the part of the sample with this key. A part that grows keeps its samples."""
+        """The name of the part of the sample with this key."""
         place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
         for name, fraction in self.parts.items():
             place -= fraction
             if place < 0:
                 return name
         return [*self.parts][-1]
-
-
-def parse_splits(text: str) -> dict[str, float]:
-    """`train=0.8,val=0.1,test=0.1`. Raises ConfigError for text that is no such list."""
-    example = "train=0.8,val=0.2"
-    pairs = parse_pairs(text, "split", example)
-    if len(dict(pairs)) < len(pairs):
-        raise ConfigError(f"--split {text!r} names a part twice", expected=f"every name once, for instance {example}")
-    try:
-        return {name: float(fraction) for name, fraction in pairs}
-    except ValueError as e:
-        raise ConfigError(f"--split {text!r}: a fraction is no number", expected=f"for instance {example}") from e
