@@ -16,6 +16,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from datasetdm.backbones import load_backbone
 from datasetdm.backbones.hub import BUILTIN
 from datasetdm.decoder.blocks.transformer import upsample
+from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder
 from datasetdm.pipelines.generate import DatasetGenerator
 
@@ -46,9 +47,9 @@ class PaperLoop:
         attention = {s.name for s in self.decoder.config.specs if s.kind == "attention"}
         for i in range(len(self.labels)):
             maps = {n: x[:, i : i + 1] if n in attention else x for n, x in features.maps.items()}
-            for task in self.decoder(maps, features.text[i : i + 1]).values():
-                for x in task.values():
-                    upsample(x, self.reader.size)
+            outputs = self.decoder(DecoderInput(maps, features.text[i : i + 1]))
+            for x in (x for task in outputs.values() for x in task.named().values()):
+                upsample(x, self.reader.size)
 
 
 class Explicit:
