@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from datasetdm.records import (
     ANNOTATIONS,
@@ -46,6 +49,12 @@ def make_sample(key: str = "a", size: tuple[int, int] = (24, 32), seed: int = 0,
         keypoints=Keypoints(np.array([[[left, top], [0, 0]]]), np.array([[2, 0]]), (points,)),
         provenance=Provenance(details={"source": "test"}),
     )
+
+
+def encode_rle(mask: np.ndarray) -> dict[str, Any]:
+    """A mask as COCO's compressed run lengths, by its own tools: {"size": [h, w], "counts": str}."""
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def known(found: Sample | Annotations) -> list[str]:

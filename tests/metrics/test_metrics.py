@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco_mask
 
-from datasetdm.io.codecs import encode_rle, rle_box
 from datasetdm.metrics import (
     SIGMA,
     DepthMeter,
@@ -25,6 +25,7 @@ from datasetdm.metrics import (
     panoptic,
 )
 from datasetdm.records import IGNORE, DepthMap, Instances, Keypoints, Labels, Sample, SemanticMap
+from factory import encode_rle
 
 
 def sample_of(size: tuple[int, int], labels: int, **annotations: Any) -> Sample:
@@ -308,8 +309,9 @@ def segment_rows(sample: Sample, image: int, start: int) -> list[dict]:
     rows = []
     for k, label in enumerate(labels, 1):
         rle = encode_rle(ids == k)
+        box = coco_mask.toBbox(rle).tolist()
         row = {"id": start + k, "image_id": image, "category_id": label + 1, "segmentation": rle, "score": 1.0}
-        rows.append(row | {"area": int((ids == k).sum()), "bbox": rle_box(rle)[0], "iscrowd": 0})
+        rows.append(row | {"area": int((ids == k).sum()), "bbox": box, "iscrowd": 0})
     return rows
 
 

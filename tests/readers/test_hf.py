@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasetdm.errors import DataError
-from datasetdm.io.codecs import encode_png, encode_rle
+from datasetdm.io.codecs import encode_png
 from datasetdm.readers import read
 from datasetdm.records import IGNORE
+from factory import encode_rle
 from labelled import hf_folder, noise_image, write
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from hotcoco import mask as coco_mask
-from jaxtyping import Bool, Int, Int64, UInt8
+from jaxtyping import Int, Int64, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasetdm.errors import DataError
@@ -196,12 +196,6 @@ def _check_pixels(image: Image.Image, where: object) -> None:
         raise DataError(f"the image has {image.width}x{image.height} pixels", where=where, expected="at most 100 MP")
 
 
-def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
-    """A mask as COCO's compressed run lengths, JSON-ready: {"size": [h, w], "counts": str}."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
 def rle_counts(counts: str | bytes | Sequence[Any] | np.ndarray) -> Int64[np.ndarray, "n"]:
     """The lengths of runs, off and on in turn, of compressed or uncompressed run lengths. Any text gives some numbers;
     only those that are not negative and fill the image are a mask.
@@ -238,8 +232,3 @@ def compress_runs(runs: Int[np.ndarray, "n"], size: tuple[int, int]) -> str:
 def polygon_runs(polygons: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Int64[np.ndarray, "n"]:
     """Run lengths of the union of polygons [x0, y0, x1, y1, ...] in pixels."""
     return rle_counts(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], *size))["counts"])
-
-
-def rle_box(rle: dict[str, Any]) -> tuple[list[float], float]:
-    """([x, y, width, height], area) of run lengths, in pixels."""
-    return [float(v) for v in coco_mask.toBbox(rle)], float(coco_mask.area(rle))
