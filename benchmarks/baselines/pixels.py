@@ -45,8 +45,14 @@ class PixelBackbone:
     def decode(self, latents: Tensor) -> Tensor:
         return latents
 
-    def sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = "") -> Tensor:
+    def sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str] = ()) -> Tensor:
         raise NotImplementedError("this backbone generates no images")
+
+    def contrasts(self, guidance: float) -> bool:
+        return False
+
+    def kept_texts(self, texts: Sequence[str]) -> list[str]:
+        return list(texts)
 
     def features(self, latents: Tensor, captions: Sequence[str], labels: Sequence[str]) -> Features:
         return Features({PIXELS.name: latents}, torch.eye(self.text_width), latents)

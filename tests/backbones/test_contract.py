@@ -248,13 +248,33 @@ def test_too_little_memory_halves_the_batch(backbone: PipelineBackbone, monkeypa
 
 @EVERY
 def test_a_negative_prompt_counts_or_is_refused(backbone: PipelineBackbone) -> None:
-    if backbone._contrasts():
-        plain, other = (backbone.sample(PROMPTS[:1], 1, SCALE, n) for n in ("", "a red bus"))
-        assert not torch.equal(plain, other)
-        assert torch.equal(plain, backbone.sample(PROMPTS[:1], 1, SCALE))
-    scale = 1.0 if backbone._contrasts() else SCALE
+    assert not backbone.contrasts(1.0)
+    if backbone.contrasts(SCALE):
+        plain = backbone.sample(PROMPTS[:2], 1, SCALE)
+        mixed = backbone.sample(PROMPTS[:2], 1, SCALE, ["", "a red bus"])
+        close(mixed[0], plain[0])
+        assert not torch.allclose(mixed[1], plain[1])
+        close(mixed[1], backbone.sample(PROMPTS[1:2], 1, SCALE, ["a red bus"])[0])
+    scale = 1.0 if backbone.contrasts(SCALE) else SCALE
     with pytest.raises(ConfigError, match="negative prompt has no effect"):
-        backbone.sample(PROMPTS[:1], 1, scale, "a red bus")
+        backbone.sample(PROMPTS[:1], 1, scale, ["a red bus"])
+
+
+def test_words_that_every_text_encoder_kept(backbone: PipelineBackbone, caplog: pytest.LogCaptureFixture) -> None:
+    """Texts that differ after them are the same to one of them; long texts are no reason for messages."""
+    filler, first = "a red bus on a road " * 120, "dog, " + "sky " * 3
+    kept, short, none = backbone.kept_texts([filler, "a dog", ""])
+    assert (short, none) == ("a dog", "") and filler.startswith(kept) and 0 < len(kept) < len(filler)
+    again = backbone.kept_texts([kept, f"{kept} dog", first + filler])
+    assert again[:2] == [kept, kept] and again[2].startswith("dog, sky")
+    tokenizer, limit = min(backbone._tokenizers, key=lambda pair: pair[1])
+    assert len(tokenizer(kept).input_ids) == limit, "not one more word would have been kept"
+    one, other = (tokenizer(kept + end, truncation=True, max_length=limit).input_ids for end in (" dog", " sky"))
+    assert one == other
+    with caplog.at_level("WARNING"):
+        backbone.features(latents_of(backbone), [filler], ("dog",))
+        backbone.sample([Prompt(filler)], 1, SCALE)
+    assert not caplog.records
 
 
 @EVERY

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from datasetdm.engines import local
 from datasetdm.engines.local import iter_write, write
 from datasetdm.errors import ConfigError, DecoderError, StoreError
 from datasetdm.pipelines.generate import DatasetGenerator, generate
+from datasetdm.prompts import PromptFile, PromptRow
 from datasetdm.store import Store
 from datasetdm.store.manifest import shard_path
 from factory import LABELS, known
@@ -120,6 +122,72 @@ def test_labels_that_were_never_fitted(decoder: PDecoder, tiny: Backbone) -> Non
     sample = next(generate(["a cow"], count=1, decoder=decoder, backbone=tiny, labels=("cow", "road"), **FAST))
     assert sample.labels.names == ("cow", "road") and sample.prompt is not None and sample.prompt.labels == ("cow",)
     assert int(sample.semantic.ids.max()) < 2
+
+
+def test_rows_of_a_file_reach_the_sample(decoder: PDecoder, tiny: Backbone, tmp_path: Path) -> None:
+    """Labels, seed, negative prompt, origin and what else the image is meant to show; a repeated row has another seed."""
+    rows = [
+        PromptRow(prompt="a labrador", labels=("puppy",), seed=2**64 - 1, negative="the sky", origin="language-model"),
+        PromptRow(prompt="a dog on the grass", counts={"dog": 1}, place="a park"),
+    ]
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(r.to_json() for r in rows))
+
+    def run(prompts: Any, **more: Any) -> list[ddm.Sample]:
+        g = DatasetGenerator(prompts, decoder=decoder, backbone=tiny, batch=4, **FAST, **more)
+        return list(islice(g.samples(), 4))
+
+    first, second, third, fourth = samples = run(PromptFile(path))
+    prompts = [s.prompt for s in samples if s.prompt]
+    assert [p.labels for p in prompts] == [("dog",), ("dog", "grass")] * 2
+    assert [p.origin for p in prompts] == ["language-model", "user"] * 2
+    assert prompts[0].seed == 2**64 - 1 and len({p.seed for p in prompts}) == 4
+    assert first.provenance.details == third.provenance.details == {"negative": "the sky"}
+    assert second.provenance.details == {"counts": {"dog": 1}, "place": "a park"}
+    assert not np.array_equal(first.image, third.image) and not np.array_equal(second.image, fourth.image)
+
+    path.write_text("\n".join(r.model_copy(update={"negative": None}).to_json() for r in rows))
+    plain, other = run(PromptFile(path)), run(PromptFile(path), negative="the sky")
+    assert not np.array_equal(plain[0].image, first.image) and not plain[0].provenance.details
+    for a, b in ((other[0], first), (plain[1], second)):  # other neighbours in the batch: the same up to rounding
+        assert np.abs(a.image.astype(int) - b.image.astype(int)).max() <= 2
+    path.write_text(PromptRow(prompt="a labrador").to_json())
+    assert run(PromptFile(path))[0].prompt != plain[0].prompt
+
+
+def test_labels_come_from_the_words_that_were_kept(decoder: PDecoder, tiny: Backbone) -> None:
+    """Two prompts that differ after them are one: the same image, the same labels."""
+    long = "a dog " + "on the red red road " * 20
+    ends = [DatasetGenerator([long + w], decoder=decoder, backbone=tiny, batch=1, **FAST) for w in ("grass", "sky")]
+    one, other = (next(g.samples()) for g in ends)
+    assert one.digest() == other.digest() and one.prompt.labels == other.prompt.labels == ("dog",)
+
+
+def test_negative_prompts_without_effect(decoder: PDecoder, tiny: Backbone, tmp_path: Path) -> None:
+    """Refused in the settings at once; those of a file are left out of the sample and its provenance."""
+    plain = {**FAST, "guidance": 1.0}
+    with pytest.raises(ConfigError, match="negative prompt has no effect"):
+        DatasetGenerator(PROMPTS, decoder=decoder, backbone=tiny, negative="sky", **plain)
+    (tmp_path / "p.jsonl").write_text(PromptRow(prompt=PROMPTS[0], negative="sky").to_json())
+    sources = (PromptFile(tmp_path / "p.jsonl"), PROMPTS)
+    one, other = (
+        next(DatasetGenerator(p, decoder=decoder, backbone=tiny, batch=1, **plain).samples()) for p in sources
+    )
+    assert one.digest() == other.digest() and not one.provenance.details
+
+
+def test_another_prompt_file_is_another_stream(decoder: PDecoder, tiny: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("a dog\nthe sky\n")
+
+    def source() -> DatasetGenerator:
+        return DatasetGenerator(PromptFile(path), decoder=decoder, backbone=tiny, batch=2, **FAST)
+
+    fill(source(), tmp_path / "s", 2)
+    assert fill(source(), tmp_path / "s", 3)
+    path.write_text("a dog\nthe grass\n")
+    with pytest.raises(StoreError, match=r"prompts\.sha256 differs"):
+        fill(source(), tmp_path / "s", 4)
 
 
 def test_bad_settings(decoder: PDecoder, tiny: Backbone, mini: Backbone) -> None:

@@ -74,9 +74,21 @@ class Backbone(Protocol):
         ...
 
     def sample(
-        self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = ""
+        self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str] = ()
     ) -> Float[Tensor, "b c h w"]:
-        """Latents of new images, each from its own prompt's seed, whatever else is in the batch."""
+        """Latents of new images, each from its own prompt, seed and negative prompt, whatever else is in the batch.
+
+        Raises:
+            ConfigError: a negative prompt that would have no effect.
+        """
+        ...
+
+    def contrasts(self, guidance: float) -> bool:
+        """Whether a negative prompt has an effect at this guidance scale."""
+        ...
+
+    def kept_texts(self, texts: Sequence[str]) -> list[str]:
+        """Of every text the words from its beginning that all text encoders read."""
         ...
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:

@@ -7,6 +7,7 @@ the VAE decoder's activations. A family says how its denoiser is called and wher
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +23,9 @@ from datasetdm.backbones import FeatureConfig, RunOptions
 from datasetdm.backbones.features import FINEST, Capture, Features, FeatureSpec
 from datasetdm.backbones.hub import BUILTIN, UNUSED, folder_identity, load_pipeline, read_model_index, with_loras
 from datasetdm.backbones.memory import in_halves, place
+from datasetdm.backbones.quiet import silenced
 from datasetdm.backbones.sampling import Sampling, choose_sampling
-from datasetdm.backbones.words import SENTENCE, Segment, Words, read_words
+from datasetdm.backbones.words import SENTENCE, Segment, Words, kept_text, read_words
 from datasetdm.errors import ConfigError
 from datasetdm.records import Prompt
 
@@ -40,6 +42,8 @@ class PipelineBackbone(ABC):
     """Noise levels at which it reads, if none are asked for."""
     reads: ClassVar[str]
     """Which of its layers features come from, in words."""
+    long_tokenizer: ClassVar[str] = ""
+    """Name of the tokenizer whose texts the pipeline cuts at its own `max_sequence_length`, if there is one."""
 
     def __init__(
         self,
@@ -92,9 +96,8 @@ class PipelineBackbone(ABC):
         """Whether the denoiser takes the guidance scale as an input."""
         return False
 
-    def _contrasts(self) -> bool:
-        """Whether a guidance scale above 1 means classifier-free guidance, against a negative prompt."""
-        return not self._embeds_guidance()
+    def contrasts(self, guidance: float) -> bool:
+        return guidance > 1 and not self._embeds_guidance()
 
     @property
     def _native(self) -> int:
@@ -133,19 +136,26 @@ class PipelineBackbone(ABC):
         return getattr(self.pipe, self.denoiser)
 
     def sample(
-        self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str = ""
+        self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str] = ()
     ) -> Float[Tensor, "b c h w"]:
-        if negative and (guidance <= 1 or not self._contrasts()):
-            raise ConfigError(
-                f"a negative prompt has no effect on {self.name} at guidance {guidance:g}",
-                expected="a model with classifier-free guidance, and a scale above 1",
-                remedy="leave --negative out",
-            )
-        return torch.cat(in_halves(lambda rows: self._sample(prompts[rows], steps, guidance, negative), len(prompts)))
+        negatives = negatives or [""] * len(prompts)
+        if any(negatives) and not self.contrasts(guidance):
+            raise no_contrast(self.name, guidance)
+        latents: dict[int, Tensor] = {}
+        for group in ([i for i, n in enumerate(negatives) if bool(n) is some] for some in (True, False)):
+
+            def of(rows: slice, group: Sequence[int] = group) -> Tensor:
+                own = group[rows]
+                return self._sample([prompts[i] for i in own], steps, guidance, [negatives[i] for i in own])
+
+            if group:  # an empty negative prompt is not the same as none: SDXL sets its embedding to zero
+                latents |= dict(zip(group, torch.cat(in_halves(of, len(group))), strict=True))
+        return torch.stack([latents[i] for i in range(len(prompts))])
 
     @torch.no_grad()
-    def _sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negative: str) -> Tensor:
-        contrast: dict[str, Any] = {"negative_prompt": [negative] * len(prompts)} if negative else {}
+    @silenced()
+    def _sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str]) -> Tensor:
+        contrast: dict[str, Any] = {"negative_prompt": list(negatives)} if any(negatives) else {}
         images = self.pipe(
             [p.text for p in prompts],
             num_inference_steps=steps,
@@ -198,6 +208,7 @@ class PipelineBackbone(ABC):
 
     # ------------------------------------------------------------------ features
     @torch.no_grad()
+    @silenced()
     def features(self, latents: Float[Tensor, "b c h w"], captions: Sequence[str], labels: Sequence[str]) -> Features:
         words = self._words(tuple(labels))
 
@@ -252,7 +263,22 @@ class PipelineBackbone(ABC):
         return {f"vae{i}": block.resnets[-1] for i, block in read.items()}
 
     # ------------------------------------------------------------------ words
+    def kept_texts(self, texts: Sequence[str]) -> list[str]:
+        return [kept_text(text, self._tokenizers) for text in texts]
+
+    @cached_property
+    def _tokenizers(self) -> list[tuple[Any, int]]:
+        """The tokenizers of its text encoders, each with the number of tokens that are encoded."""
+        names = [n for n in self.pipe.components if n.startswith("tokenizer")]
+        used = [n for n in names if getattr(self.pipe, n.replace("tokenizer", "text_encoder")) is not None]
+        limits = {n: getattr(self.pipe, n).model_max_length for n in used}
+        if self.long_tokenizer in limits:
+            own = inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
+            limits[self.long_tokenizer] = own
+        return [(getattr(self.pipe, n), limit) for n, limit in limits.items()]
+
     @torch.no_grad()
+    @silenced()
     def _words(self, labels: tuple[str, ...]) -> Words:
         if labels not in self._known_words:
             self._known_words.clear()
@@ -269,6 +295,15 @@ class PipelineBackbone(ABC):
 
         cls: Callable[..., Any] = getattr(diffusers, sampling.scheduler or "")
         self.pipe.scheduler = cls.from_config(self.pipe.scheduler.config, **sampling.changes)  # ty: ignore
+
+
+def no_contrast(name: str, guidance: float) -> ConfigError:
+    """The error of a negative prompt for a model that takes none at this guidance scale."""
+    return ConfigError(
+        f"a negative prompt has no effect on {name} at guidance {guidance:g}",
+        expected="a model with classifier-free guidance, and a scale above 1",
+        remedy="leave --negative out",
+    )
 
 
 _KNOWN_ORDER = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +64,59 @@ def read_words(labels: Sequence[str], context: Float[Tensor, "l s d"], segments:
     order = (~used).int().argsort(dim=1, stable=True)[:, : int(used.sum(1).max())]
     tokens = context.gather(1, order[..., None].expand(-1, -1, context.shape[2]))
     return Words(tokens, used.gather(1, order), own.gather(1, order), torch.cat(texts, 1))
+
+
+def kept_text(text: str, tokenizers: Sequence[tuple[Any, int]]) -> str:
+    """The words from the beginning of a text that all text encoders read.
+
+    Args:
+        text: a prompt or a caption.
+        tokenizers: of the text encoders, each with the number of tokens that its encoder reads, marks included.
+    """
+    for tokenizer, limit in tokenizers:
+        ends = [m.end() for m in re.finditer(r"\w+|[^\w\s]", text)]
+
+        def length(end: int, of: str = text, by: Any = tokenizer) -> int:
+            return len(by(of[:end], verbose=False).input_ids)
+
+        if len(ends) > limit or length(len(text)) > limit:
+            fitting = bisect_right(ends[:limit], limit, key=length)
+            text = text[: ends[fitting - 1]] if fitting else ""
+    return text
+
+
+class CutTexts:
+    """Counts texts of which text encoders read only the first words.
+
+    Args:
+        kept_texts: of a backbone.
+        what: what the texts are, for instance "prompts".
+    """
+
+    def __init__(self, kept_texts: Callable[[Sequence[str]], list[str]], what: str):
+        self.kept_texts, self.what = kept_texts, what
+        self.seen = self.cut = 0
+        self.first = ""
+
+    def add(self, text: str) -> None:
+        """Count one."""
+        self.seen += 1
+        if (kept := self.kept_texts([text])[0]) != text:
+            self.cut += 1
+            self.first = self.first or f"{_shortened(text)!r} up to {_shortened(kept[-40:])!r}"
+
+    def notes(self) -> list[str]:
+        """One line, if any was cut."""
+        if not self.cut:
+            return []
+        return [
+            f"{self.cut} of {self.seen} {self.what} are longer than the text encoders read; their last words count neither for "
+            f"images nor for labels; the first: {self.first}"
+        ]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _own_tokens(tokenizer: Any, label: str) -> tuple[list[int], int, int]:

@@ -9,7 +9,7 @@ from datasetdm.backbones import Backbone
 from datasetdm.backbones.canvas import Placement, stack_images
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder
-from datasetdm.records import Annotations, Instances, Labels, Sample
+from datasetdm.records import PROMPTED, Annotations, Instances, Labels, Sample
 
 
 def annotate(
@@ -45,4 +45,16 @@ def read_images(
     places = [Placement.fit(s.size, backbone.size) for s in samples]
     latents = backbone.encode(stack_images([s.image for s in samples], places))
     texts = [s.caption if captions else "" for s in samples]
-    return DecoderInput.from_features(backbone.features(latents, texts, labels.names), texts, labels), places
+    kept = backbone.kept_texts(texts)
+    asked = [asked_of(s, text, labels) for s, text in zip(samples, kept, strict=True)]
+    features = backbone.features(latents, texts, labels.names)
+    return DecoderInput.from_features(features, kept, labels, asked), places
+
+
+def asked_of(sample: Sample, kept: str, labels: Labels) -> set[str]:
+    """The labels that a sample's caption asks for: those that the words name which were kept of it, and for generated images
+    those that the prompt came with."""
+    named = {*labels.named_in(kept)}
+    if kept and sample.prompt is not None and sample.prompt.origin in PROMPTED:
+        named |= {*sample.prompt.labels} & {*labels.names}
+    return named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,9 +31,23 @@ class DecoderInput:
     in_vocabulary: Float[Tensor, "l"] | None = None
 
     @classmethod
-    def from_features(cls, features: Features, captions: Sequence[str], labels: Labels) -> DecoderInput:
-        """Features of images with these captions; `labels` are those that the features were taken for."""
-        return cls(features.maps, features.text, mention_flags(captions, labels).to(features.text.device))
+    def from_features(
+        cls,
+        features: Features,
+        captions: Sequence[str],
+        labels: Labels,
+        asked: Sequence[Collection[str]] | None = None,
+    ) -> DecoderInput:
+        """Features of images with captions.
+
+        Args:
+            features: of the images.
+            captions: what the text encoders kept of them.
+            labels: those that the features were taken for.
+            asked: the labels that each caption asks for; None takes those that its words name.
+        """
+        flags = mention_flags(captions, labels, asked)
+        return cls(features.maps, features.text, flags.to(features.text.device))
 
     def to(self, device: torch.device | str) -> DecoderInput:
         """The same on another device."""
@@ -46,10 +60,11 @@ class DecoderInput:
         return replace(self, in_vocabulary=torch.tensor(flags, device=self.text.device))
 
 
-def mention_flags(captions: Sequence[str], labels: Labels) -> Float[Tensor, "b l"]:
-    """Which labels each caption mentions, by name or synonym: `DecoderInput.mentioned`."""
+def mention_flags(
+    captions: Sequence[str], labels: Labels, asked: Sequence[Collection[str]] | None = None
+) -> Float[Tensor, "b l"]:
+    """Which labels each caption asks for (those that it names, if nothing else is known): `DecoderInput.mentioned`."""
     rows = []
-    for text in captions:
-        mentioned = set(labels.named_in(text))
+    for text, mentioned in zip(captions, asked or map(labels.named_in, captions), strict=True):
         rows.append([0.0 if not text else 1.0 if name in mentioned else -1.0 for name in labels.names])
     return torch.tensor(rows).reshape(len(captions), len(labels))

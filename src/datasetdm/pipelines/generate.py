@@ -6,7 +6,6 @@ always holds the same indices, so a restart changes no byte (on the same machine
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count as count_from
@@ -18,13 +17,14 @@ import numpy as np
 
 from datasetdm.backbones import Backbone, RunOptions
 from datasetdm.backbones.canvas import Placement, to_uint8
+from datasetdm.backbones.pipeline import no_contrast
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.pipelines.stream import Keys
-from datasetdm.prompts.grammar import Grammar
+from datasetdm.prompts import PromptList, PromptRow, PromptSource, asked_labels
 from datasetdm.records import Labels, Prompt, Provenance, Sample
 from datasetdm.store.store import Store
 
@@ -33,14 +33,14 @@ class DatasetGenerator:
     """A source of generated images that never ends: a loaded backbone and decoder with prompts.
 
     Args:
-        prompts: used in turn; or a grammar, which composes one per sample.
+        prompts: used in turn; or an open file of prompts, or a grammar, which composes one per sample.
         decoder: a name, a folder, or a loaded one.
         backbone: likewise; None is the one that the decoder was fitted on.
         options: how a backbone that is loaded here is held and run.
         settings: fields of `GenerateConfig`.
 
     Raises:
-        ConfigError: no prompt, or an impossible setting.
+        ConfigError: no prompt, an impossible setting, or a negative prompt that would have no effect.
         DecoderError: a decoder that was fitted on another backbone.
     """
 
@@ -48,7 +48,7 @@ class DatasetGenerator:
 
     def __init__(
         self,
-        prompts: Sequence[str] | Grammar,
+        prompts: Sequence[str] | PromptSource,
         *,
         decoder: str | Path | PDecoder = "mini",
         backbone: str | Backbone | None = None,
@@ -57,22 +57,23 @@ class DatasetGenerator:
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, **settings)
-        if not isinstance(prompts, Grammar) and not len(prompts):
-            raise ConfigError("there is no prompt", expected="one or more")
-        self.prompts = prompts if isinstance(prompts, Grammar) else tuple(prompts)
+        self.prompts = prompts if isinstance(prompts, PromptSource) else PromptList(prompts)
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
+        self.contrasts = self.backbone.contrasts(self.guidance)
+        if self.config.negative and not self.contrasts:
+            raise no_contrast(self.backbone.name, self.guidance)
         self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)
         self._fingerprint = self.decoder.fingerprint()
         self._origin = Provenance(backbone=self.backbone.identity[:12], decoder=self._fingerprint[:12])
 
     def origin(self) -> dict[str, Any]:
-        """All that the samples depend on: prompts by number and hash, models by hash, and the settings."""
+        """All that the samples depend on: prompts and models by hash, and the settings."""
         negative = {"negative": self.config.negative} if self.config.negative else {}
         return {
             "source": "generate",
-            "prompts": _prompts_origin(self.prompts),
+            "prompts": self.prompts.origin(),
             "seed": self.config.seed,
             "batch": self.config.batch,
             "steps": self.steps,
@@ -85,29 +86,49 @@ class DatasetGenerator:
     def check(self, store: Store) -> None:
         """Nothing to check: equal origins give equal samples."""
 
+    def row(self, index: int) -> PromptRow:
+        """The prompt of one sample, as its source has it."""
+        return self.prompts.row(index, self.config.seed)
+
     def prompt(self, index: int) -> Prompt:
         """Prompt and seed of one sample."""
-        if isinstance(self.prompts, Grammar):
-            text, origin = self.prompts.prompt(index, self.config.seed), "grammar"
-        else:
-            text, origin = self.prompts[index % len(self.prompts)], "user"
-        seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
-        return Prompt(text, self.labels.named_in(text), seed, origin)
+        return self._prompt(index, self.row(index))
+
+    def _prompt(self, index: int, row: PromptRow) -> Prompt:
+        labels = asked_labels(row, self.backbone.kept_texts([row.prompt])[0], self.labels)
+        return Prompt(row.prompt, labels, self._seed(index, row), row.origin)
+
+    def _seed(self, index: int, row: PromptRow) -> int:
+        """The row's own seed when it is used first; else one that follows from all seeds and the index."""
+        own = () if row.seed is None else (row.seed,)
+        if own and (self.prompts.count is None or index < self.prompts.count):
+            return own[0]
+        sequence = np.random.SeedSequence((self.config.seed, index, *own))
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+    def _negative(self, row: PromptRow) -> str:
+        """The row's own negative prompt, or that of the settings; none where it has no effect."""
+        return (self.config.negative if row.negative is None else row.negative) if self.contrasts else ""
 
     def batch(self, number: int) -> list[Sample]:
         """All samples of one batch."""
         first = number * self.config.batch
-        prompts = [self.prompt(i) for i in range(first, first + self.config.batch)]
-        latents = self.backbone.sample(prompts, self.steps, self.guidance, self.config.negative)
+        asked = [self.row(i) for i in range(first, first + self.config.batch)]
+        prompts = [self._prompt(i, row) for i, row in enumerate(asked, first)]
+        negatives = [self._negative(row) for row in asked]
+        latents = self.backbone.sample(prompts, self.steps, self.guidance, negatives)
         texts = [p.text for p in prompts]
         features = self.backbone.features(latents, texts, self.labels.names)
-        inputs = DecoderInput.from_features(features, texts, self.labels)
+        inputs = DecoderInput.from_features(features, texts, self.labels, [p.labels for p in prompts])
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
         found = self.decoder.annotate(inputs, places, self.labels)
-        rows = enumerate(zip(to_uint8(features.images), prompts, found, strict=True), first)
+        details = [row.details() | ({"negative": n} if n else {}) for row, n in zip(asked, negatives, strict=True)]
+        origins = [replace(self._origin, index=i, details=own) for i, own in enumerate(details, first)]
         return [
-            Sample(key(i), image, self.labels, prompt, **own.fields(), provenance=replace(self._origin, index=i))
-            for i, (image, prompt, own) in rows
+            Sample(key(i), image, self.labels, prompt, **own.fields(), provenance=origin)
+            for i, (image, prompt, own, origin) in enumerate(
+                zip(to_uint8(features.images), prompts, found, origins, strict=True), first
+            )
         ]
 
     def samples(self, done: Keys = ()) -> Iterator[Sample]:
@@ -124,12 +145,12 @@ def key(index: int) -> str:
 
 
 def generate(
-    prompts: Sequence[str] | Grammar, *, count: int | None = None, start: int = 0, **settings: Any
+    prompts: Sequence[str] | PromptSource, *, count: int | None = None, start: int = 0, **settings: Any
 ) -> Iterator[Sample]:
     """Annotated images, one after the other.
 
     Args:
-        prompts: used in turn; or a grammar.
+        prompts: used in turn; or an open file of prompts, or a grammar.
         count: of samples; without it the iterator never ends.
         start: the first sample's number.
         settings: of `DatasetGenerator`: decoder, backbone, device, seed, batch, steps, guidance, labels.
@@ -139,12 +160,6 @@ def generate(
     if count is not None and "batch" not in settings:
         settings["batch"] = min(16, count)
     return islice(DatasetGenerator(prompts, **settings).samples({key(i) for i in range(start)}), count)
-
-
-def _prompts_origin(prompts: Sequence[str] | Grammar) -> dict[str, Any]:
-    if isinstance(prompts, Grammar):
-        return {"grammar": prompts.fingerprint()}
-    return {"count": len(prompts), "sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest()}
 
 
 def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:

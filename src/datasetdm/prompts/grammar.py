@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from datasetdm.prompts.rows import PromptRow
+
 MINI = Path(__file__).parent.parent / "assets" / "mini-grammar.json"
 
 _COUNTS = ("a", "a", "a", "two", "three")
@@ -42,6 +44,18 @@ class Grammar:
     def fingerprint(self) -> str:
         """SHA-256 of the grammar's content."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def row(self, index: int, seed: int = 0) -> PromptRow:
+        """`prompt` as a row."""
+        return PromptRow(prompt=self.prompt(index, seed), origin="grammar")
+
+    def origin(self) -> dict[str, Any]:
+        """The grammar by hash."""
+        return {"grammar": self.fingerprint()}
+
+    @property
+    def count(self) -> None:
+        """They never repeat."""
 
     def prompt(self, index: int, seed: int = 0) -> str:
         """Prompt number `index`, which depends on it and on the seed alone."""

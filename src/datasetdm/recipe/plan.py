@@ -16,7 +16,7 @@ from typing import Any, Literal
 from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.exporters import EXPORTERS
 from datasetdm.io.files import occupied, write_json
-from datasetdm.prompts import read_prompts
+from datasetdm.prompts import open_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.schema import GRAMMAR, ExportStage, GenerateStage, Recipe, Stage, references
@@ -176,7 +176,7 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
     if "transforms" in values:
         values["transforms"] = [transform_from_json(t).to_json() for t in values["transforms"]]
     if stage.kind == "generate" and stage.prompts != (GRAMMAR,):
-        values["prompts"] = digest(read_prompts(stage.prompts))
+        values["prompts"] = open_prompts(stage.prompts).origin()
     return values, count
 
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
+from datasetdm.backbones.words import CutTexts
 from datasetdm.decoder.model import load_pair
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
@@ -24,7 +25,7 @@ from datasetdm.pipelines.fit import iter_fit
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.pipelines.settings import FitConfig, GenerateConfig
 from datasetdm.pipelines.stream import Data, Source, Stream
-from datasetdm.prompts import check_labels, read_prompts
+from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.recipe import places
 from datasetdm.recipe.data import StageData, open_data
@@ -42,7 +43,9 @@ from datasetdm.transforms import transform_from_json
 FIGURES = "figures.json"
 """The file that an evaluation leaves in its folder."""
 LOOKED_AT = 1000
-"""Prompts that are searched for labels before a generation begins."""
+"""Prompts that are read and searched for labels before a generation begins."""
+LONG_FILE = 32_000_000
+"""Bytes of a prompt file whose reading shows a bar."""
 DEFAULT_BATCH = 16
 
 
@@ -75,7 +78,13 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
 def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
     """Bring a store to `count` generated samples."""
     places.require_folder(out, places.STORE)
-    prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else read_prompts(stage.prompts)
+
+    def told(done: int, total: int) -> None:
+        if total >= LONG_FILE:
+            report(Progress("prompts", done // 10**6, total // 10**6, "MB"))
+
+    prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else open_prompts(stage.prompts, told)
+    first = _first_rows(prompts, min(stage.count, LOOKED_AT))
     transforms = tuple(transform_from_json(t) for t in stage.transforms)
     settings = {name: getattr(stage, name) for name in GenerateConfig.model_fields}
     settings["batch"] = stage.batch or default_batch(out, stage.count)
@@ -83,12 +92,36 @@ def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
         prompts, decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
         options=RunOptions.chosen(stage.low_memory, stage.compile), **settings,
     )  # fmt: skip
+    cut = CutTexts(source.backbone.kept_texts, "prompts")
+    return _write(Stream(source, transforms), out, stage.count, "generate", report, cut, _prompt_notes(source, first))
+
+
+def _first_rows(prompts: PromptSource, count: int) -> list[PromptRow]:
+    """At most `count` rows, none twice."""
+    rows: list[PromptRow] = []
+    for i in range(count):
+        row = prompts.row(i)
+        if prompts.count is not None and i >= prompts.count:
+            break
+        rows.append(row)
+    return rows
+
+
+def _prompt_notes(source: DatasetGenerator, rows: Sequence[PromptRow]) -> list[str]:
+    """What the first prompts ask for that cannot be given."""
     notes: list[str] = []
-    if not isinstance(prompts, Grammar):
-        searched = prompts[: min(stage.count, LOOKED_AT)]
-        if nameless := check_labels(searched, source.labels):
-            notes.append(f"{len(nameless)} of {len(searched)} prompts name no label, first: {nameless[0]!r}")
-    return _write(Stream(source, transforms), out, stage.count, "generate", report, notes)
+    if bare := nameless(rows, source.labels):
+        notes.append(f"{len(bare)} of {len(rows)} prompts name no label, first: {bare[0]!r}")
+    unknown = {n: None for row in rows for n in row.labels or () if n.lower() not in source.labels.by_word}
+    if unknown:
+        more = ", ..." if len(unknown) > 5 else ""
+        notes.append(f"labels of prompts that are not annotated: {', '.join([*unknown][:5])}{more}")
+    if not source.contrasts and (negative := [row for row in rows if row.negative]):
+        notes.append(
+            f"negative prompts have no effect on {source.backbone.name} at guidance {source.guidance:g} and are left out: "
+            f"{len(negative)} of {len(rows)} prompts"
+        )
+    return notes
 
 
 def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
@@ -100,7 +133,8 @@ def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
         Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
         options=RunOptions.chosen(stage.low_memory),
     )  # fmt: skip
-    return _write(Stream(source, transforms), out, None, "annotate", report, data=data)
+    cut = CutTexts(source.backbone.kept_texts, "captions")
+    return _write(Stream(source, transforms), out, None, "annotate", report, cut, data=data)
 
 
 def _write(
@@ -109,6 +143,7 @@ def _write(
     count: int | None,
     what: str,
     report: Report,
+    cut: CutTexts,
     notes: Sequence[str] = (),
     data: StageData | None = None,
 ) -> Outcome:
@@ -120,11 +155,12 @@ def _write(
                 new += 1
                 names = sample.labels.names
                 labels.update(names[i] for i in sample.annotations.labels_in())
+                cut.add(sample.caption)
             total = max(held, count) if count is not None else None if data is None else max(held, len(data))
             report(Progress(what, held, total))
     made = f"{held} annotated images" if new == held else f"{held} annotated images, {new} of them new"
     skipped = () if data is None else data.reader.skipped
-    return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}")
+    return Outcome(out, made, held, labels, skipped=skipped, notes=[*notes, *cut.notes()], next=f"datasetdm view {out}")
 
 
 def default_batch(out: Path, count: int) -> int:

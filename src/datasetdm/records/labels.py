@@ -81,6 +81,12 @@ class Labels:
         """The id of every name."""
         return {n: i for i, n in enumerate(self.names)}
 
+    @cached_property
+    def by_word(self) -> Mapping[str, str]:
+        """The name of the label that every name and synonym, in small letters, stands for; names go before synonyms."""
+        synonyms = {w.strip().lower(): n for n, own in zip(self.names, self.synonyms, strict=True) for w in own}
+        return synonyms | {n.strip().lower(): n for n in self.names}
+
     def skeleton_of(self, label_id: int) -> Skeleton | None:
         """The skeleton of a label's objects, if it has one."""
         return self.skeletons.get(self.names[label_id])

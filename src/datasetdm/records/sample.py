@@ -21,6 +21,9 @@ Origin = Literal["user", "grammar", "language-model", "caption", "labels", "unkn
 """Who wrote a prompt: a user, a grammar, a language model; the data's own caption; composed from the image's true labels
 (so it says what evaluation should find out); or nobody knows (stores of format 2)."""
 
+PROMPTED = ("user", "grammar", "language-model")
+"""Origins of the prompts that images were generated from."""
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datasetdm.backbones import Backbone
 from datasetdm.backbones.canvas import Placement, nearest
+from datasetdm.decoder.inference import asked_of
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder
 from datasetdm.decoder.tasks import Task, Tensors
@@ -66,7 +67,9 @@ class FeatureCache:
             if not all(self.files[k].exists() for k in chunk):
                 images, targets, captions = zip(*(self._view(*self._jobs[k]) for k in chunk), strict=True)
                 features = backbone.features(backbone.encode(torch.cat(images)), captions, labels.names)
-                inputs = DecoderInput.from_features(features, captions, labels)
+                kept, samples = backbone.kept_texts(captions), [self.samples[self._jobs[k][1]] for k in chunk]
+                asked = [asked_of(s, text, labels) for s, text in zip(samples, kept, strict=True)]
+                inputs = DecoderInput.from_features(features, kept, labels, asked)
                 if not (self.folder / TEXT).exists():
                     _check_words(inputs.text, labels.names)
                     save_tensors(self.folder / TEXT, {"text": inputs.text.float()})

@@ -92,6 +92,7 @@ class SD3Backbone(JointBackbone):
     """A `StableDiffusion3Pipeline` folder (3 and 3.5): two CLIP encoders side by side, then T5 (if it is there)."""
 
     image_first = True
+    long_tokenizer = "tokenizer_3"
 
     def _default_sampling(self) -> Sampling:
         return Sampling(28, 4.5)
@@ -118,6 +119,7 @@ class FluxBackbone(JointBackbone):
 
     stacks = ("transformer_blocks", "single_transformer_blocks")
     image_first = False
+    long_tokenizer = "tokenizer_2"
 
     def _default_sampling(self) -> Sampling:
         return Sampling(28, 3.5) if self._embeds_guidance() else Sampling(4, 1.0)
@@ -125,7 +127,7 @@ class FluxBackbone(JointBackbone):
     def _embeds_guidance(self) -> bool:
         return self.net.config.guidance_embeds
 
-    def _contrasts(self) -> bool:
+    def contrasts(self, guidance: float) -> bool:
         return False
 
     @property
@@ -165,6 +167,7 @@ class PixArtBackbone(DiTBackbone):
     """A `PixArtSigmaPipeline` folder: T5 read by cross-attention, a variance-preserving schedule."""
 
     attention = "attn1"
+    long_tokenizer = "tokenizer"
     timesteps = (50,)
     _call_arguments: ClassVar = {"use_resolution_binning": False, "clean_caption": False}
 
