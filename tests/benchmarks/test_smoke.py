@@ -1,0 +1,140 @@
+"""Benchmarks that take minutes, each in its smallest form: they run, and their figures are there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from benchmarks.baselines import words
+
+from benchmarks import (
+    coco_reading,
+    formats,
+    generated,
+    paper_loop,
+    sd15,
+    speed,
+    spine,
+    store_speed,
+    throughput,
+    viewer_speed,
+)
+from datasetdm.backbones import Backbone, load_backbone
+from datasetdm.backbones.hub import load_pipeline
+from datasetdm.decoder.model import PDecoder, load_pair
+from datasetdm.io.codecs import encode_png
+from datasetdm.readers import read
+from factory import LABELS
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def finite(figures: Mapping[str, Any]) -> bool:
+    """Whether there are numbers, all of them finite."""
+    numbers = [v for v in figures.values() if isinstance(v, (int, float))]
+    return bool(numbers) and all(map(math.isfinite, numbers))
+
+
+@pytest.mark.slow
+def test_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three ways, the paper's loop among them, on the embedded model."""
+    monkeypatch.setattr(throughput, "STEPS", 1)
+    monkeypatch.setattr(paper_loop, "STEPS", 1)
+    monkeypatch.setattr(throughput, "matrix_rate", lambda bench, _, rate=throughput.matrix_rate: rate(bench, 64))
+    figures = throughput.measure("cpu", batch=1, pairs=1)
+    assert finite(figures) and figures.keys() == json.loads((RESULTS / "throughput-cpu.json").read_text()).keys()
+
+
+def test_speed(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "DatasetGenerator", partial(speed.DatasetGenerator, steps=1))
+    figures = speed.speed(1, PDecoder.for_backbone(tiny, LABELS, ("semantic",)))
+    assert finite(figures) and figures["ratios"] == [round(figures["ratio_annotated_to_plain"], 3)]
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_the_size_of_sd15(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its UNet has as many weights as the published one; a smaller one stands for it here, and can be loaded."""
+    whole = []
+
+    def small(model: Any, less: dict[str, Any], **asked: Any) -> Any:
+        with torch.device("meta"):
+            whole.append(model(**asked).num_parameters())
+        return model(**{**asked, **less})
+
+    blocks = {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}
+    monkeypatch.setattr(sd15, "UNet2DConditionModel", partial(small, sd15.UNet2DConditionModel, blocks))
+    monkeypatch.setattr(sd15, "AutoencoderKL", partial(small, sd15.AutoencoderKL, blocks))
+    monkeypatch.setattr(sd15, "CLIPTextModel", lambda c, model=sd15.CLIPTextModel: model(few(c)))
+
+    def few(config: Any) -> Any:
+        config.num_hidden_layers, config.intermediate_size = 1, 32
+        return config
+
+    pipe = load_pipeline(sd15.random_sd15(tmp_path / "pipe", torch.float32), torch.float32)
+    assert whole == [859_520_964, 83_653_863] and type(pipe).__name__ == "StableDiffusionPipeline"
+    assert load_backbone(str(tmp_path / "pipe"), device="cpu").size == (512, 512)
+
+
+@pytest.mark.slow
+def test_spine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spine, "read", lambda data: list(islice(read(data), 4)))
+    committed = json.loads((RESULTS / "spine.json").read_text())
+    for measure in (spine.decoder_figures, spine.confidence_figures, spine.prior_figures, spine.attention_figures):
+        figures = measure(2)
+        assert finite(figures) and figures.keys() <= committed.keys()
+
+
+@pytest.mark.slow
+def test_generated() -> None:
+    decoder, backbone = load_pair("mini")
+    figures = generated.generated_figures(decoder, backbone, list(islice(read("mini:test"), 2)), count=2, seed=0)
+    assert figures["prompts"] == 2 and 0 <= figures["drawn_miou"] <= 1 and 0 <= figures["rendered_miou"] <= 1
+
+
+@pytest.mark.slow
+def test_words_are_pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = encode_png(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    rows = [{"key": f"captioned-{i}", "image": image, "caption": "a red dog on a sofa"} for i in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "captioned-000000.parquet")
+    figures = words.pretrain(tmp_path, tmp_path / "encoder.safetensors", seconds=0.2)
+    assert finite(figures) and figures["steps"] > 0 and (tmp_path / "encoder.safetensors").stat().st_size > 1000
+
+
+# ---------------------------------------------------------------------- stores and formats
+def test_coco_reading() -> None:
+    assert 0 < coco_reading.coco_read_ratio(20, repeats=1) < 100
+
+
+def test_store_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(store_speed, "DIFFERENT", 2)
+    store_speed.main(["--memory-of", "3"])
+    peak = float(capsys.readouterr().out)
+    monkeypatch.setattr(store_speed, "peak_memory", lambda _: peak)
+    store_speed.main(["--json", str(tmp_path / "x.json"), "--samples", "5", "--repeats", "1", "--sizes", "2", "3"])
+    figures = json.loads((tmp_path / "x.json").read_text())
+    assert finite(figures) and set(figures["peak_memory_mb"]) == {"2", "3"} and peak > 10
+
+
+@pytest.mark.slow
+def test_viewer_speed() -> None:
+    assert finite(viewer_speed.viewer_speed(300, repeats=1))
+
+
+def test_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = {name: formats.WAYS[name] for name in ("coco", "yolo-pose")}
+    monkeypatch.setattr(formats, "WAYS", ways)
+    monkeypatch.setattr(formats, "EXPORTERS", [*ways])
+    verdicts, compared = formats.round_trips(2)
+    assert set(verdicts) == {"mini", "store", "coco (coco)", "yolo (yolo-pose)"} == set(compared)
+    assert all(set(row) == set(ways) for row in verdicts.values()) and verdicts["mini"]["coco"] == "equal"
+    assert formats.coco_export_per_second(2, repeats=1) > 0
