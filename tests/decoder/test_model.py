@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch
 from datasetdm.backbones import Backbone, FeatureConfig
 from datasetdm.backbones.canvas import Placement
 from datasetdm.backbones.features import Features
+from datasetdm.decoder.config import CONFIG
 from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.inputs import DecoderInput
-from datasetdm.decoder.model import CONFIG, WEIGHTS, PDecoder
+from datasetdm.decoder.model import WEIGHTS, PDecoder
 from datasetdm.decoder.tasks import TASKS
 from datasetdm.errors import DecoderError
 from datasetdm.records import Annotations, Labels, Prompt
@@ -79,6 +81,43 @@ def test_broken_decoders(decoder: PDecoder, tmp_path: Path) -> None:
     (tmp_path / "d" / CONFIG).write_text('{"tasks": []}')
     with pytest.raises(DecoderError, match=r"config\.json cannot be read"):
         PDecoder.load(tmp_path / "d")
+
+
+BAD_CONFIGS: dict[str, Any] = {
+    **{f"width {w!r}": {"width": w} for w in (10**9, 4096, "x", -1, 0, 1, 33, 1.5, True)},
+    **{f"side {s!r}": {"side": s} for s in (0, 10**6, 16_384, "x")},
+    "no specs": {"specs": []},
+    "no features": {"features": None},
+    "timesteps of text": {"features": {"timesteps": "abc"}},
+    "a backbone of 5": {"backbone": 5},
+    "an identity of 5": {"identity": 5},
+    "no tasks": {"tasks": []},
+    "an unknown task": {"tasks": ["colour"]},
+    "one task as text": {"tasks": "semantic"},
+    "no labels": {"labels": None},
+    "names of 5": {"labels": {"names": 5, "synonyms": []}},
+    "labels that clash": {"labels": {"names": ["a", "A"], "synonyms": [[], []]}},
+    "a wide text": {"text_width": 65_000},
+    "another key": {"colour": 1},
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_a_config_with_a_wrong_value_is_one_error(case: str, decoder: PDecoder, tmp_path: Path) -> None:
+    decoder.save(tmp_path)
+    content = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(content | BAD_CONFIGS[case]))
+    with pytest.raises(DecoderError) as caught:
+        PDecoder.load(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "remedy" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "[]", "{", ""])
+def test_a_config_that_is_no_object_is_one_error(text: str, decoder: PDecoder, tmp_path: Path) -> None:
+    decoder.save(tmp_path)
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(DecoderError, match=r"config\.json cannot be read"):
+        PDecoder.load(tmp_path)
 
 
 def test_inputs_know_which_labels_a_caption_mentions() -> None:

@@ -14,7 +14,7 @@ from datasetdm.errors import ConfigError, DataError
 from datasetdm.readers import read
 from datasetdm.records import IGNORE
 from factory import known
-from labelled import depth_folder, noise_image, save, vkitti_folder, write
+from labelled import depth_folder, masks_folder, noise_image, save, vkitti_folder, write
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,124 @@ def test_vkitti_refuses(tmp_path: Path) -> None:
     save(clone / "frames" / "instanceSegmentation" / "Camera_0" / "instancegt_00001.png", np.ones((20, 30), np.uint8))
     with pytest.raises(DataError, match="mostly Road"):
         list(read(f"vkitti:{tmp_path}"))
+
+
+# ---------------------------------------------------------------------- depth/ beside masks
+METRES = np.full((20, 30), 2.5, np.float32)
+METRES[0], METRES[1], METRES[2] = 0, np.nan, 1e10  # all of them unknown
+
+
+def write_depth(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".exr":
+        exr = pytest.importorskip("OpenEXR")
+        with exr.File({"type": exr.scanlineimage}, {"Z": np.ascontiguousarray(values)}) as file:
+            file.write(str(path))
+    else:
+        save(path, values)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".exr"])
+def test_depth_of_floats(suffix: str, tmp_path: Path) -> None:
+    folder = masks_folder(tmp_path)
+    path = folder / "depth" / f"a{suffix}"
+    write_depth(path, METRES)
+    first, second = read(f"masks:{folder}")
+    assert first.depth.unit == "metre" and first.depth.valid.sum() == 17 * 30 and first.depth.depth[3, 0] == 2.5
+    assert known(second) == ["semantic"]
+    write_depth(path, METRES[:, :5])
+    with pytest.raises(DataError, match="5x20 pixels"):
+        list(read(f"masks:{folder}"))
+    write_depth(path, METRES * 1000)
+    with pytest.raises(DataError, match="millimetres stored as metres"):
+        list(read(f"masks:{folder}"))
+    write(folder / "depth.json", {"unit": "millimetre"})
+    assert next(iter(read(f"masks:{folder}"))).depth.depth[3, 0] == np.float32(2.5)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read(f"masks:{folder}"))
+
+
+def test_depth_with_a_stated_unit(tmp_path: Path) -> None:
+    folder = masks_folder(tmp_path)
+    save_steps = lambda value: save(folder / "depth" / "a.png", np.full((20, 30), value, np.uint16))  # noqa: E731
+    save_steps(3)
+    with pytest.raises(DataError, match="metres stored as millimetres") as caught:
+        list(read(f"masks:{folder}"))
+    assert "depth.json" in str(caught.value)
+    for content, value, depth in (
+        ({"unit": "metre"}, 3, 3.0),
+        ({"unit": "centimetre"}, 250, 2.5),
+        ({"metres_per_step": 0.00390625}, 512, 2.0),
+        ({"unit": "relative"}, 65535, 1.0),
+    ):
+        save_steps(value)
+        write(folder / "depth.json", content)
+        first = next(iter(read(f"masks:{folder}")))
+        assert np.allclose(first.depth.depth, depth) and (first.depth.unit == "relative") == (
+            "relative" in str(content)
+        )
+    for content in (
+        {"unit": "feet"},
+        {},
+        {"unit": "metre", "metres_per_step": 1},
+        [],
+        {"metres_per_step": float("nan")},
+    ):
+        write(folder / "depth.json", content)
+        with pytest.raises(DataError, match="cannot be read|states no unit"):
+            list(read(f"masks:{folder}"))
+    (folder / "depth.json").unlink()
+    np.save(folder / "depth" / "sub.npy", np.ones((20, 30), np.uint16))
+    with pytest.raises(DataError, match="depth file has no image"):
+        read(f"masks:{folder}")
+    (folder / "depth" / "sub.npy").rename(folder / "depth" / "a.pfm")
+    with pytest.raises(DataError, match=r"depth is no \.pfm"):
+        read(f"masks:{folder}")
+
+
+def test_images_and_depth_alone(tmp_path: Path) -> None:
+    """As `export --format depth-npy` writes them."""
+    noise_image(tmp_path / "images" / "a.png")
+    write_depth(tmp_path / "depth" / "a.npy", METRES)
+    write(tmp_path / "depth.json", {"unit": "metre", "unknown": 0})
+    (sample,) = read(f"masks:{tmp_path}")
+    assert known(sample) == ["depth"] and sample.labels.names == ("image",)
+
+
+def test_depth_without_its_image_is_an_error(tmp_path: Path) -> None:
+    depth_folder(tmp_path, "rgb/1.JPEG", "depth/1.png")
+    assert len(list(read(f"nyu:{tmp_path}"))) == 1
+    noise_image(tmp_path / "extra" / "x.png")
+    assert "left out: 1" in read(f"nyu:{tmp_path}").source.notes[0]
+    save(tmp_path / "depth" / "2.png", np.full((20, 30), 1500, np.uint16))
+    with pytest.raises(DataError, match="belongs to no image"):
+        read(f"nyu:{tmp_path}")
+
+
+# ---------------------------------------------------------------------- damaged HDF5
+def test_names_and_arrays_that_cannot_be_read(tmp_path: Path) -> None:
+    path = nyu_mat(tmp_path / "nyu.mat", np.zeros((2, 7, 5), np.uint16))
+    for change in (
+        lambda f: f.create_dataset("names", data=np.zeros((2, 1), np.uint8)),
+        lambda f: f.create_dataset("names", data=np.array([[h5py.Reference()]], h5py.ref_dtype), dtype=h5py.ref_dtype),
+    ):
+        with h5py.File(path, "a") as f:
+            del f["names"]
+            change(f)
+        with pytest.raises(DataError, match="names cannot be read"):
+            read(f"nyu:{path}")
+    with h5py.File(tmp_path / "1.h5", "w") as f:
+        f["rgb"] = np.zeros((3, 5, 7), np.uint8)
+        f["depth"] = np.full((5, 7), "x", h5py.string_dtype())
+    with h5py.File(tmp_path / "2.h5", "w") as f:
+        f.create_dataset("rgb", (3, 10**6, 10**6), np.uint8, chunks=(3, 100, 100))
+        f.create_dataset("depth", (10**6, 10**6), np.float32, chunks=(100, 100))
+    for name, what in (("1", "depth"), ("2", "cannot be read")):
+        only = tmp_path / f"only{name}"
+        only.mkdir()
+        (tmp_path / f"{name}.h5").rename(only / f"{name}.h5")
+        with pytest.raises(DataError, match=what):
+            list(read(f"nyu:{only}"))

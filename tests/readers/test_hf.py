@@ -141,3 +141,65 @@ def test_classes_as_words_or_plain_numbers(field: str, values: list[Any], tmp_pa
         write(tmp_path / "data" / "classes.json", ["cat", "dog"])
     (sample,) = read(f"hf:{tmp_path / 'data'}")
     assert [sample.labels.names[i] for i in sample.instances.label_ids] == ["dog", "cat"]
+
+
+def test_a_damaged_offset_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """One changed byte of an Arrow file's offsets sends whoever follows them out of the memory."""
+    folder = hf_folder(tmp_path)
+    file = next(folder.glob("*.arrow"))
+    data = file.read_bytes()
+    offsets = np.array([0, len((tmp_path / "raw" / "images" / "a.jpg").read_bytes())], np.int32).tobytes()
+    assert data.count(offsets) == 1
+    file.write_bytes(data.replace(offsets, np.array([0, 2**31 - 1], np.int32).tobytes()))
+    with pytest.raises(DataError, match="damaged"):
+        read(f"hf:{folder}")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"objects": [{"boxes": [[5, 5, 9, 9]], "labels": ["dog"]}]},
+        {"bboxes": [[[5, 5, 9, 9]]]},
+        {"annotations": [[{"box": [5, 5, 9, 9], "name": "dog"}]]},
+        {"mask": [[[0, 1], [1, 0]]]},
+        {"segmentation": [b"0123"]},
+    ],
+)
+def test_labels_of_an_unknown_shape_are_an_error(columns: dict[str, Any], tmp_path: Path) -> None:
+    image = {"bytes": noise_image(tmp_path / "x.png").read_bytes(), "path": None}
+    data = datasets.Dataset.from_dict({"image": [image], **columns}).cast_column("image", datasets.Image())
+    data.save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(DataError, match="unknown shape") as caught:
+        read(f"hf:{tmp_path / 'd'}")
+    assert next(iter(columns)) in str(caught.value)
+
+
+def test_columns_that_are_not_read_are_noted(tmp_path: Path) -> None:
+    """A class of the whole image is no annotation that can be read."""
+    image = {"bytes": noise_image(tmp_path / "x.png").read_bytes(), "path": None}
+    data = datasets.Dataset.from_dict({"image": [image], "label": ["dog"], "source": ["x"]})
+    data.cast_column("image", datasets.Image()).save_to_disk(str(tmp_path / "d"))
+    assert read(f"hf:{tmp_path / 'd'}").source.notes == ["columns that are not read: label, source"]
+
+
+@pytest.mark.parametrize("objects", [[], [{"bbox": [1, 1, 5, 5], "category": None}]])
+def test_boxes_without_a_class_in_any_image_are_an_error(objects: list[Any], tmp_path: Path) -> None:
+    struct = {"bbox": datasets.List(datasets.Value("float32")), "category": datasets.Value("string")}
+    image = {"bytes": noise_image(tmp_path / "x.png").read_bytes(), "path": None}
+    features = datasets.Features({"image": datasets.Image(), "objects": datasets.List(struct)})
+    datasets.Dataset.from_dict({"image": [image], "objects": [objects]}, features).save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(DataError, match="no image has an object|are empty"):
+        read(f"hf:{tmp_path / 'd'}")
+
+
+def test_a_binary_mask_of_255_is_no_empty_mask(tmp_path: Path) -> None:
+    folder = hf_folder(tmp_path)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9] = 255
+    data = datasets.load_from_disk(str(folder)).cast_column("mask", datasets.Image(decode=False))
+    assert isinstance(data, datasets.Dataset)
+    whole = data.map(lambda _: {"mask": {"bytes": encode_png(mask), "path": None}})
+    whole.cast_column("mask", datasets.Image()).save_to_disk(str(tmp_path / "d"))
+    write(tmp_path / "d" / "id2label.json", {"0": "wall", "1": "tree"})
+    with pytest.raises(DataError, match="hold 255, which has no name"):
+        read(f"hf:{tmp_path / 'd'}")

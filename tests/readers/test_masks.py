@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -16,7 +17,8 @@ from PIL import Image
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import read_image
 from datasetdm.readers import read
-from datasetdm.readers.maps import Palette, packed, read_depth, read_map
+from datasetdm.readers.depths import read_depth
+from datasetdm.readers.maps import Palette, packed, read_map
 from datasetdm.records import IGNORE
 from factory import known
 from labelled import masks_folder, noise_image, save, write
@@ -36,6 +38,8 @@ def test_masks_of_values(tmp_path: Path) -> None:
     [
         {"wall": 0, "tree": 1},
         {"wall": 0, "tree": 1, "ignore": 255},
+        {"wall": 0.0, "tree": 1.0},
+        {"0": "wall", "1": "tree", "255": "ignore"},
         {"wall": [0, 0, 0], "tree": [0, 128, 0], "ignore": [255, 255, 255]},
         {"wall": "#000000", "tree": "#008000", "ignore": ["#ffffff", [1, 2, 3]]},
     ],
@@ -43,7 +47,7 @@ def test_masks_of_values(tmp_path: Path) -> None:
 def test_legends_say_the_same_in_many_ways(classes: dict[str, Any], tmp_path: Path) -> None:
     """Colours are looked up in true colours and in palette images alike."""
     folder = masks_folder(tmp_path, classes)
-    if not isinstance(classes["wall"], int):
+    if isinstance(classes.get("wall"), list | str):
         table = np.zeros((256, 3), np.uint8)
         table[1], table[255] = (0, 128, 0), (255, 255, 255)
         values = np.asarray(Image.open(folder / "masks" / "a.png"))
@@ -80,6 +84,15 @@ def test_other_tools_legends(file: str, content: Any, tmp_path: Path) -> None:
     ("classes", "what"),
     [
         (["wall", "wall"], "names no classes"),
+        ({"wall": True}, "True is no value"),
+        ({"wall": [True, False, 0]}, "no value or colour"),
+        ({"wall": 1.5}, "1.5 is no value"),
+        ({"wall": None}, "None is no value"),
+        ({"9" * 5000: "wall"}, "names no classes"),
+        ([["wall"]], "names no classes"),
+        ([False, 0], "names no classes"),
+        ("[" * 100_000, "no JSON"),
+        (json.dumps(["\ud800"]), "cannot be written as UTF-8"),
         ({"wall": 0, "tree": 0}, "means two classes"),
         ({"wall": 0, "tree": "green"}, "'green' is no value or colour"),
         ({"wall": 0, "tree": [1, 2]}, "no value or colour"),
@@ -121,6 +134,67 @@ def test_missing_and_surplus_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leaves its folder"):
         read(f"masks:{folder}@../x")
     assert [s.key for s in read(f"masks:{folder}@sub")] == ["b b"]
+
+
+def test_all_that_is_wrong_with_a_layout_is_said_at_once(tmp_path: Path) -> None:
+    noise_image(tmp_path / "JPEGImages" / "a.jpg")
+    write(tmp_path / "names.txt", "wall")
+    with pytest.raises(DataError) as caught:
+        read(f"masks:{tmp_path}")
+    said = str(caught.value)
+    assert all(w in said for w in ("classes.json", "images", "masks or annotations", "JPEGImages/, names.txt"))
+    (masks_folder(tmp_path / "b") / "masks" / "a.png").rename(tmp_path / "b" / "masks" / "a_mask.png")
+    shutil.rmtree(tmp_path / "b" / "masks" / "sub")
+    with pytest.raises(DataError, match="no mask has the name of an image"):
+        read(f"masks:{tmp_path / 'b'}")
+    with pytest.raises(DataError, match="no such folder"):
+        read(f"masks:{masks_folder(tmp_path / 'c')}@val")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".PNG", ".bmp"])
+def test_masks_in_other_files_than_png(suffix: str, tmp_path: Path) -> None:
+    folder = masks_folder(tmp_path)
+    whole = [s.digest() for s in read(f"masks:{folder}")]
+    path = folder / "masks" / "a.png"
+    Image.open(path).save(path.with_suffix(suffix))
+    path.unlink()
+    assert [s.digest() for s in read(f"masks:{folder}")] == whole
+
+
+@pytest.mark.parametrize("name", ["a.npy", "b.mat", "a.json", "a.jpg"])
+def test_a_label_file_of_another_kind_is_an_error(name: str, tmp_path: Path) -> None:
+    folder = masks_folder(tmp_path)
+    write(folder / "masks" / "classes.json", {})
+    write(folder / "masks" / "readme.txt", "x")
+    assert len(list(read(f"masks:{folder}"))) == 2
+    if name == "a.jpg":
+        (folder / "masks" / "a.png").unlink()
+        noise_image(folder / "masks" / name)
+    else:
+        write(folder / "masks" / name, "x")
+    with pytest.raises(DataError, match=r"a mask is no \.|is a JPEG"):
+        list(read(f"masks:{folder}"))
+
+
+def test_what_a_mask_hides_from_pillow_is_refused(tmp_path: Path) -> None:
+    """16 bits per colour, of which 8 would be kept; and transparency alone that shows the object."""
+    ids = np.zeros((20, 30), np.uint16)
+    ids[5:9] = 5
+    rows = b"".join(b"\0" + np.repeat(line[:, None], 3, 1).astype(">u2").tobytes() for line in ids)
+    path = tmp_path / "m.png"
+    write_png(path, rows, bits=16, colour=2)
+    with pytest.raises(DataError, match="colours of 16 bits"):
+        read_map(path, path, (20, 30))
+    write_png(path, b"".join(b"\0" + np.repeat(line[:, None], 2, 1).astype(">u2").tobytes() for line in ids), 16, 4)
+    with pytest.raises(DataError, match="colours of 16 bits"):
+        read_map(path, path, (20, 30))
+    hidden = np.zeros((20, 30, 4), np.uint8)
+    hidden[5:9, :, 3] = 255
+    save(path, hidden)
+    with pytest.raises(DataError, match="transparency tells apart"):
+        read_map(path, path, (20, 30))
+    hidden[5:9, :, 0] = 7
+    assert set(np.unique(read_map(save(path, hidden), path, (20, 30)))) == {0, 7}
 
 
 def test_two_images_for_one_mask(tmp_path: Path) -> None:
@@ -190,15 +264,20 @@ def test_the_stored_integer_is_the_label(bits: int, tmp_path: Path) -> None:
     packed_rows = b"".join(
         b"\0" + (line.astype(">u2").tobytes() if row == 2 else packed_bits(line, bits)) for line in values
     )
+    path = tmp_path / "m.png"
+    write_png(path, packed_rows, bits, 0)
+    assert np.array_equal(read_map(path, path, (20, 30)), values)
+
+
+def write_png(path: Path, rows: bytes, bits: int, colour: int) -> None:
+    """A PNG of 30 x 20 pixels from its rows, each with a filter byte; `colour` as in IHDR."""
     chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", 30, 20, bits, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(packed_rows)),
+        (b"IHDR", struct.pack(">IIBBBBB", 30, 20, bits, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
         (b"IEND", b""),
     )
     data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    path = tmp_path / "m.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    assert np.array_equal(read_map(path, path, (20, 30)), values)
 
 
 def packed_bits(line: np.ndarray, bits: int) -> bytes:
@@ -226,6 +305,11 @@ def test_a_binary_mask_of_255_is_no_empty_mask(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="hold 255, which has no name") as caught:
         read(f"masks:{folder}")
     assert "remedy" in str(caught.value)
+    for mode in ("RGB", "RGBA", "LA"):
+        for path in masks:
+            Image.fromarray(np.where(whole == 1, 255, 0).astype(np.uint8)).convert(mode).save(path)
+        with pytest.raises(DataError, match="hold 255, which has no name"):
+            read(f"masks:{folder}")
     write(folder / "classes.json", {"wall": 0, "tree": 255})
     assert {s.annotations.labels_in() == {0, 1} for s in read(f"masks:{folder}")} == {True}
     write(folder / "classes.json", {"wall": 0, "tree": 1, "ignore": 255})
@@ -235,35 +319,14 @@ def test_a_binary_mask_of_255_is_no_empty_mask(tmp_path: Path) -> None:
     assert len(list(read(f"masks:{folder}"))) == 2
 
 
-def test_depth_of_floats_and_of_wrong_units(tmp_path: Path) -> None:
-    folder = masks_folder(tmp_path)
-    metres = np.full((20, 30), 2.5, np.float32)
-    metres[0], metres[1] = 0, np.nan
-    (folder / "depth").mkdir()
-    np.save(folder / "depth" / "a.npy", metres)
-    first, _ = read(f"masks:{folder}")
-    assert first.depth.valid.sum() == 18 * 30 and first.depth.unit == "metre" and first.depth.depth[2, 0] == 2.5
-    (folder / "depth" / "a.npy").unlink()
-    save(folder / "depth" / "a.tif", metres)
-    assert next(iter(read(f"masks:{folder}"))).depth.valid.sum() == 18 * 30
-    (folder / "depth" / "a.tif").unlink()
-    save(folder / "depth" / "a.png", np.full((20, 30), 3, np.uint16))
-    with pytest.raises(DataError, match="metres stored as millimetres"):
-        list(read(f"masks:{folder}"))
-    (folder / "depth" / "a.png").rename(folder / "depth" / "a.exr")
-    with pytest.raises(DataError, match=r"depth is no \.exr"):
-        read(f"masks:{folder}")
-    (folder / "depth" / "a.exr").unlink()
-    save(folder / "depth" / "z.png", np.full((20, 30), 3000, np.uint16))
-    with pytest.raises(DataError, match="depth file has no image"):
-        read(f"masks:{folder}")
-
-
 def test_float_images_are_scaled_or_refused(tmp_path: Path) -> None:
     ramp = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
     for array in (ramp, (ramp * 65535).astype(np.int32)):
         image = read_image(save(tmp_path / "a.tif", array), "a")
         assert image.min() == 0 and image.max() == 255 and abs(float(image.mean()) - 127.5) < 1
+    for dark in (ramp / 20, (ramp * 4000).astype(np.uint16), (ramp * 255).astype(np.int32)):
+        with pytest.raises(DataError, match="nearly black"):
+            read_image(save(tmp_path / "a.tif", dark), "a")
     for array in (ramp * 300, ramp - 1, np.full((20, 30), np.nan, np.float32), (ramp * 1e6).astype(np.int32)):
         with pytest.raises(DataError, match="the image holds"):
             read_image(save(tmp_path / "a.tif", array), "a")

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from datasetdm.cli import main
 from datasetdm.errors import ConfigError, DataError
-from datasetdm.io.codecs import decode_png
+from datasetdm.io.codecs import decode_png, encode_png
 from datasetdm.readers import READERS, read
 from datasetdm.readers.formats.mini import CLASSES, PACKAGED
 from datasetdm.readers.overview import summarise
+from datasetdm.readers.source import Source, ValidatingReader
 from datasetdm.records import IGNORE, Sample
 from datasetdm.store import write_store
 from datasetdm.transforms.choose import Choose
-from factory import LABELS
+from factory import LABELS, make_sample
 from labelled import MAKERS, coco_folder, masks_folder, noise_image, yolo_folder
 
 
@@ -53,6 +55,68 @@ def test_foreign_parquet_is_no_mini_world(samples: list[Sample], tmp_path: Path)
     write_store(samples[:1], tmp_path / "s", LABELS)
     with pytest.raises(DataError, match="no labelled renders"):
         read(f"mini:{tmp_path / 's' / 'data' / 'shard'}")
+
+
+BAD_RENDERS: dict[str, Any] = {
+    "no PNG": {"classes": b"x"},
+    "cut": {"image": b"\x89PNG\r\n\x1a\n"},
+    "text for a PNG": {"depth": "x"},
+    "no caption": {"caption": None},
+    "no image": {"image": None},
+    "a truth value": {"keypoints": "true"},
+    "nothing": {"keypoints": ""},
+    "uneven points": {"keypoints": '{"1": {"nose": [1, 2]}}'},
+    "a list of points": {"keypoints": '{"1": [[1, 2, 2]]}'},
+    "an endless point": {"keypoints": '{"1": {"nose": [1, NaN, 2]}}'},
+    "deep": {"keypoints": "[" * 100_000},
+    "another size": {"instances": encode_png(np.zeros((5, 5), np.uint8))},
+    "a large class": {"classes": encode_png(np.full((128, 128), 999, np.uint16))},
+    "colours": {"classes": encode_png(np.zeros((128, 128, 3), np.uint8))},
+}
+
+
+@pytest.mark.parametrize("case", BAD_RENDERS)
+def test_a_bad_render_is_skipped_alone(case: str, tmp_path: Path) -> None:
+    table = pq.read_table(PACKAGED / "test-000000.parquet").slice(0, 2)
+    for name, value in BAD_RENDERS[case].items():
+        place = table.schema.get_field_index(name)
+        kind = pa.string() if isinstance(value, str) else table.schema.field(name).type
+        second = table[name][1].as_py() if not isinstance(value, str) or name == "keypoints" else "y"
+        table = table.set_column(place, name, pa.array([value, second], kind))
+    pq.write_table(table, tmp_path / "x-0.parquet")
+    with pytest.raises(DataError) as caught:
+        list(read(f"mini:{tmp_path / 'x'}"))
+    assert "x-0.parquet" in str(caught.value) and "\n" not in caught.value.what
+    if case != "text for a PNG":
+        assert [s.key for s in read(f"mini:{tmp_path / 'x'}", on_error="skip")] == [table["key"][1].as_py()]
+
+
+def test_text_of_a_parquet_file_that_is_not_utf8(tmp_path: Path) -> None:
+    table = pq.read_table(PACKAGED / "test-000000.parquet").slice(0, 1)
+    bad = pa.array([b"caf\xe9"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(table.set_column(table.schema.get_field_index("caption"), "caption", bad), tmp_path / "x-0.parquet")
+    with pytest.raises(DataError, match="UTF8"):
+        list(read(f"mini:{tmp_path / 'x'}"))
+
+
+class Broken(Source):
+    """A format of somebody else that meets what it did not expect."""
+
+    labels = LABELS
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Sample:
+        return make_sample("s") if index else self.no_such_thing  # ty: ignore[unresolved-attribute]
+
+
+def test_no_exception_but_our_own_leaves_a_reader() -> None:
+    with pytest.raises(DataError, match="AttributeError: 'Broken' object has no attribute") as caught:
+        list(ValidatingReader(Broken()))
+    assert "sample 0" in str(caught.value) and isinstance(caught.value.__cause__, AttributeError)
+    reader = ValidatingReader(Broken(), "skip")
+    assert [s.key for s in reader] == ["s"] and len(reader.skipped) == 1
 
 
 def test_formats_are_named() -> None:

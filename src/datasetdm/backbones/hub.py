@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasetdm.backbones.quiet import quiet
 from datasetdm.errors import BackboneError, ConfigError, unknown_name
+from datasetdm.io.files import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def read_model_index(folder: Path) -> dict[str, Any]:
     """A pipeline folder's `model_index.json`."""
     path = folder / "model_index.json"
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_bytes())
         if isinstance(index, dict) and isinstance(index.get("_class_name"), str):
             return index
         problem = "it names no pipeline class"

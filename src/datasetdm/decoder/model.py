@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbone, pick_dtype
+from datasetdm.backbones import Backbone, RunOptions, load_backbone, pick_dtype
 from datasetdm.backbones.canvas import Placement
-from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.blocks.transformer import CAPTION_GAIN, UNSEEN_WORD_WEIGHT, upsample
+from datasetdm.decoder.config import CONFIG, DecoderConfig, read_config, write_config
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TASKS, Head, Previous, Tensors, make_task
 from datasetdm.decoder.tensor_files import save_tensors
-from datasetdm.errors import DecoderError
-from datasetdm.io.files import write_json
+from datasetdm.errors import ConfigError, DecoderError
 from datasetdm.records import Annotations, Labels
 
 BUILTIN = {"mini": Path(__file__).parent.parent / "assets" / "decoder"}
 """Decoders that come with the package."""
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """All that is needed to build a P-Decoder and to know which backbone it reads.
-
-    backbone: what it was loaded by; identity: what it is (hash of its weights). side: image side of the features.
-    fitted: how the weights came about (data, steps, held-out figures).
-    """
-
-    tasks: tuple[str, ...]
-    labels: Labels
-    backbone: str
-    identity: str
-    features: FeatureConfig
-    specs: tuple[FeatureSpec, ...]
-    text_width: int
-    side: int
-    width: int = 128
-    fitted: Mapping[str, object] | None = None
+WEIGHTS = "model.safetensors"
 
 
 class PDecoder(nn.Module):
@@ -130,7 +108,7 @@ class PDecoder(nn.Module):
         """Write `config.json` and `model.safetensors`, the configuration last, so that a folder with one is whole."""
         folder = Path(folder)
         save_tensors(folder / WEIGHTS, self.state_dict())
-        write_json(folder / CONFIG, asdict(self.config) | {"labels": self.config.labels.to_json()})
+        write_config(folder, self.config)
 
     @classmethod
     def load(cls, name: Path | str = "mini", device: str | torch.device = "cpu") -> PDecoder:
@@ -141,10 +119,19 @@ class PDecoder(nn.Module):
         """
         folder = BUILTIN.get(str(name), Path(name))
         config = read_config(folder)
-        decoder = cls(config)
         try:
+            with torch.device("meta"):  # sizes that the weights do not have are found out before they are allocated
+                _check_shapes(cls(config).state_dict(), folder / WEIGHTS)
+            decoder = cls(config)
             decoder.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, SafetensorError, RuntimeError) as e:
+        except (ConfigError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
+            raise DecoderError(
+                f"the decoder's config.json describes no decoder: {' '.join(str(e).split())[:200]}",
+                where=folder / CONFIG,
+                expected="the file that `datasetdm fit` wrote",
+                remedy="restore it, or fit the decoder again",
+            ) from e
+        except (OSError, SafetensorError, RuntimeError, ValueError) as e:
             raise DecoderError(
                 f"the decoder's weights cannot be read: {' '.join(str(e).split())[:200]}",
                 where=folder / WEIGHTS,
@@ -179,6 +166,15 @@ class PDecoder(nn.Module):
             )
 
 
+def _check_shapes(built: Mapping[str, Tensor], path: Path) -> None:
+    """Raises RuntimeError if a weight that was built has another shape than in the file."""
+    with safe_open(path, "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    for name, tensor in built.items():
+        if name in shapes and shapes[name] != tuple(tensor.shape):
+            raise RuntimeError(f"{name} is {shapes[name]}, expected {tuple(tensor.shape)} by config.json")
+
+
 def load_pair(
     decoder: str | Path | PDecoder = "mini",
     backbone: str | Backbone | None = None,
@@ -194,31 +190,6 @@ def load_pair(
         frozen = name
     model.check_backbone(frozen)
     return model.to(frozen.device).eval(), frozen
-
-
-def read_config(folder: Path) -> DecoderConfig:
-    """The configuration of a saved decoder."""
-    path = folder / CONFIG
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        features = raw.pop("features")
-        timesteps = features.pop("timesteps")
-        return DecoderConfig(
-            tasks=tuple(raw.pop("tasks")),
-            labels=Labels.from_json(raw.pop("labels")),
-            features=FeatureConfig(None if timesteps is None else tuple(timesteps), **features),
-            specs=tuple(FeatureSpec(**s) for s in raw.pop("specs")),
-            **raw,
-        )
-    except FileNotFoundError as e:
-        raise DecoderError(
-            "there is no decoder here",
-            where=folder,
-            expected="a folder that `datasetdm fit` wrote, with a config.json",
-            remedy="fit one with `datasetdm fit`, or use --decoder mini",
-        ) from e
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise DecoderError(f"the decoder's config.json cannot be read: {e}", where=path, remedy="fit it again") from e
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, contiguous_format
 
 from datasetdm.errors import DataError, OutputError
-from datasetdm.io.files import atomic
+from datasetdm.io.files import atomic, parse_json
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any] | None = None) -> None:
@@ -48,7 +48,7 @@ def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 def load_numbers(path: Path) -> dict[str, Any]:
     """What `save_tensors` was given as `numbers`. Raises DataError if it is no safetensors file."""
     with _opened(path, "cpu") as file:
-        return json.loads((file.metadata() or {}).get("numbers", "{}"))
+        return parse_json((file.metadata() or {}).get("numbers", "{}"))
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -17,6 +18,7 @@ from jaxtyping import Int, Int64, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasetdm.errors import DataError
+from datasetdm.io.files import require_regular
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -141,13 +143,11 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            with _opened(source) as image:
                 _check_pixels(image, where)
                 ImageOps.exif_transpose(image, in_place=True)
-                if image.mode in ("I", "F"):
+                if image.mode[0] in "IF":
                     return _eight_bits(np.asarray(image), where)
-                if image.mode.startswith("I;16"):
-                    return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError as e:
         raise DataError("the image is missing", where=where, expected="a file", remedy="check --images") from e
@@ -161,7 +161,11 @@ def read_image(source: Path | bytes, where: object) -> UInt8[np.ndarray, "h w 3"
 
 
 def _eight_bits(values: np.ndarray, where: object) -> UInt8[np.ndarray, "h w 3"]:
-    """Grey of 32 bits as 8-bit RGB: floats of 0..1 times 255, integers of 0..65535 divided by 257."""
+    """Grey of 16 or 32 bits as 8-bit RGB: floats of 0..1 times 255, integers of 0..65535 divided by 257.
+
+    Raises:
+        DataError: other values; or none above a sixteenth of the range, as of 12 bits in 16: the image would be black.
+    """
     floats = values.dtype.kind == "f"
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if not (low >= 0 and high <= (1 if floats else 65535)):
@@ -171,22 +175,43 @@ def _eight_bits(values: np.ndarray, where: object) -> UInt8[np.ndarray, "h w 3"]
             expected="floats of 0..1 or integers of 0..65535",
             remedy="convert it to 8 bits",
         )
+    most = 1 if floats else 65535
+    if 0 < high < most / 16:
+        raise DataError(
+            f"the image has no value above {high:g} of {most}, so it would be nearly black",
+            where=where,
+            expected="values that use their range",
+            remedy="stretch them to the whole range, or convert the image to 8 bits",
+        )
     grey = np.rint(values * 255 if floats else values / 257).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def _opened(source: Path | bytes) -> Image.Image:
+    if isinstance(source, bytes):
+        return Image.open(io.BytesIO(source))
+    require_regular(source)
+    return Image.open(source)
+
+
 def image_size(path: Path, where: object) -> tuple[int, int]:
-    """(height, width) as `read_image` would give it, without decoding the pixels."""
+    """(height, width) as `read_image` would give it, without decoding the pixels; the file's name is text."""
     try:
+        path.name.encode()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = _opened(path)
         with image:
             _check_pixels(image, where)
             turned = Image.Image.getexif(image).get(0x0112, 1) >= 5  # PNG's own would decode the image
             return (image.width, image.height) if turned else (image.height, image.width)
     except FileNotFoundError as e:
         raise DataError("the image is missing", where=where, expected="a file", remedy="check --images") from e
+    except UnicodeEncodeError as e:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(
+            "a file's name is not UTF-8, so no format could write it", where=shown, remedy="rename the file"
+        ) from e
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"the image cannot be read: {e}", where=where, remedy="restore or remove it") from e
 

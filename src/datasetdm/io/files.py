@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 import threading
 from collections.abc import Generator
@@ -133,6 +134,13 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def require_regular(path: Path) -> None:
+    """Raises OSError for a device, a pipe or a socket: reading one may wait, or go on, without end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError("it is no file but a device or a pipe")
 
 
 def parse_json(text: str | bytes) -> Any:

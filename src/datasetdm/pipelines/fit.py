@@ -23,7 +23,7 @@ from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.model import PDecoder, autocast
 from datasetdm.decoder.tasks import TASKS, Tensors, make_task
 from datasetdm.errors import DataError, OutputError
-from datasetdm.io.files import occupied, write_json
+from datasetdm.io.files import occupied, parse_json, write_json
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.settings import FitConfig
@@ -170,7 +170,7 @@ def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
     mark = work / "recipe.json"
     if out.exists() and not out.is_dir():
         raise OutputError("the output place is a file", where=out, expected="a folder", remedy="choose another --out")
-    if mark.exists() and json.loads(mark.read_text()) != recipe:
+    if mark.exists() and _read_mark(mark) != recipe:
         raise OutputError(
             "the output folder belongs to another, unfinished fit",
             where=out,
@@ -182,6 +182,17 @@ def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
         )
     write_json(mark, recipe)
     return work
+
+
+def _read_mark(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise OutputError(
+            f"the mark of an unfinished fit cannot be read: {e}",
+            where=path,
+            remedy="choose another --out, or delete it",
+        ) from e
 
 
 # ---------------------------------------------------------------------- steps

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from datasetdm.errors import ConfigError, DataError, unknown_name
+from datasetdm.errors import ConfigError, DataError, DatasetDMError, unknown_name
 from datasetdm.io.registry import Registry
-from datasetdm.readers.source import OnError, Source, ValidatingReader
+from datasetdm.readers.source import OnError, Source, ValidatingReader, as_data_error
 from datasetdm.records import Labels, Sample
 
 READERS: Registry[Callable[[str, Path | None], Source]] = Registry(
@@ -77,4 +77,8 @@ def read(data: str, images: Path | str | None = None, on_error: OnError = "stop"
         if str(e.where).startswith("Labels"):  # which do not know the file that names them
             e.where, e.remedy = path, e.remedy or "rename one of the classes there"
         raise
+    except (DatasetDMError, ImportError):
+        raise
+    except Exception as e:  # of the format's files, or of a plug-in
+        raise as_data_error(e, Path(path)) from e
     return ValidatingReader(source, on_error)

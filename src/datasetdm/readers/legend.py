@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Colour, Palette
@@ -39,6 +40,8 @@ def read_legend(folder: Path) -> tuple[Labels, Palette]:
 
 def _classes(path: Path) -> tuple[Labels, Palette]:
     content = json_of(path, "a list of names, or names with values or colours")
+    if isinstance(content, dict) and all(isinstance(v, str) and not _colour(v) for v in content.values()):
+        return _id2label(path)  # the other way round
     if isinstance(content, list):
         named = len({*map(str, content)}) == len(content) and all(isinstance(n, str) for n in content)
         content = {n: i for i, n in enumerate(content)} if named else None
@@ -57,22 +60,35 @@ def _classes(path: Path) -> tuple[Labels, Palette]:
 
 def _id2label(path: Path) -> tuple[Labels, Palette]:
     content = json_of(path, "values with names")
-    if not isinstance(content, dict) or not content or not all(k.isdecimal() for k in content):
+    if not _numbered(content):
         raise DataError("the file names no classes", where=path, expected='{"0": name, ...}')
-    return Labels(tuple(map(str, content.values()))), _palette([(int(v), i) for i, v in enumerate(content)], path)
+    ignored = [int(v) for v, name in content.items() if name == "ignore"]
+    named = {int(v): label_name(name) for v, name in content.items() if name != "ignore"}
+    pairs = [(v, i) for i, v in enumerate(named)] + [(v, IGNORE) for v in ignored]
+    return Labels(tuple(named.values())), _palette(pairs, path)
+
+
+def _numbered(content: Any) -> TypeGuard[dict[str, str]]:
+    """Whether something is values with names, as `{"0": name}`."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(re.fullmatch(r"\d{1,5}", k) and isinstance(v, str) for k, v in content.items())
+    )
 
 
 def _meta(path: Path) -> tuple[Labels, Palette]:
     content = json_of(path, "label_map and segmentation_colors")
     named = content.get("label_map") if isinstance(content, dict) else None
-    if not isinstance(named, dict) or not named or not all(k.isdecimal() for k in named):
+    if not _numbered(named):
         raise DataError("the file has no label_map", where=path, expected='{"label_map": {"0": name, ...}}')
     colours = content.get("segmentation_colors")
     if colours is not None and (not isinstance(colours, list) or len(colours) != len(named)):
         raise DataError("segmentation_colors do not match label_map", where=path, expected="one a label")
     values = list(range(len(named))) if colours is None else colours
     keys = [int(k) for k in named] if colours is None else values
-    return Labels(tuple(map(str, named.values()))), _palette([(v, i) for i, v in enumerate(keys)], path)
+    labels = Labels(tuple(map(label_name, named.values())))
+    return labels, _palette([(v, i) for i, v in enumerate(keys)], path)
 
 
 def _labelmap(path: Path) -> tuple[Labels, Palette]:
@@ -104,7 +120,9 @@ def _palette(pairs: list[tuple[Any, int]], path: Path) -> Palette:
     colours: dict[Colour, int] = {}
     for value, label in pairs:
         colour = _colour(value)
-        if colour is None and not (isinstance(value, int) and 0 <= value <= 65535):
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if colour is None and not (type(value) is int and 0 <= value <= 65535):
             raise DataError(f"{value!r} is no value or colour", where=path, expected="0..65535, [r, g, b] or #rrggbb")
         if (colour in colours) if colour else (value in values):
             raise DataError(f"{value!r} means two classes", where=path, expected="one class a value")
@@ -121,7 +139,7 @@ def _colour(value: Any) -> Colour | None:
             value = list(bytes.fromhex(value[1:]))
         except ValueError:
             return None
-    ok = isinstance(value, list) and len(value) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in value)
+    ok = isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
     return (value[0], value[1], value[2]) if ok else None
 
 

@@ -1,4 +1,4 @@
-"""Label maps: what their values or colours mean, and 16-bit depth."""
+"""Label maps: the integers or colours that files store, and what they mean."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from PIL import Image, UnidentifiedImageError
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import MAX_PIXELS, image_size
+from datasetdm.io.files import require_regular
 from datasetdm.readers.source import other_size
-from datasetdm.records import IGNORE, DepthMap
+from datasetdm.records import IGNORE
 from datasetdm.records.objects import spans
 
 Colour = tuple[int, int, int]
 
-MILLIMETRE = 1 / 1000
-"""In metres: the step of NYU Depth v2's PNGs as they are commonly shared."""
 
-
-def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours: bool = False) -> np.ndarray:
+def read_map(
+    source: Path | bytes, where: object, size: tuple[int, int], colours: bool = False, fractions: bool = False
+) -> np.ndarray:
     """The values of a label map: u8 or u16[h w] (of a palette image its indices), or colours u8[h w 3].
 
     Args:
         size: (height, width) of the image that it belongs to.
         colours: of a palette image the colours instead.
+        fractions: floats are let through as they are.
 
     Raises:
         DataError: missing, truncated, too large, lossy, or of another size.
@@ -39,10 +40,14 @@ def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            if isinstance(source, Path):
+                require_regular(source)
             opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         with opened as image:
             _check_map(image, where, size)
-            if image.mode == "RGBA" or (image.mode == "P" and colours):
+            if image.mode == "F" and fractions:
+                return np.asarray(image)
+            if image.mode == "P" and colours:
                 return np.asarray(image.convert("RGB"))
             return _stored(image, where)
     except FileNotFoundError as e:
@@ -52,12 +57,16 @@ def read_map(source: Path | bytes, where: object, size: tuple[int, int], colours
 
 
 def _stored(image: Image.Image, where: object) -> np.ndarray:
-    """The integers as the file holds them: Pillow spreads grey values of 1, 2 or 4 bits to 0..255, and turns what a TIFF
-    stores with white as 0."""
+    """The integers as the file holds them: Pillow spreads grey values of 1, 2 or 4 bits to 0..255, keeps 8 bits of 16 where
+    there are several channels, and turns what a TIFF stores with white as 0."""
     tiles: Any = getattr(image, "tile", None)
     tile = tiles[0][3] if tiles else image.mode  # known until the pixels are decoded
     raw = str(tile[0] if isinstance(tile, tuple) and tile else tile)
-    values = np.asarray(image.convert("L") if image.mode == "LA" else image)
+    values = np.asarray(image)
+    if values.ndim == 3 and "16" in raw:
+        raise DataError("the label map has colours of 16 bits", where=where, expected="one channel, or 8 bits each")
+    if image.mode in ("LA", "RGBA"):
+        values = _without_alpha(values, where)
     if image.mode == "1":
         values, most = values.astype(np.uint8), 1
     else:
@@ -72,24 +81,39 @@ def _stored(image: Image.Image, where: object) -> np.ndarray:
     return values
 
 
-def require_classes(palette: Palette, maps: Iterable[Path]) -> None:
+def _without_alpha(values: np.ndarray, where: object) -> np.ndarray:
+    """Grey or colours without their transparency, unless it tells pixels apart that are equal without it."""
+    grey = values.shape[2] == 2
+    alpha, rest = values[..., -1], values[..., 0] if grey else values[..., :3]
+    if alpha.min(initial=255) != alpha.max(initial=0):
+        plain = rest.astype(np.uint32) if grey else packed(rest)
+        if len(np.unique(plain | alpha.astype(np.uint32) << 24)) > len(np.unique(plain)):
+            raise DataError(
+                "the label map's transparency tells apart what its colours do not",
+                where=where,
+                expected="a PNG of indices, of 16 bits or of colours",
+                remedy="save the transparency as a map of its own",
+            )
+    return rest
+
+
+def require_classes(palette: Palette, maps: Iterable[tuple[Path | bytes, object]]) -> None:
     """Refuse label maps of 0 and 255 alone where classes have other values: that 255 is a class, and not `ignore`.
 
-    Maps are read until one has a class, so for most data one is.
+    Maps (and where each lies, for the message) are read until one has a class, so for most data one is.
     """
-    named = {v for v, i in palette.values.items() if v and i != IGNORE}
+    named = {v: i for v, i in palette.values.items() if v and i != IGNORE}
     if not named or not palette.assumes_ignore:
         return
-    first: Path | None = None
-    for path in maps:
+    first: object = None
+    for source, where in maps:
         try:
-            values = read_map(path, path, image_size(path, path))
+            ids = palette.ids(source, where, map_size(source, where))
         except DataError:
             continue  # which is said when the samples are checked or read
-        found = set(np.unique(values).tolist()) if values.ndim == 2 else named
-        if found & named:
+        if np.isin(ids, list(named.values())).any():
             return
-        first = first or (path if 255 in found else None)
+        first = first or (where if (ids == IGNORE).any() else None)
     if first:
         raise DataError(
             "label maps hold 255, which has no name, and no other class",
@@ -97,6 +121,17 @@ def require_classes(palette: Palette, maps: Iterable[Path]) -> None:
             expected=f"the values {', '.join(map(str, sorted(named)[:8]))}",
             remedy='name the value, for instance {"background": 0, "lesion": 255}, or say {"ignore": 255}',
         )
+
+
+def map_size(source: Path | bytes, where: object) -> tuple[int, int]:
+    """(height, width) of a label map. Raises DataError."""
+    if isinstance(source, Path):
+        return image_size(source, where)
+    try:
+        with Image.open(io.BytesIO(source)) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError) as e:
+        raise DataError(f"the label map cannot be read: {e}", where=where) from e
 
 
 def _check_map(image: Image.Image, where: object, size: tuple[int, int]) -> None:
@@ -167,65 +202,3 @@ def _pack(colour: Colour) -> int:
 
 def _unpack(value: int) -> str:
     return str((value & 255, value >> 8 & 255, value >> 16))
-
-
-def read_depth(
-    source: Path | bytes, where: object, size: tuple[int, int], metres: float, invalid: tuple[int, ...] = (0,)
-) -> DepthMap:
-    """A 16-bit depth map whose steps are worth so many metres; `invalid` values are unknown.
-
-    Raises:
-        DataError: as `read_map`; or not 16 bits, since 8 of them are some other convention.
-    """
-    steps = read_map(source, where, size)
-    if steps.ndim != 2 or steps.dtype.itemsize < 2:
-        raise DataError(f"the depth map holds {steps.dtype}", where=where, expected="one channel of 16 bits")
-    if (steps < 0).any() or (steps > 65535).any():
-        raise DataError("depth outside 16 bits", where=where, expected="0..65535")
-    return DepthMap(steps.astype(np.float32) * np.float32(metres), ~np.isin(steps, invalid))
-
-
-DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
-
-_LIKELY = (0.1, 1000.0)
-"""Metres between which the largest depth of an image lies, if its unit is the one that is stated."""
-
-
-def read_any_depth(path: Path, size: tuple[int, int]) -> DepthMap:
-    """Depth of a 16-bit PNG in millimetres, or of floats (.npy, TIFF) in metres, which are unknown where 0 or not finite.
-
-    Raises:
-        DataError: as `read_depth`; or values that look like another unit.
-    """
-    if path.suffix.lower() == ".png":
-        depth = read_depth(path, path, size, MILLIMETRE)
-    else:
-        metres = _float_map(path, size)
-        depth = DepthMap(metres, np.isfinite(metres) & (metres != 0))
-    largest = float(depth.depth.max(initial=0))
-    if largest and not _LIKELY[0] <= largest <= _LIKELY[1]:
-        stored = "metres stored as millimetres" if largest < 1 else "millimetres stored as metres"
-        raise DataError(
-            f"the largest depth is {largest:.3g} m, which looks like {stored}",
-            where=path,
-            expected="16-bit PNG in millimetres, or floats in metres",
-        )
-    return depth
-
-
-def _float_map(path: Path, size: tuple[int, int]) -> np.ndarray:
-    try:
-        if path.suffix.lower() == ".npy":
-            values = np.load(path)
-        else:
-            with Image.open(path) as image:
-                values = np.asarray(image) if image.mode == "F" else np.zeros(())
-    except (OSError, ValueError, SyntaxError, EOFError) as e:
-        raise DataError(f"the depth cannot be read: {e}", where=path, expected="floats in metres") from e
-    if values.dtype.kind != "f" or values.ndim != 2:
-        raise DataError(
-            f"the depth is {values.dtype} with {values.ndim} axes", where=path, expected="floats [h w] in metres"
-        )
-    if values.shape != size:
-        raise other_size(path, values.shape, size)
-    return values.astype(np.float32)

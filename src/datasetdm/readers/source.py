@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from datasetdm.errors import DataError, StoreError
+from datasetdm.errors import DataError, DatasetDMError, StoreError
 from datasetdm.io.codecs import image_size, read_image
 from datasetdm.prompts import describe
 from datasetdm.readers.regions import labels_in
@@ -59,8 +59,8 @@ class ValidatingReader:
         for index in range(len(source)):
             try:
                 source.check(index)
-            except DataError as e:
-                self._report(e)
+            except Exception as e:
+                self._report(as_data_error(e, source, index))
                 self._bad.add(index)
         for error in source.orphan_errors:
             self._report(error)
@@ -80,8 +80,8 @@ class ValidatingReader:
                 continue
             try:
                 sample = self.source[index]
-            except (DataError, StoreError) as e:
-                self._report(e)
+            except Exception as e:
+                self._report(as_data_error(e, self.source, index))
                 self._bad.add(index)
                 continue
             yield index, sample
@@ -108,10 +108,29 @@ class ValidatingReader:
                 remedy="read with --on-error stop to see the first error",
             )
 
-    def _report(self, error: DataError | StoreError) -> None:
+    def _report(self, error: DatasetDMError) -> None:
         if self.on_error == "stop":
             raise error
-        self.skipped.append(error if isinstance(error, DataError) else DataError(str(error)))
+        self.skipped.append(error if isinstance(error, DataError) else DataError(error.what, where=error.where))
+
+
+def as_data_error(error: Exception, source: object, index: int | None = None) -> DatasetDMError:
+    """The error itself if it is one of ours that concerns data; else what a reader met and did not expect, as a DataError.
+
+    Raises:
+        DatasetDMError: one that concerns something else, for instance a library that is not installed.
+    """
+    if isinstance(error, DataError | StoreError):
+        return error
+    if isinstance(error, DatasetDMError):
+        raise error
+    what = f"the data cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    place = source if isinstance(source, Path) else getattr(source, "path", None) or type(source).__name__
+    found = DataError(
+        what, where=place if index is None else f"{place}, sample {index} (from 0)", expected="data of this format"
+    )
+    found.__cause__ = error
+    return found
 
 
 @dataclass(frozen=True)
@@ -146,7 +165,7 @@ class FilesSource(Source):
         for path in item.maps.values():
             if not path.is_file():
                 raise DataError("an image's label file is missing", where=path, expected=f"labels of {item.image}")
-            if path.suffix != ".npy" and (found := image_size(path, path)) != size:
+            if path.suffix.lower() not in (".npy", ".exr") and (found := image_size(path, path)) != size:
                 raise other_size(path, found, size)
 
     def __getitem__(self, index: int) -> Sample:

@@ -35,7 +35,9 @@ class Rows:
 
     def _read(self, number: int) -> pa.Table:
         try:
-            return pq.read_table(self._files[number])
-        except (OSError, pa.ArrowException) as e:
+            table = pq.read_table(self._files[number])
+            table.validate(full=True)
+            return table
+        except (OSError, pa.ArrowException, MemoryError) as e:
             what = f"a file cannot be read: {(str(e) or repr(e)).splitlines()[0]}"
             raise DataError(what, where=self._files[number], expected="a whole Parquet file") from e

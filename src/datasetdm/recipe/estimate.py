@@ -6,11 +6,11 @@ CPU cores; other models have no constants, so nothing is said of them before the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datasetdm.io.files import parse_json
 from datasetdm.recipe.schema import FitStage, GenerateStage, Stage
 
 SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "evaluate": 0.1, "export": 0.002, "page": 0.05}
@@ -70,7 +70,7 @@ def image_side(stage: Stage, earlier: Mapping[str, Any]) -> int | None:
     if decoder == "mini":
         return EMBEDDED_SIDE if isinstance(stage, GenerateStage) else None
     try:
-        return int(json.loads((Path(decoder) / "config.json").read_text(encoding="utf-8"))["side"])
+        return int(parse_json((Path(decoder) / "config.json").read_bytes())["side"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.exporters import EXPORTERS
-from datasetdm.io.files import occupied, write_json
+from datasetdm.io.files import occupied, parse_json, write_json
 from datasetdm.prompts import open_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
@@ -229,7 +229,7 @@ def mark_path(out: Path) -> Path:
 def read_mark(out: Path) -> dict[str, Any]:
     """The mark of an output that a recipe made; empty if there is none, or the output is gone or was replaced."""
     try:
-        mark = json.loads(mark_path(out).read_text(encoding="utf-8"))
+        mark = parse_json(mark_path(out).read_bytes())
         same = out.is_dir() or hashlib.sha256(out.read_bytes()).hexdigest() == mark["sha256"]
         return mark if same and isinstance(mark["inputs"], dict) and "done" in mark else {}
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from datasetdm.io.codecs import png_size
+from datasetdm.io.files import parse_json
 from datasetdm.records import Sample
 from datasetdm.store.store import HEADER, Store
 
@@ -66,7 +66,7 @@ class Listed:
         """The columns as a store holds them."""
         keys, prompts, labels, objects, confidence = (table[n].combine_chunks() for n in LISTED[:5])
         reasons = table["quality_reasons"].combine_chunks()
-        found = {row: json.loads(t) for row, t in enumerate(table["quality_scores"].to_pylist()) if t != "{}"}
+        found = {row: parse_json(t) for row, t in enumerate(table["quality_scores"].to_pylist()) if t != "{}"}
         scores = {
             name: np.full(len(table), np.nan, np.float32) for name in sorted({n for s in found.values() for n in s})
         }

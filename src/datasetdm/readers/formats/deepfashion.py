@@ -15,7 +15,7 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.readers.maps import Palette
-from datasetdm.readers.places import folder_of, images_in, json_of, text_of
+from datasetdm.readers.places import files_in, folder_of, images_in, json_of, text_of
 from datasetdm.readers.regions import Region, instances
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, Annotations, Keypoints, Labels, SemanticMap, Skeleton
@@ -49,7 +49,7 @@ class DeepFashionSource(FilesSource):
         images, parsing = images or folder_of(root, "images", "image"), folder_of(root, "segm", "parsing")
         captions = _captions(root / "captions.json")
         named = {p.stem: p for p in images_in(images)}
-        maps = {p.stem.removesuffix("_segm"): p for p in sorted(parsing.glob("*_segm.png"))}
+        maps = {p.stem.removesuffix("_segm"): p for p in files_in(parsing, ".png") if p.stem.endswith("_segm")}
         both = sorted(set(named) & set(maps))
         if not both:
             raise DataError("no image has a parsing", where=parsing, expected="NAME_segm.png for images/NAME.jpg")

@@ -15,15 +15,17 @@ depth       `depth` of our own export (`key`, `semantic`, `depth` and `objects` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasetdm.errors import ConfigError, DataError
 from datasetdm.io.codecs import read_image, rle_counts
 from datasetdm.readers.coco_shapes import check_box, check_rle
+from datasetdm.readers.depths import read_depth
 from datasetdm.readers.legend import FILES, read_legend
-from datasetdm.readers.maps import Palette, read_depth
+from datasetdm.readers.maps import Palette, require_classes
 from datasetdm.readers.places import json_of, with_option
 from datasetdm.readers.regions import Edges, Region, box_runs, covers, instances, labels_in, with_background
 from datasetdm.readers.source import Source, caption_prompt
@@ -41,6 +43,11 @@ columns: image; mask; objects: {bbox, category, segmentation}; caption; key
 IMAGES = ("image", "img", "picture")
 MASKS = ("mask", "annotation", "semantic", "segmentation", "label", "labels")
 CAPTIONS = ("caption", "text", "prompt")
+LABELS = {
+    *MASKS, "objects", "object", "annotations", "instances", "bbox", "bboxes", "box", "boxes", "segmentations", "masks",
+    "polygons", "keypoints", "faces", "regions", "depth", "depth_map",
+}  # fmt: skip
+"""Columns that hold labels, in whatever shape."""
 
 
 class HfSource(Source):
@@ -63,13 +70,41 @@ class HfSource(Source):
         self._category, names = _categories(data, self.name, self._root)
         self._names = {n: i for i, n in enumerate(names)}
         self._depth = "depth" in image_columns and {*data.column_names} >= {"key", "semantic", "depth", "objects"}
+        self.notes = self._unread(image_columns)
         if self._mask:
             self.labels, self._palette = read_legend(self._root or _legend_folder(self.name))
+            require_classes(self._palette, self._masks())
         else:
             self.labels = Labels(with_background(names)) if names else Labels(("image",))
         if strange := [n for n in names if n not in self.labels.names]:
             raise DataError(f"objects' class {strange[0]!r} has no value in masks", where=self.name, expected="a name")
         self._label_of = [self.labels.index[n] for n in names]
+
+    def _unread(self, image_columns: Sequence[str]) -> list[str]:
+        """A note of the columns that are left out.
+
+        Raises:
+            DataError: one of them looks like labels, and no other column holds any.
+        """
+        read = {self._image, self._mask, self._caption, "key"} | ({"objects"} if self._category else set())
+        left = [c for c in self._data.column_names if c not in read and not (self._depth and c == "depth")]
+        labels = [c for c in left if c in LABELS and (c in image_columns or not _plain(self._data.features[c]))]
+        if labels and not (self._mask or self._category):
+            raise DataError(
+                f"the column {labels[0]!r} holds labels of an unknown shape: {str(self._data.features[labels[0]])[:120]}",
+                where=self.name,
+                expected="a column of masks as images, or objects with bbox and category",
+                remedy="rename or convert the column; without it, only the images are read",
+            )
+        return [f"columns that are not read: {', '.join(left)}"] if left else []
+
+    def _masks(self) -> Iterator[tuple[Path | bytes, object]]:
+        """The masks and their rows, as far as they are there."""
+        masks = self._data.select_columns([self._mask])
+        for index in range(len(masks)):
+            where = f"{self.name}, row {index}"
+            with contextlib.suppress(DataError):
+                yield self._file(masks[index][self._mask], where), where
 
     def __len__(self) -> int:
         return len(self._data)
@@ -117,7 +152,7 @@ class HfSource(Source):
         for row in rows:
             category = row.get(str(self._category))
             category = self._names.get(category, category) if isinstance(category, str) else category
-            if not isinstance(category, int) or not 0 <= category < len(self._label_of):
+            if type(category) is not int or not 0 <= category < len(self._label_of):
                 raise DataError(f"category {category}", where=where, expected=f"0..{len(self._label_of) - 1}")
             try:
                 if outlined:
@@ -164,10 +199,22 @@ def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
     except Exception as e:  # the library raises its own kinds, and those of every library below it
         what = f"the dataset cannot be read: {(str(e) or repr(e)).splitlines()[0]}"
         raise DataError(what, where=name, expected="a local folder or a hub id, and a split") from e
-    images = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
-    for column in images:
-        data = data.cast_column(column, datasets.Image(decode=False))
+    try:  # before rows are read: a damaged offset would crash the process
+        for table in (data.data, data._indices):
+            if table is not None:
+                table.validate(full=True)
+        images = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
+        for column in images:
+            data = data.cast_column(column, datasets.Image(decode=False))
+    except Exception as e:  # as above
+        what = f"the dataset is damaged: {(str(e) or repr(e)).splitlines()[0]}"
+        raise DataError(what, where=name, expected="Arrow files as written", remedy="download or save it again") from e
     return data, images
+
+
+def _plain(feature: Any) -> bool:
+    """Whether a column holds one number or text per row, as a class of the whole image is."""
+    return isinstance(getattr(feature, "dtype", None), str) and feature.dtype not in ("binary", "list", "dict")
 
 
 def _legend_folder(name: str) -> Path:
@@ -196,7 +243,7 @@ def _categories(data: Any, name: str, root: Path | None) -> tuple[str | None, li
     objects = getattr(objects, "feature", objects)  # List(...) of one struct per object
     objects = objects[0] if isinstance(objects, list) else objects
     if not isinstance(objects, dict) or "bbox" not in objects:
-        return None, []
+        return None, []  # which is said where nothing else holds labels
     field = next((c for c in CATEGORIES if c in objects), None)
     if field is None:
         raise DataError(f"objects have no class: {', '.join(objects)}", where=name, expected=" or ".join(CATEGORIES))
@@ -214,7 +261,8 @@ def _categories(data: Any, name: str, root: Path | None) -> tuple[str | None, li
     if isinstance(names, list) and names and all(isinstance(n, str) for n in names):
         return field, names
     if not found - {None}:
-        return None, []
+        what = f"the objects' {field} are empty" if found else "no image has an object"
+        raise DataError(what, where=name, expected="words, a ClassLabel, or numbers with names")
     raise DataError(
         f"the objects' {field} are numbers, and nothing names them",
         where=name,
@@ -228,6 +276,8 @@ def _rows(objects: Any, where: str) -> list[dict[str, Any]]:
     if not isinstance(objects, dict):
         return list(objects)
     lists = {k: v for k, v in objects.items() if isinstance(v, list)}
+    if objects and not lists:
+        raise DataError(f"objects are no list: {str(objects)[:80]}", where=where, expected="lists of bbox and category")
     if len({*map(len, lists.values())}) > 1:
         what = "objects' fields differ in length: " + ", ".join(f"{len(v)} {k}" for k, v in lists.items())
         raise DataError(what, where=where, expected="one of each an object")

@@ -26,7 +26,9 @@ class ImagesSource(Source):
 
     def __init__(self, path: str, images: Path | None = None):
         self.path = Path(path)
-        self._files = images_in(self.path)
+        notes: list[str] = []
+        self._files = images_in(self.path, notes)
+        self.notes = notes
 
     def __len__(self) -> int:
         return len(self._files)

@@ -7,11 +7,12 @@ images (`DATE/DRIVE/image_02/data/N.png`).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from datasetdm.errors import DataError
-from datasetdm.readers.maps import read_depth
-from datasetdm.readers.places import pairs
+from datasetdm.readers.depths import read_depth
+from datasetdm.readers.places import IMAGE, files_in, pairs
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import Annotations, Labels
 
@@ -30,10 +31,10 @@ STEP = 1 / 256
 RULES = {
     "depth": (
         (
-            r"(.*/|)image/(.+)_image_(\d+)_image_(\d\d)\.png",
+            rf"(.*/|)image/(.+)_image_(\d+)_image_(\d\d){IMAGE}",
             r"\1groundtruth_depth/\2_groundtruth_depth_\3_image_\4.png",
         ),
-        (r"(.*/|)(?:image|images)/(.+)\.(?:jpg|png)", r"\1depth/\2.png"),
+        (rf"(.*/|)(?:image|images)/(.+){IMAGE}", r"\1depth/\2.png"),
     )
 }
 
@@ -45,7 +46,11 @@ class KittiSource(FilesSource):
 
     def __init__(self, path: str, images: Path | None = None):
         root = Path(path)
-        self.items = _drives(root, images) if images else pairs(root, RULES, "image/ with groundtruth_depth/ or depth/")
+        if images:
+            self.items = _drives(root, images)
+            return
+        found = pairs(root, RULES, "image/ with groundtruth_depth/ or depth/")
+        self.items, self.orphan_errors, self.notes = found.items, found.orphan_errors, found.notes
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
         """Depth."""
@@ -54,8 +59,11 @@ class KittiSource(FilesSource):
 
 def _drives(root: Path, raw: Path) -> list[Item]:
     items = []
-    for depth in sorted(root.rglob("proj_depth/groundtruth/image_0[23]/*.png")):
-        drive, camera = depth.parents[3].name, depth.parent.name
+    for depth in files_in(root, ".png"):
+        place = re.search(r"([^/]+)/proj_depth/groundtruth/(image_0[23])/[^/]+$", depth.absolute().as_posix())
+        if place is None:
+            continue
+        drive, camera = place.groups()
         image = raw / drive[:10] / drive / camera / "data" / depth.name
         items.append(Item(f"{drive}/{camera}/{depth.stem}", image, {"depth": depth}))
     if not items:

@@ -6,18 +6,18 @@
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, Json, ValidationError
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import read_image
+from datasetdm.io.files import require_regular
+from datasetdm.readers.maps import read_map
 from datasetdm.readers.regions import value_runs
 from datasetdm.readers.source import Source
 from datasetdm.readers.tables import Rows
@@ -125,6 +125,8 @@ class MiniSource(Source):
                 remedy="for the packaged images use mini:train or mini:test",
             )
         try:
+            for file in self._files:
+                require_regular(file)
             found = [pq.ParquetFile(f) for f in self._files]
             self._rows = Rows(self._files, [f.metadata.num_rows for f in found])
             missing = COLUMNS - set.intersection(*(set(f.schema_arrow.names) for f in found))
@@ -137,32 +139,61 @@ class MiniSource(Source):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        return _sample(*self._rows[index])
+        content, path = self._rows[index]
+        where = f"{path}, row {content.get('key', index)}"
+        try:
+            row = _Row.model_validate(content)
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            name = ".".join(map(str, first["loc"]))
+            raise DataError(f"{name} cannot be read: {first['msg']}", where=where, expected="a labelled render") from e
+        return _sample(row, where)
 
 
-def _sample(row: dict[str, Any], path: Path) -> Sample:
-    classes, depth = _png(row["classes"]), _png(row["depth"])
-    objects, points = _objects(row, classes)
+class _Row(BaseModel):
+    """One render; maps are PNGs."""
+
+    model_config = ConfigDict(strict=True)
+
+    key: str
+    caption: str
+    place: Any
+    light: Any
+    fov: Any
+    image: bytes
+    classes: bytes
+    instances: bytes
+    depth: bytes
+    keypoints: Json[dict[str, dict[str, tuple[FiniteFloat, FiniteFloat, Annotated[float, Field(ge=0, le=2)]]]]]
+    """By object and point: x, y, visibility."""
+
+
+def _sample(row: _Row, where: str) -> Sample:
+    image = read_image(row.image, where)
+    classes, numbers, depth = (_map(data, where, image.shape[:2]) for data in (row.classes, row.instances, row.depth))
+    if classes.max(initial=0) >= len(_TO_LABEL) or classes.min(initial=0) < 0:
+        raise DataError(f"class {classes.max()} has no name", where=where, expected=f"0..{len(_TO_LABEL) - 1}")
+    objects, points = _objects(row, classes, numbers, where)
     records = Annotations(
         SemanticMap(_TO_LABEL[classes]),
         objects,
         DepthMap(depth.astype(np.float32) * DEPTH_STEP, depth > 0),
         points,
     )
-    image = read_image(row["image"], f"{path}, {row['key']}")
-    prompt = Prompt(row["caption"], LABELS.named_in(row["caption"]), origin="caption")
-    provenance = Provenance(details={name: row[name] for name in ("place", "light", "fov")})
-    return Sample(row["key"], image, LABELS, prompt, **records.fields(), provenance=provenance)
+    prompt = Prompt(row.caption, LABELS.named_in(row.caption), origin="caption")
+    provenance = Provenance(details={name: getattr(row, name) for name in ("place", "light", "fov")})
+    return Sample(row.key, image, LABELS, prompt, **records.fields(), provenance=provenance)
 
 
-def _objects(row: dict[str, Any], classes: np.ndarray) -> tuple[Instances, Keypoints]:
+def _objects(row: _Row, classes: np.ndarray, numbers: np.ndarray, where: str) -> tuple[Instances, Keypoints]:
     """Instances, and keypoints in the same order; an object that is wholly hidden has no instance."""
-    found = value_runs(_png(row["instances"]))
+    found = value_runs(numbers)
     found.pop(0, None)
     masks = MaskStack(found.values(), classes.shape)
     label_ids = [int(np.bincount(_TO_LABEL[classes[m]]).argmax()) for m in masks]
-    points: dict[str, dict[str, list[float]]] = json.loads(row["keypoints"])
-    own = [points.get(str(i), {}) for i in found]
+    if IGNORE in label_ids:
+        raise DataError("an object has no class", where=where, expected="pixels of one of the classes")
+    own = [row.keypoints.get(str(i), {}) for i in found]
     width = max([len(p) for p in own], default=0)
     values = np.zeros((len(found), width, 3), np.float32)
     for i, named in enumerate(own):
@@ -171,6 +202,8 @@ def _objects(row: dict[str, Any], classes: np.ndarray) -> tuple[Instances, Keypo
     return Instances(masks, np.array(label_ids, np.int64)), Keypoints(values[..., :2], values[..., 2], names)
 
 
-def _png(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image)
+def _map(data: bytes, where: str, size: tuple[int, int]) -> np.ndarray:
+    values = read_map(data, where, size)
+    if values.ndim != 2:
+        raise DataError("a label map has colours", where=where, expected="a PNG of one channel")
+    return values

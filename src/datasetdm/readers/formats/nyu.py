@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from datasetdm.errors import ConfigError, DataError
-from datasetdm.readers.maps import MILLIMETRE, read_depth
-from datasetdm.readers.places import pairs
+from datasetdm.io.codecs import MAX_PIXELS
+from datasetdm.io.files import require_regular
+from datasetdm.readers.depths import MILLIMETRE, read_depth
+from datasetdm.readers.places import IMAGE, files_in, pairs
 from datasetdm.readers.source import FilesSource, Item, Source, caption_prompt
 from datasetdm.records import IGNORE, Annotations, DepthMap, Labels, Provenance, Sample, SemanticMap
 
@@ -32,9 +34,9 @@ nyu_depth_v2_labeled.mat         the labelled set
 NO_LABELS = Labels(("image",))
 RULES = {
     "depth": (
-        (r"(.*/|)rgb_(\d+)\.(?:jpg|png)", r"\1sync_depth_\2.png"),
-        (r"(.*)_colors\.png", r"\1_depth.png"),
-        (r"(.*/|)(?:rgb|images)/(.+)\.(?:jpg|png)", r"\1depth/\2.png"),
+        (rf"(.*/|)rgb_(\d+){IMAGE}", r"\1sync_depth_\2.png"),
+        (rf"(.*)_colors{IMAGE}", r"\1_depth.png"),
+        (rf"(.*/|)(?:rgb|images)/(.+){IMAGE}", r"\1depth/\2.png"),
     )
 }
 
@@ -44,7 +46,7 @@ def open_nyu(path: str, images: Path | None = None) -> Source:
     place = Path(path)
     if place.suffix == ".mat":
         return MatSource(place)
-    return H5Source(place) if next(place.rglob("*.h5"), None) else NyuSource(place)
+    return H5Source(place) if files_in(place, ".h5", ".hdf5") else NyuSource(place)
 
 
 class NyuSource(FilesSource):
@@ -53,9 +55,8 @@ class NyuSource(FilesSource):
     labels = NO_LABELS
 
     def __init__(self, root: Path):
-        self.items = pairs(
-            root, RULES, "rgb_N.jpg with sync_depth_N.png, N_colors.png with N_depth.png, rgb/ with depth/"
-        )
+        found = pairs(root, RULES, "rgb_N.jpg with sync_depth_N.png, N_colors.png with N_depth.png, rgb/ with depth/")
+        self.items, self.orphan_errors, self.notes = found.items, found.orphan_errors, found.notes
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
         """Depth."""
@@ -68,7 +69,7 @@ class H5Source(Source):
     labels = NO_LABELS
 
     def __init__(self, root: Path):
-        self.root, self._files = root, sorted(root.rglob("*.h5"))
+        self.root, self._files = root, files_in(root, ".h5", ".hdf5")
         _h5py()
 
     def __len__(self) -> int:
@@ -79,7 +80,7 @@ class H5Source(Source):
         path = self._files[index]
         with _opened(path) as f:
             rgb, depth = _dataset(f, "rgb", path, 3), _dataset(f, "depth", path, 2)
-            if rgb.dtype != np.uint8 or rgb.shape != (3, *depth.shape):
+            if rgb.dtype != np.uint8 or rgb.shape != (3, *depth.shape) or depth.dtype.kind not in "fui":
                 what = f"rgb is {rgb.dtype} {rgb.shape}, depth {depth.shape}"
                 raise DataError(what, where=path, expected="rgb u8[3 h w] and depth [h w]")
 
@@ -87,7 +88,7 @@ class H5Source(Source):
         self.check(index)
         path = self._files[index]
         with _opened(path) as f:
-            image, metres = np.asarray(f["rgb"]), np.asarray(f["depth"], np.float32)
+            image, metres = _read(f["rgb"], path), _read(f["depth"], path, np.float32)
         key = path.relative_to(self.root).with_suffix("").as_posix()
         pixels, depth = image.transpose(1, 2, 0), _metres(metres, path)
         return Sample(key, pixels, self.labels, depth=depth, provenance=Provenance(str(path)))
@@ -103,21 +104,37 @@ class MatSource(Source):
         n, _, w, h = self._images.shape
         if self._depths.shape != (n, w, h) or self._ids.shape != (n, w, h):
             raise DataError("images, depths and labels differ in size", where=path, expected="one of each a sample")
-        refs = np.asarray(_dataset(self._file, "names", path, 2)).ravel()
-        self.labels = Labels(tuple("".join(map(chr, np.asarray(self._file[r]).ravel())) for r in refs))
+        for name, array, kinds in (
+            ("images", self._images, "u"),
+            ("depths", self._depths, "fui"),
+            ("labels", self._ids, "ui"),
+        ):
+            if array.dtype.kind not in kinds:
+                raise DataError(f"{name} holds {array.dtype}", where=path, expected="numbers")
+        self.labels = Labels(self._names())
+
+    def _names(self) -> tuple[str, ...]:
+        """The classes' names, each an array of characters to which `names` refers."""
+        try:
+            refs = np.asarray(_dataset(self._file, "names", self.path, 2)).ravel()
+            return tuple("".join(map(chr, np.asarray(self._file[r]).ravel())) for r in refs)
+        except (OSError, TypeError, ValueError, KeyError, OverflowError) as e:
+            raise DataError(
+                f"the classes' names cannot be read: {e}", where=f"{self.path}, names", expected="references to texts"
+            ) from e
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         where = f"{self.path}, sample {index}"
-        ids = np.asarray(self._ids[index]).T.astype(np.int64)
+        ids = _read(self._ids, where, np.int64, index).T
         if ids.max(initial=0) > len(self.labels) or ids.min(initial=0) < 0:
             raise DataError(f"label {ids.max()} has no name", where=where, expected=f"0..{len(self.labels)}")
         semantic = SemanticMap(np.where(ids == 0, IGNORE, ids - 1).astype(np.uint16))
-        depth = _metres(np.asarray(self._depths[index], np.float32).T, where)
+        depth = _metres(_read(self._depths, where, np.float32, index).T, where)
         present = tuple(self.labels.names[i - 1] for i in np.unique(ids).tolist() if i)
-        image = np.asarray(self._images[index]).transpose(2, 1, 0)
+        image = _read(self._images, where, np.uint8, index).transpose(2, 1, 0)
         return Sample(
             f"{index:04d}", image, self.labels, caption_prompt(None, present),
             semantic=semantic, depth=depth, provenance=Provenance(index=index),
@@ -128,6 +145,17 @@ def _metres(depth: np.ndarray, where: object) -> DepthMap:
     if not np.isfinite(depth).all() or (depth < 0).any():
         raise DataError("depth is negative or not finite", where=where, expected="metres, 0 where it is unknown")
     return DepthMap(depth, depth > 0)
+
+
+def _read(dataset: Any, where: object, dtype: type = np.uint8, index: int | None = None) -> np.ndarray:
+    """An array of a file, or the part of it that belongs to a sample."""
+    try:
+        shape = dataset.shape if index is None else dataset.shape[1:]
+        if np.prod(shape, dtype=np.float64) > 3 * MAX_PIXELS:
+            raise ValueError(f"its shape is {shape}")
+        return np.asarray(dataset[()] if index is None else dataset[index]).astype(dtype)
+    except (OSError, TypeError, ValueError, MemoryError) as e:
+        raise DataError(f"an array cannot be read: {e}", where=where, expected="NYU's arrays") from e
 
 
 def _h5py() -> Any:
@@ -141,13 +169,18 @@ def _h5py() -> Any:
 
 def _opened(path: Path) -> Any:
     try:
-        return _h5py().File(path, "r")
-    except OSError as e:
+        h5py = _h5py()
+        require_regular(path)
+        return h5py.File(path, "r")
+    except (OSError, ValueError, RuntimeError) as e:
         raise DataError(f"the file cannot be read: {e}", where=path, expected="HDF5") from e
 
 
 def _dataset(file: Any, name: str, path: Path, axes: int) -> Any:
-    value = file.get(name)
+    try:
+        value = file.get(name)
+    except (KeyError, OSError, RuntimeError, ValueError) as e:
+        raise DataError(f"the array {name} cannot be read: {e}", where=path, expected="NYU's arrays") from e
     if value is None or getattr(value, "ndim", None) != axes:
         raise DataError(f"the file has no array {name} of {axes} axes", where=path, expected="NYU's arrays")
     return value

@@ -7,13 +7,15 @@ downloaded is left out, but either every image has it or none.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from datasetdm.errors import DataError
-from datasetdm.readers.maps import Colour, Palette, read_depth, read_map
-from datasetdm.readers.places import pairs, text_of
+from datasetdm.readers.depths import read_depth
+from datasetdm.readers.maps import Colour, Palette, read_map
+from datasetdm.readers.places import IMAGE, pairs, text_of
 from datasetdm.readers.regions import value_runs
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, MaskStack, SemanticMap
@@ -45,10 +47,10 @@ FOLDERS = {
 RULES = {
     kind: (
         (
-            r"(.*/|)vkitti_([\d.]+)_rgb/(.*/|)frames/rgb/(Camera_\d)/rgb_(\d+)\.(?:jpg|png)",
+            rf"(.*/|)vkitti_([\d.]+)_rgb/(.*/|)frames/rgb/(Camera_\d)/rgb_(\d+){IMAGE}",
             rf"\1vkitti_\2_{folder}/\3frames/{folder}/\4/{name}_\5.png",
         ),
-        (r"(.*/|)frames/rgb/(Camera_\d)/rgb_(\d+)\.(?:jpg|png)", rf"\1frames/{folder}/\2/{name}_\3.png"),
+        (rf"(.*/|)frames/rgb/(Camera_\d)/rgb_(\d+){IMAGE}", rf"\1frames/{folder}/\2/{name}_\3.png"),
     )
     for kind, (folder, name) in FOLDERS.items()
 }
@@ -64,10 +66,11 @@ class VkittiSource(FilesSource):
 
     def __init__(self, path: str, images: Path | None = None):
         found = pairs(Path(path), RULES, "Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg")
-        there = [k for k in RULES if any(item.maps[k].is_file() for item in found)]
+        there = [k for k in RULES if any(item.maps[k].is_file() for item in found.items)]
         if not there:
             raise DataError("no image has labels", where=path, expected="frames/depth, classSegmentation or both")
-        self.items = [Item(i.key, i.image, {k: i.maps[k] for k in there}) for i in found]
+        self.items = [Item(i.key, i.image, {k: i.maps[k] for k in there}) for i in found.items]
+        self.orphan_errors, self.notes = found.orphan_errors, found.notes
         self._palettes: dict[Path, Palette] = {}
 
     def records(self, item: Item, size: tuple[int, int]) -> Annotations:
@@ -112,7 +115,7 @@ def _colours(path: Path) -> dict[str, Colour]:
         words = line.split()
         if not words or words[0] == "Undefined":
             continue
-        if words[0] not in COLOURS or len(words) != 4 or not all(w.isdecimal() for w in words[1:]):
+        if words[0] not in COLOURS or len(words) != 4 or not all(re.fullmatch(r"\d{1,3}", w) for w in words[1:]):
             raise DataError(
                 f"{line[:60]!r} is no class and colour", where=path, expected="for instance Road 100 60 100"
             )
