@@ -108,7 +108,7 @@ class Broken(Source):
         return 2
 
     def __getitem__(self, index: int) -> Sample:
-        return make_sample("s") if index else self.no_such_thing  # ty: ignore[unresolved-attribute]
+        return make_sample("s") if index else self.no_such_thing  # ty: ignore[missing-attribute]
 
 
 def test_no_exception_but_our_own_leaves_a_reader() -> None:
