@@ -54,7 +54,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "Annotator", "Data", "DatasetDMError", "DatasetGenerator", "DepthMap", "FeatureConfig", "FitConfig",
     "GenerateConfig", "Instances", "Keypoints", "Labels", "PDecoder", "Prompt", "Recipe", "Sample", "SemanticMap",

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,17 @@ PLAIN = [p for p in PAGES if p.name not in ("LOG.md", "ablations.md", "CHANGELOG
 @pytest.mark.parametrize("page", PLAIN, ids=names(PLAIN))
 def test_words_are_the_fields_own(page: Path) -> None:
     assert not re.findall(r"\b(?:pictures?|hears?|heard|(?:un)?told|drawn|loud|a share of)\b", page.read_text(), re.I)
+
+
+def test_the_version_is_that_of_the_changelog() -> None:
+    """The newest heading names it; until its release it is a development version."""
+    newest = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0]
+    number, _, state = newest.partition(", ")
+    assert datasetdm.__version__ == (f"{number}.dev0" if state == "unreleased" else number)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
+    source = ROOT / project["tool"]["hatch"]["version"]["path"]
+    assert re.findall(r'^__version__ = "(.+)"$', source.read_text(), re.M) == [datasetdm.__version__]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
