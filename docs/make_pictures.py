@@ -1,13 +1,18 @@
-"""The README's images, from a demo's store: python docs/make_pictures.py [demo/store]"""
+"""The images of the README and the documentation, from a demo's store: python docs/make_pictures.py [demo/store]"""
 
 from __future__ import annotations
 
+import io
+import re
+import shutil
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from datasetdm.records import Sample
 from datasetdm.store import Store
@@ -15,6 +20,7 @@ from datasetdm.viewer import paint
 
 HERE = Path(__file__).parent
 EDGE = 4
+PAGE = (1280, 860)
 
 
 def row(sample: Sample, colours: np.ndarray) -> np.ndarray:
@@ -38,9 +44,28 @@ def grid(tiles: list[np.ndarray], columns: int) -> Image.Image:
     return Image.fromarray(np.concatenate(rows))
 
 
+def page(folder: Path) -> Image.Image:
+    """What `datasetdm view` shows of a store, with its semantic maps."""
+    command = [sys.executable, "-u", "-m", "datasetdm.cli", "view", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        assert server.stdout is not None
+        address = next(m[0] for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": PAGE[0], "height": PAGE[1]}, reduced_motion="reduce")
+        shown.goto(address)
+        shown.wait_for_selector("#labels li")
+        shown.wait_for_load_state("networkidle")
+        picture = Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
+        browser.close()
+        server.terminate()
+    return picture
+
+
 def main() -> None:
-    """Write docs/demo.webp (ten annotated images) and docs/mini.webp (8 x 8 images), the first of the store."""
+    """Write docs/demo.webp (ten annotated images), docs/mini.webp (8 x 8 images), both the first of the store, and
+    docs/viewer.webp (the viewer's page over it)."""
     store = Store(sys.argv[1] if len(sys.argv) > 1 else "demo/store")
+    page(store.folder).save(HERE / "viewer.webp", quality=85)
     samples = list(islice(store, 64))
     colours = paint.label_colours(store.labels)
     grid([row(s, colours) for s in samples[:10]], 2).save(HERE / "demo.webp", quality=90)

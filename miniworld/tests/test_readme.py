@@ -24,7 +24,7 @@ assert any(draw_recipe(seed).subject == "train" for seed in range(200))
 
 
 def test_example(tmp_path):
-    example = re.search(r"```python\n(.*?)```", (PACKAGE / "README.md").read_text(), re.S)[1]
+    (example,) = re.findall(r"```python\n(.*?)```", (PACKAGE / "README.md").read_text(), re.S)
     shutil.copytree(PACKAGE, tmp_path / "miniworld", ignore=shutil.ignore_patterns("tests", "__pycache__"))
     (tmp_path / "miniworld" / "categories" / "train.py").write_text(example)
     subprocess.run([sys.executable, "-c", CHECK], cwd=tmp_path, check=True)

@@ -6,6 +6,7 @@ import json
 import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_encode_and_decode_meet(mini: Backbone) -> None:
 
 def test_attention_is_what_diffusers_computes(tiny: UNetBackbone) -> None:
     """Against diffusers' own attention scores; the whole sequence's rows sum to one."""
-    attn = next(iter(tiny._attention_modules.values()))
+    attn: Any = next(iter(tiny._attention_modules.values()))
     torch.manual_seed(0)
     x = torch.randn(2, 9, attn.to_q.in_features)
     tokens = torch.randn(3, 5, attn.to_k.in_features)

@@ -35,7 +35,7 @@ def test_rows_of_the_ablations(
     story = PDecoder.load(tmp_path / "d").config
     assert not {s.kind for s in story.specs} & set(row.without)
     assert story.text_width == (3 if row.indices else 64) and story.features == row.features
-    assert story.fitted["images"] == (5 if row.images == 5 else 11)
+    assert story.fitted is not None and story.fitted["images"] == (5 if row.images == 5 else 11)
 
 
 def test_words_are_followed_and_numbers_are_not(tiny: Backbone) -> None:

@@ -180,7 +180,7 @@ def test_temperature_lowers_false_confidence() -> None:
     target = KeypointTargets.stack([target_of(sample)])
     torch.manual_seed(0)
     with torch.no_grad():
-        list(head.reader.keys.modules())[-1].weight.mul_(40)
+        [*head.reader.keys.parameters()][-2].mul_(40)
         head.calibrate([KeypointOutputs(torch.randn(1, 32, 64, 64) * 3)], [target])
     assert float(head.temperature) > 2, "it knows nothing, so it shall be unsure"
     head.temperature.fill_(1)
@@ -208,7 +208,7 @@ def decoder(tiny: Backbone) -> PDecoder:
     torch.manual_seed(0)
     made = PDecoder.for_backbone(tiny, LABELS, ("instance", "keypoints"), width=32).eval()
     with torch.no_grad():
-        made.heads["instance"].convs["1"].bias[0] = 9  # everything is an object
+        made.get_parameter("heads.instance.convs.1.bias")[0] = 9  # everything is an object
     return made
 
 

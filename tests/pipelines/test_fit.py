@@ -57,8 +57,8 @@ def test_the_backbone_stays_frozen_and_any_size_fits(samples: list[Sample], tiny
     assert weights_hash(tiny) == before
     assert not any(p.requires_grad for p in tiny.pipe.unet.parameters())
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["config.json", "model.safetensors"]
-    story = decoder.config.fitted
-    assert story is not None and story["images"] == 11 and story["held_out_images"] == 1
+    story: Any = decoder.config.fitted
+    assert story["images"] == 11 and story["held_out_images"] == 1
     assert story["config"]["steps"] == 6 and "semantic.miou" in story["held_out_figures"]
 
 
@@ -258,8 +258,8 @@ def test_keypoints_train_alone_and_by_default(tasks: tuple[str, ...] | None, tin
     labels = Labels(LABELS.names, stuff=("sky", "grass"), skeletons={"dog": Skeleton(("nose", "tail"))})
     own = [make_sample(str(i), (40, 40), i, labels) for i in range(12)]
     decoder = fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, tasks=tasks, **QUICK)
-    story = decoder.config.fitted
-    assert story is not None and 0 <= story["held_out_figures"]["keypoints.pck"] <= 1
+    story: Any = decoder.config.fitted
+    assert 0 <= story["held_out_figures"]["keypoints.pck"] <= 1
     figures = evaluate(decoder, tiny, own[:4])
     assert figures.keys() == ({*tasks} if tasks else {"semantic", "depth", "instance", "keypoints", "panoptic"})
     assert PDecoder.load(tmp_path / "d").fingerprint() == decoder.fingerprint()

@@ -422,7 +422,8 @@ def test_pixels_are_ignored_and_depth_is_dropped() -> None:
     assert np.array_equal(shallow.depth.valid, ~pixels) and np.array_equal(
         shallow.depth.depth, np.where(pixels, 0, 2.0)
     )
-    assert not shallow.depth.confidence[pixels].any() and shallow.depth.confidence[~pixels].all()
+    sure = shallow.depth.confidence
+    assert sure is not None and not sure[pixels].any() and sure[~pixels].all()
     assert ignored.depth is sample.depth and shallow.semantic is sample.semantic
     bare = Sample("k", sample.image, LABELS)
     assert ignore_pixels(bare, pixels) is bare and drop_depth(bare, pixels) is bare

@@ -54,7 +54,8 @@ def test_depth_confidence_survives(samples: list[Sample], tmp_path: Path) -> Non
     given = replace(samples[0], depth=DepthMap(depth.depth, depth.valid, "metre", sure))
     write_store([given, samples[1]], tmp_path / "s", LABELS)
     read = Store(tmp_path / "s")[0]
-    assert read.digest() == given.digest() and not read.depth.confidence[~depth.valid].any()
+    assert read.digest() == given.digest()
+    assert read.depth.confidence is not None and not read.depth.confidence[~depth.valid].any()
 
 
 def test_interrupted_writing_gives_the_same_files(samples: list[Sample], tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_an_average_is_the_weighted_mean_of_what_was() -> None:
             source.weight.fill_(value)
         average.update(0.75)
         expected = 0.75 * expected + 0.25 * value
-    assert average.module.weight.item() == pytest.approx(expected) and not average.module.training
+    assert average.module.get_parameter("weight").item() == pytest.approx(expected) and not average.module.training
     assert source.weight.item() == -1
 
 
@@ -64,7 +64,7 @@ def test_counts_are_copied_not_averaged() -> None:
     average = WeightAverage(source)
     source(torch.randn(4, 2))
     average.update(0.9)
-    assert int(average.module[1].num_batches_tracked) == 1
+    assert int(average.module.get_buffer("1.num_batches_tracked")) == 1
 
 
 def test_gradients_are_clipped() -> None:

@@ -108,6 +108,7 @@ def test_minimum_confidence() -> None:
     sample = make_sample()
     semantic, depth, mask = sample.semantic, sample.depth, MaskByConfidence(minimum=0.5)
     (left,) = mask([sample])
+    assert semantic.confidence is not None and depth.confidence is not None
     assert np.array_equal(left.semantic.ids == IGNORE, semantic.confidence < 0.5)
     assert np.array_equal(left.depth.valid, depth.valid & (depth.confidence >= 0.5))
     assert 0.3 < left.depth.valid.sum() / depth.valid.sum() < 0.7

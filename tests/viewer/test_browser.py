@@ -278,9 +278,8 @@ def test_a_phone(phone: Page) -> None:
         )
 
     assert fits()
-    assert phone.locator(".card").nth(1).bounding_box()["y"] == phone.locator(".card").nth(0).bounding_box()["y"], (
-        "two columns"
-    )
+    left, right = (phone.locator(".card").nth(i).bounding_box() for i in range(2))
+    assert left and right and left["y"] == right["y"], "two columns"
     expect(phone.locator("#query")).to_be_hidden()
     phone.locator("#filters-open").click()
     expect(phone.locator("#query")).to_be_visible()

@@ -171,7 +171,7 @@ def test_a_missing_layer_is_clear(tmp_path: Path) -> None:
     write_store([bare], tmp_path / "s", LABELS)
     with serving(tmp_path / "s") as client:
         assert client.get("/api/store")["layers"] == []
-        assert Image.open(io.BytesIO(client.ask("/image/0/depth").body)).getpixel((0, 0))[3] == 0
+        assert np.asarray(Image.open(io.BytesIO(client.ask("/image/0/depth").body)))[0, 0, 3] == 0
         facts = client.get("/api/sample/0")
         assert facts["regions"] == facts["shapes"]["objects"] == [] and facts["depth"] is None
         assert client.get("/api/samples")["items"][0]["confidence"] is None

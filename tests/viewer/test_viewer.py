@@ -8,7 +8,8 @@ import pytest
 
 from datasetdm.records import DepthMap, Labels, Prompt, Sample, SemanticMap
 from datasetdm.viewer import paint
-from datasetdm.viewer.gallery import LAYERS, write_gallery
+from datasetdm.viewer.gallery import write_gallery
+from datasetdm.viewer.payloads import LayerName
 from factory import LABELS, make_sample
 
 
@@ -19,7 +20,7 @@ def page(samples: list[Sample], labels: Labels, path: Path) -> str:
 
 def test_page_has_every_layer_and_nothing_external(samples: list[Sample], tmp_path: Path) -> None:
     html = page(samples, LABELS, tmp_path / "g.html")
-    for layer in LAYERS:
+    for layer in LayerName:
         assert f'data-layer="{layer}"' in html
     assert html.count("<figure") == len(samples)
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:)[a-z]+:""", html)
@@ -57,6 +58,7 @@ def test_overlays() -> None:
     certain = SemanticMap(semantic.ids, np.ones(semantic.size))
     assert paint.paint_uncertainty(certain)[..., 3].max() == 0
     far = sample.depth
+    assert far is not None and far.confidence is not None
     uncertain = paint.paint_uncertainty(far)[..., 3]
     assert np.array_equal(uncertain > 127, far.valid & (far.confidence < 0.5)) and not uncertain[~far.valid].any()
     depth = paint.paint_depth(sample.depth)

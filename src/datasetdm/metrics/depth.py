@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasetdm.records import Sample
+from datasetdm.records import AnnotationName, Sample
 
 
 class DepthMeter:
@@ -16,7 +16,7 @@ class DepthMeter:
     """
 
     better = ("delta1", True)
-    reads = ("depth",)
+    reads: tuple[AnnotationName, ...] = ("depth",)
     by_label = False
     figures = ("absrel", "delta1", "rmse", "absrel_scaled", "delta1_scaled")
 

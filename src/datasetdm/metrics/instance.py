@@ -8,7 +8,7 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 
 from datasetdm.io.codecs import compress_runs
-from datasetdm.records import Sample
+from datasetdm.records import AnnotationName, Sample
 
 
 class InstanceMeter:
@@ -18,7 +18,7 @@ class InstanceMeter:
     """
 
     better = ("ap", True)
-    reads = ("instances",)
+    reads: tuple[AnnotationName, ...] = ("instances",)
     by_label = True
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hotcoco import COCO, COCOeval
 
-from datasetdm.records import Sample
+from datasetdm.records import AnnotationName, Sample
 
 COCO_SIGMAS = {
     "nose": 0.026, "eye": 0.025, "ear": 0.035, "shoulder": 0.079, "elbow": 0.072, "wrist": 0.062, "hip": 0.107,
@@ -40,7 +40,7 @@ class KeypointMeter:
     """
 
     better = ("oks_ap", True)
-    reads = ("instances", "keypoints")
+    reads: tuple[AnnotationName, ...] = ("instances", "keypoints")
     by_label = True
 
     def __init__(self) -> None:

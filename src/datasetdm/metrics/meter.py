@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from datasetdm.records import Sample
+from datasetdm.records import AnnotationName, Sample
 
 
 @runtime_checkable
@@ -17,7 +17,7 @@ class Meter(Protocol):
         ...
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def reads(self) -> tuple[AnnotationName, ...]:
         """The fields of `Sample` that it compares; both samples must have them."""
         ...
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from datasetdm.records import IGNORE, Sample
+from datasetdm.records import IGNORE, AnnotationName, Sample
 
 
 def panoptic(sample: Sample) -> tuple[Int64[np.ndarray, "h w"], list[int]]:
@@ -46,7 +46,7 @@ class PanopticMeter:
     """
 
     better = ("pq", True)
-    reads = ("semantic", "instances")
+    reads: tuple[AnnotationName, ...] = ("semantic", "instances")
     by_label = True
 
     def __init__(self) -> None:

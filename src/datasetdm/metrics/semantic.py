@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasetdm.records import IGNORE, Sample
+from datasetdm.records import IGNORE, AnnotationName, Sample
 
 
 class SemanticMeter:
     """Mean intersection over union of the labels that occur in the truth; ignored pixels of the truth do not count."""
 
     better = ("miou", True)
-    reads = ("semantic",)
+    reads: tuple[AnnotationName, ...] = ("semantic",)
     by_label = True
 
     def __init__(self) -> None:

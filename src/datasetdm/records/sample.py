@@ -106,6 +106,12 @@ class Quality:
         require_text((*self.scores, *self.reasons), "Quality")
 
 
+AnnotationName = Literal["semantic", "instances", "depth", "keypoints"]
+"""A field of `Sample` that holds an annotation."""
+
+ANNOTATIONS: tuple[AnnotationName, ...] = get_args(AnnotationName)
+
+
 @dataclass(frozen=True)
 class Annotations:
     """The annotations of one image, as a reader or a decoder finds them; None is not known. See `Sample` for the fields."""
@@ -241,10 +247,6 @@ class Sample:
             for part in sorted(f.name for f in fields(record)):
                 h.update(part.encode() + _bytes(getattr(record, part)))
         return h.hexdigest()
-
-
-ANNOTATIONS = ("semantic", "instances", "depth", "keypoints")
-"""The fields of `Sample` that are annotations."""
 
 
 def _bytes(value: object) -> bytes:

@@ -15,18 +15,31 @@ from datasetdm.store.rows import summary
 from datasetdm.store.store import Store
 from datasetdm.viewer import detail, paint
 from datasetdm.viewer.index import Index, Query, Relabelled
-from datasetdm.viewer.payloads import About, Detail, Item, Label, Layer, Page, PromptFacts, Reviewed, Shapes, Summary
+from datasetdm.viewer.payloads import (
+    LAYER_TEXTS,
+    About,
+    Detail,
+    Item,
+    Label,
+    Layer,
+    LayerName,
+    Page,
+    PromptFacts,
+    Reviewed,
+    Shapes,
+    Summary,
+)
 from datasetdm.viewer.rows import Listed, Rows
 
-LAYERS = {
-    "semantic": Layer("semantic", "Semantic"),
-    "semantic_confidence": Layer("uncertainty", "Uncertainty"),
-    "instances": Layer("instance", "Instances"),
-    "depth": Layer("depth", "Depth"),
-    "depth_confidence": Layer("depth-uncertainty", "Depth uncertainty"),
-    "keypoints": Layer("keypoints", "Keypoints"),
+COLUMNS = {
+    LayerName.SEMANTIC: "semantic",
+    LayerName.UNCERTAINTY: "semantic_confidence",
+    LayerName.INSTANCES: "instances",
+    LayerName.DEPTH: "depth",
+    LayerName.DEPTH_UNCERTAINTY: "depth_confidence",
+    LayerName.KEYPOINTS: "keypoints",
 }
-"""By column of a store."""
+"""Overlay -> the store's column that it shows."""
 
 
 class Browser:
@@ -75,7 +88,7 @@ class Browser:
             title=self.store.folder.resolve().name,
             count=len(self.rows),
             labels=[Label(name, paint.css(colour)) for name, colour in zip(labels.names, colours, strict=True)],
-            layers=[layer for column, layer in LAYERS.items() if column in filled],
+            layers=[Layer(name, text) for name, text in LAYER_TEXTS.items() if COLUMNS[name] in filled],
         )
 
     def page(self, query: Query, offset: int, limit: int) -> Page:
@@ -132,7 +145,7 @@ class Browser:
         with self.rows.turn(row):
             return detail.thumbnail(self.rows.encoded(row), side)
 
-    def layer(self, row: int, name: str, side: int) -> bytes:
+    def layer(self, row: int, name: LayerName, side: int) -> bytes:
         """A layer as PNG (`detail.layer`)."""
         with self.rows.turn(row):
             return detail.layer(self.sample(row), name, side)

@@ -15,9 +15,9 @@ from datasetdm.exporters.outline import loops
 from datasetdm.io.codecs import encode_png
 from datasetdm.records import IGNORE, Keypoints, Labels, Sample
 from datasetdm.viewer import paint
-from datasetdm.viewer.payloads import DepthScale, Edge, Outline, Point, Region, Shapes
+from datasetdm.viewer.payloads import DepthScale, Edge, LayerName, Outline, Point, Region, Shapes
 
-IMAGE_LAYERS = ("semantic", "uncertainty", "depth", "depth-uncertainty")
+IMAGE_LAYERS = (LayerName.SEMANTIC, LayerName.UNCERTAINTY, LayerName.DEPTH, LayerName.DEPTH_UNCERTAINTY)
 """Layers that are sent as images. Instances and keypoints are sent as outlines and points."""
 
 TICKS = 5
@@ -101,18 +101,18 @@ def depth_scale(sample: Sample) -> DepthScale | None:
     return DepthScale(sample.depth.unit, [float(f"{t:.3g}") for t in ticks])
 
 
-def layer(sample: Sample, name: str, side: int) -> bytes:
+def layer(sample: Sample, name: LayerName, side: int) -> bytes:
     """One of `IMAGE_LAYERS` as PNG, at most about `side` pixels wide and high (0: as it is); clear where nothing is known."""
     overlay = None
-    if name == "semantic" and sample.semantic is not None:
+    if name is LayerName.SEMANTIC and sample.semantic is not None:
         overlay = paint.paint_semantic(
             paint.reduced_semantic(sample.semantic, side), paint.label_colours(sample.labels)
         )
-    elif name == "uncertainty" and sample.semantic is not None:
+    elif name is LayerName.UNCERTAINTY and sample.semantic is not None:
         overlay = paint.paint_uncertainty(paint.reduced_semantic(sample.semantic, side))
-    elif name == "depth" and sample.depth is not None:
+    elif name is LayerName.DEPTH and sample.depth is not None:
         overlay = paint.paint_depth(paint.reduced_depth(sample.depth, side), paint.depth_range(sample.depth))
-    elif name == "depth-uncertainty" and sample.depth is not None:
+    elif name is LayerName.DEPTH_UNCERTAINTY and sample.depth is not None:
         overlay = paint.paint_uncertainty(paint.reduced_depth(sample.depth, side))
     return encode_png(np.zeros((1, 1, 4), np.uint8) if overlay is None else overlay)
 

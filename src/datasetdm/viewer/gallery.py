@@ -14,17 +14,7 @@ from datasetdm.io.codecs import encode_png
 from datasetdm.io.files import write_text
 from datasetdm.records import Labels, Sample
 from datasetdm.viewer import detail, paint
-from datasetdm.viewer.payloads import Point
-
-LAYERS = {
-    "semantic": "Semantic",
-    "uncertainty": "Uncertainty",
-    "instance": "Instances",
-    "depth": "Depth",
-    "depth-uncertainty": "Depth uncertainty",
-    "keypoints": "Keypoints",
-}
-"""Overlay -> its switch's text."""
+from datasetdm.viewer.payloads import LAYER_TEXTS, LayerName, Point
 
 SMALLEST_FRACTION = 0.005
 """Regions below this fraction of the image are not listed."""
@@ -40,7 +30,7 @@ class Card:
     width: int
     prompt: str
     asked: str
-    layers: dict[str, str]
+    layers: dict[LayerName, str]
     points: Sequence[Point]
     regions: Sequence[tuple[str, str, str]]
     facts: str
@@ -54,14 +44,14 @@ def write_gallery(samples: Iterable[Sample], labels: Labels, path: Path, title: 
         cards.append(_card(sample, colours))
         yield
     present = {name for card in cards for name in card.layers} | (
-        {"keypoints"} if any(c.points for c in cards) else set()
+        {LayerName.KEYPOINTS} if any(c.points for c in cards) else set()
     )
     used = {label for card in cards for label, _, _ in card.regions}
     environment = Environment(loader=PackageLoader("datasetdm.viewer", "."), autoescape=select_autoescape(["j2"]))
     page = environment.get_template("gallery.html.j2").render(
         title=title,
         cards=cards,
-        switches=[(name, text) for name, text in LAYERS.items() if name in present],
+        switches=[(name, text) for name, text in LAYER_TEXTS.items() if name in present],
         legend=[(name, colour) for name, colour in colours.items() if name in used],
     )
     write_text(path, page)
@@ -69,21 +59,21 @@ def write_gallery(samples: Iterable[Sample], labels: Labels, path: Path, title: 
 
 def _card(sample: Sample, colours: dict[str, str]) -> Card:
     semantic, objects, depth = sample.semantic, sample.instances, sample.depth
-    layers: dict[str, str] = {}
+    layers: dict[LayerName, str] = {}
     facts: list[str] = []
     if semantic is not None:
-        layers["semantic"] = _address(detail.layer(sample, "semantic", 0))
+        layers[LayerName.SEMANTIC] = _address(detail.layer(sample, LayerName.SEMANTIC, 0))
         if semantic.confidence is not None:
-            layers["uncertainty"] = _address(detail.layer(sample, "uncertainty", 0))
+            layers[LayerName.UNCERTAINTY] = _address(detail.layer(sample, LayerName.UNCERTAINTY, 0))
             facts.append(f"confidence {semantic.confidence.mean(dtype=np.float64):.2f}")
     if depth is not None:
-        layers["depth"] = _address(detail.layer(sample, "depth", 0))
+        layers[LayerName.DEPTH] = _address(detail.layer(sample, LayerName.DEPTH, 0))
         if depth.confidence is not None:
-            layers["depth-uncertainty"] = _address(detail.layer(sample, "depth-uncertainty", 0))
+            layers[LayerName.DEPTH_UNCERTAINTY] = _address(detail.layer(sample, LayerName.DEPTH_UNCERTAINTY, 0))
         near, far = paint.depth_range(depth)
         facts.append(f"depth {near:.1f} to {far:.1f} {'m' if depth.unit == 'metre' else '(relative)'}")
     if objects is not None:
-        layers["instance"] = _address(encode_png(paint.paint_instances(objects)))
+        layers[LayerName.INSTANCES] = _address(encode_png(paint.paint_instances(objects)))
         crowds = int(objects.crowd.sum())
         facts.append(
             f"{len(objects)} object{'' if len(objects) == 1 else 's'}" + (f", {crowds} crowd" if crowds else "")

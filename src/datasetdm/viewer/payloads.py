@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from datasetdm.store.reviews import Review
 
@@ -19,11 +20,33 @@ class Label:
     colour: str
 
 
+class LayerName(StrEnum):
+    """An overlay of an image, as pages and addresses name it."""
+
+    SEMANTIC = "semantic"
+    UNCERTAINTY = "uncertainty"
+    INSTANCES = "instance"
+    DEPTH = "depth"
+    DEPTH_UNCERTAINTY = "depth-uncertainty"
+    KEYPOINTS = "keypoints"
+
+
+LAYER_TEXTS = {
+    LayerName.SEMANTIC: "Semantic",
+    LayerName.UNCERTAINTY: "Uncertainty",
+    LayerName.INSTANCES: "Instances",
+    LayerName.DEPTH: "Depth",
+    LayerName.DEPTH_UNCERTAINTY: "Depth uncertainty",
+    LayerName.KEYPOINTS: "Keypoints",
+}
+"""Overlay -> its switch's text, in the order of the switches."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """An overlay that can be switched on, and its button's text."""
 
-    name: str
+    name: LayerName
     text: str
 
 

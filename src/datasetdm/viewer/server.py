@@ -40,7 +40,7 @@ from datasetdm.store.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser
 from datasetdm.viewer.index import Query
-from datasetdm.viewer.payloads import Problem
+from datasetdm.viewer.payloads import LayerName, Problem
 
 STATIC = Path(__file__).parent / "static"
 LOCAL = "127.0.0.1"
@@ -108,7 +108,7 @@ def application(browser: Browser) -> Starlette:
         if layer == "image":
             content, kind = browser.image(row, side)
         elif layer in detail.IMAGE_LAYERS:
-            content, kind = browser.layer(row, layer, side), "image/png"
+            content, kind = browser.layer(row, LayerName(layer), side), "image/png"
         else:
             return _problem(HTTPStatus.NOT_FOUND, f"no layer {layer!r}")
         # The address names this server's start and the review, so that what it shows never changes.

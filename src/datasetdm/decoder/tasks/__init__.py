@@ -16,7 +16,7 @@ from datasetdm.decoder.blocks.pixel import Pyramid
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.io.registry import Registry
 from datasetdm.metrics.meter import Meter
-from datasetdm.records import Annotation, Annotations, Labels, Sample
+from datasetdm.records import Annotation, AnnotationName, Annotations, Labels, Sample
 
 S = TypeVar("S", bound="Tensors")
 
@@ -83,9 +83,9 @@ class Task(Protocol[H, O_contra, T]):
     """One kind of annotation: a head, its outputs and its targets."""
 
     name: str
-    field: str
+    field: AnnotationName
     """The field of `Sample` that holds its annotation."""
-    needs: tuple[str, ...]
+    needs: tuple[AnnotationName, ...]
     """Other fields of `Sample` that `target` and `postprocess` read."""
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> H:

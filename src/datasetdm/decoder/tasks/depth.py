@@ -21,7 +21,7 @@ from datasetdm.decoder.tasks import Head, Previous, Tensors, platt_scaling, samp
 from datasetdm.decoder.tasks.semantic import SemanticOutputs
 from datasetdm.errors import DataError
 from datasetdm.metrics.depth import DepthMeter
-from datasetdm.records import Annotations, DepthMap, Labels, Sample
+from datasetdm.records import AnnotationName, Annotations, DepthMap, Labels, Sample
 
 NEAR = math.log(1.25)
 """Log depth that is off by less is right: what delta1 counts, and what a confidence is the probability of."""
@@ -111,7 +111,8 @@ class DepthHead(Head[DepthOutputs, DepthTargets]):
 class DepthTask:
     """See `Task`."""
 
-    name = field = "depth"
+    name = "depth"
+    field: AnnotationName = "depth"
     needs = ()
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> DepthHead:

@@ -23,7 +23,7 @@ from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import Head, Previous, Tensors, platt_scaling
 from datasetdm.decoder.tasks.semantic import SemanticOutputs
 from datasetdm.metrics.instance import InstanceMeter
-from datasetdm.records import Annotations, Instances, Labels, Sample
+from datasetdm.records import AnnotationName, Annotations, Instances, Labels, Sample
 
 UNKNOWN = -1
 """In targets: object 0 is a pixel of no object, 1, 2, ... are objects, UNKNOWN is a pixel that nobody labelled or that belongs
@@ -124,7 +124,7 @@ class InstanceTask:
     """See `Task`."""
 
     name = "instance"
-    field = "instances"
+    field: AnnotationName = "instances"
     needs = ()
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> InstanceHead:

@@ -23,7 +23,7 @@ from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TEMPERATURES, Head, Previous, Tensors
 from datasetdm.decoder.tasks.instance import MIN_PIXELS, InstanceTask
 from datasetdm.metrics.keypoints import KeypointMeter, oks_sigmas
-from datasetdm.records import Annotations, Keypoints, Labels, Sample
+from datasetdm.records import AnnotationName, Annotations, Keypoints, Labels, Sample
 from datasetdm.records.point_names import mirror
 
 MARGIN, JITTER = 0.12, 0.06
@@ -108,8 +108,9 @@ class KeypointHead(Head[KeypointOutputs, KeypointTargets]):
 class KeypointTask:
     """See `Task`."""
 
-    name = field = "keypoints"
-    needs = ("instances",)
+    name = "keypoints"
+    field: AnnotationName = "keypoints"
+    needs: tuple[AnnotationName, ...] = ("instances",)
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> KeypointHead:
         return KeypointHead(widths)

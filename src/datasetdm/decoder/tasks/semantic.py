@@ -17,7 +17,7 @@ from datasetdm.decoder.blocks.transformer import LabelDecoder
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TEMPERATURES, Head, Previous, Tensors, sample_pixels
 from datasetdm.metrics.semantic import SemanticMeter
-from datasetdm.records import IGNORE, Annotations, Labels, Sample, SemanticMap
+from datasetdm.records import IGNORE, AnnotationName, Annotations, Labels, Sample, SemanticMap
 
 DICE_WEIGHT = 0.5
 """Of the Dice loss beside the cross-entropy."""
@@ -73,7 +73,8 @@ class SemanticHead(Head[SemanticOutputs, SemanticTargets]):
 class SemanticTask:
     """See `Task`."""
 
-    name = field = "semantic"
+    name = "semantic"
+    field: AnnotationName = "semantic"
     needs = ()
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> SemanticHead:
