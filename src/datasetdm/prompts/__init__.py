@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from datasetdm.errors import ConfigError
-from datasetdm.prompts.files import SUFFIXES, PromptFile, Told
+from datasetdm.prompts.files import SUFFIXES, OnRead, PromptFile
 from datasetdm.prompts.rows import PromptRow
 from datasetdm.records import BACKGROUND, Labels
 
@@ -65,7 +65,7 @@ class PromptList:
         return {"count": len(self.prompts), "sha256": digest}
 
 
-def open_prompts(given: Sequence[str], told: Told = lambda done, total: None) -> PromptFile | PromptList:
+def open_prompts(given: Sequence[str], on_read: OnRead = lambda done, total: None) -> PromptFile | PromptList:
     """Prompts from the command line: one existing file (see `PromptFile`), or the prompts themselves.
 
     Raises:
@@ -82,7 +82,7 @@ def open_prompts(given: Sequence[str], told: Told = lambda done, total: None) ->
         return PromptList(given)
     if not _is_file(given[0]):
         raise ConfigError("there is no such prompt file", where=given[0], expected="a file, or prompts as arguments")
-    return PromptFile(Path(given[0]), told)
+    return PromptFile(Path(given[0]), on_read)
 
 
 def _is_file(text: str) -> bool:

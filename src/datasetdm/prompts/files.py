@@ -28,8 +28,8 @@ MARK_EVERY = 1024
 MAX_JSON = 1 << 26
 """Bytes of a JSON file."""
 
-Told = Callable[[int, int], None]
-"""Is told (bytes read, bytes in all) while much is read."""
+OnRead = Callable[[int, int], None]
+"""Receives (bytes read, bytes in all) while much is read."""
 
 
 class PromptFile:
@@ -41,14 +41,14 @@ class PromptFile:
 
     Args:
         path: the file; its suffix says the format.
-        told: how far long reading is.
+        on_read: receives (bytes read, bytes in all) while much is read.
 
     Raises:
         ConfigError: a file that is no such text, holds no prompt or, when it is reached, a row that is none, with its line.
     """
 
-    def __init__(self, path: Path, told: Told = lambda done, total: None):
-        self.path, self.told = path, told
+    def __init__(self, path: Path, on_read: OnRead = lambda done, total: None):
+        self.path, self.on_read = path, on_read
         self.count: int | None = None
         """Number of rows, as soon as the end was seen."""
         self._values: list[Any] | None = None
@@ -77,7 +77,7 @@ class PromptFile:
             while block := file.read(MAX_LINE):
                 h.update(block)
                 done += len(block)
-                self.told(done, self._size)
+                self.on_read(done, self._size)
         return h.hexdigest()
 
     def origin(self) -> dict[str, Any]:
@@ -170,12 +170,12 @@ class PromptFile:
             number, self._next = self._next, self._next + 1
             if number == index:
                 if far:
-                    self.told(self._size, self._size)
+                    self.on_read(self._size, self._size)
                 return self._value(record), f"{self.path}, line {self._lines.number}"
             if self._next == len(self._marks) * MARK_EVERY:
                 self._marks.append((self._lines.offset, self._lines.number))
                 if far:
-                    self.told(self._lines.offset, self._size)
+                    self.on_read(self._lines.offset, self._size)
         self.count = self._next
         return None
 

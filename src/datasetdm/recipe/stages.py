@@ -79,11 +79,11 @@ def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
     """Bring a store to `count` generated samples."""
     places.require_folder(out, places.STORE)
 
-    def told(done: int, total: int) -> None:
+    def on_read(done: int, total: int) -> None:
         if total >= LONG_FILE:
             report(Progress("prompts", done // 10**6, total // 10**6, "MB"))
 
-    prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else open_prompts(stage.prompts, told)
+    prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else open_prompts(stage.prompts, on_read)
     first = _first_rows(prompts, min(stage.count, LOOKED_AT))
     transforms = tuple(transform_from_json(t) for t in stage.transforms)
     settings = {name: getattr(stage, name) for name in GenerateConfig.model_fields}

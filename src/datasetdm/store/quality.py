@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import parse_json, writing
 from datasetdm.records import Quality
 
 QUALITY = "quality.jsonl"
+Parsed = TypeVar("Parsed")
 
 
 def read_quality(folder: Path) -> dict[str, Quality]:
@@ -26,13 +27,7 @@ def read_quality(folder: Path) -> dict[str, Quality]:
     Raises:
         StoreError: a line that is no quality.
     """
-    found: dict[str, Quality] = {}
-    for where, value in read_lines(folder / QUALITY, "a quality"):
-        try:
-            found[value["key"]] = Quality(value["scores"], tuple(value["reasons"]))
-        except (AttributeError, KeyError, TypeError, ValueError, DataError) as e:
-            raise bad_line("a quality", where, e) from e
-    return found
+    return read_latest(folder / QUALITY, "a quality", lambda v: (v["key"], Quality(v["scores"], tuple(v["reasons"]))))
 
 
 def append_quality(folder: Path, key: str, quality: Quality) -> None:
@@ -41,7 +36,28 @@ def append_quality(folder: Path, key: str, quality: Quality) -> None:
 
 
 # ----------------------------------------------------------------- files that are only appended to
-def read_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
+def read_latest(path: Path, what: str, parse: Callable[[Any], tuple[str, Parsed]]) -> dict[str, Parsed]:
+    """Key -> the value of its last line; nothing of a file that is not there.
+
+    Args:
+        path: a file of JSON lines.
+        what: one of its values, for messages.
+        parse: key and value of a line's JSON.
+
+    Raises:
+        StoreError: a line that cannot be read.
+    """
+    found = {}
+    for where, line in _read_lines(path, what):
+        try:
+            key, value = parse(line)
+        except (AttributeError, KeyError, TypeError, ValueError, DataError) as e:
+            raise _bad_line(what, where, e) from e
+        found[key] = value
+    return found
+
+
+def _read_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
     """(place, value) of every line; the rest of one that was being written when the machine stopped is none.
 
     Raises:
@@ -61,11 +77,11 @@ def read_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
         except ValueError as e:
             if not line.endswith(b"\n"):
                 return
-            raise bad_line(what, f"{path}:{number}", e) from e
+            raise _bad_line(what, f"{path}:{number}", e) from e
         yield f"{path}:{number}", value
 
 
-def bad_line(what: str, where: str, error: Exception) -> StoreError:
+def _bad_line(what: str, where: str, error: Exception) -> StoreError:
     """The error of a line that cannot be read."""
     return StoreError(f"{what} cannot be read: {error!r}", where=where, remedy="correct or delete the line")
 

@@ -18,7 +18,7 @@ from datasetdm.errors import DataError, unknown_name
 from datasetdm.io.files import writing
 from datasetdm.records import Sample
 from datasetdm.records.edits import relabel
-from datasetdm.store.quality import append_lines, bad_line, read_lines
+from datasetdm.store.quality import append_lines, read_latest
 
 REVIEWS = "reviews.jsonl"
 LOCK = ".reviews.lock"
@@ -93,14 +93,12 @@ def read_reviews(folder: Path) -> dict[str, Review]:
     Raises:
         StoreError: a line that is no review.
     """
-    found: dict[str, Review] = {}
-    for where, value in read_lines(folder / REVIEWS, "a review"):
-        try:
-            review = Review.from_json(value)
-        except DataError as e:
-            raise bad_line("a review", where, e) from e
-        found[review.key] = review
-    return found
+
+    def parse(value: Any) -> tuple[str, Review]:
+        review = Review.from_json(value)
+        return review.key, review
+
+    return read_latest(folder / REVIEWS, "a review", parse)
 
 
 def append_review(folder: Path, review: Review) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -15,6 +16,8 @@ from datasetdm.transforms import Transform
 
 
 class _Threshold(Transform):
+    """Changes nothing where the minimum is 0."""
+
     minimum: float
 
     @field_validator("minimum")
@@ -23,6 +26,12 @@ class _Threshold(Transform):
         if not 0 <= value <= 1:
             raise ConfigError(f"minimum {cls.name.rpartition('-')[2]} {value:g}", expected="0..1")
         return value
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        return map(self._change, samples) if self.minimum > 0 else iter(samples)
+
+    @abstractmethod
+    def _change(self, sample: Sample) -> Sample: ...
 
 
 class FilterByScore(_Threshold):
@@ -34,10 +43,7 @@ class FilterByScore(_Threshold):
 
     name: ClassVar[str] = "filter-by-score"
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        return map(self._filter, samples) if self.minimum > 0 else iter(samples)
-
-    def _filter(self, sample: Sample) -> Sample:
+    def _change(self, sample: Sample) -> Sample:
         semantic, objects = sample.semantic, sample.instances
         doubtful = np.zeros(sample.size, bool)
         if semantic is not None and semantic.confidence is not None:
@@ -62,10 +68,7 @@ class MaskByConfidence(_Threshold):
 
     name: ClassVar[str] = "mask-by-confidence"
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        return map(self._mask, samples) if self.minimum > 0 else iter(samples)
-
-    def _mask(self, sample: Sample) -> Sample:
+    def _change(self, sample: Sample) -> Sample:
         semantic, depth = sample.semantic, sample.depth
         if semantic is not None and semantic.confidence is not None:
             sample = ignore_pixels(sample, semantic.confidence < self.minimum)
