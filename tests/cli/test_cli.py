@@ -93,7 +93,13 @@ def test_fit_and_evaluate_own_pictures(tiny_folder: Path, tmp_path: Path, capsys
     assert run("fit", "--data", f"coco:{path}", "--tasks", "semantic", "--out", str(out), *few) == 0
     again = ["--data", f"coco:{path}", "--decoder", str(out), "--device", "cpu", "--json", str(tmp_path / "f.json")]
     assert run("evaluate", *again) == 0
-    assert 0 <= json.loads((tmp_path / "f.json").read_text())["semantic"]["miou"] <= 1
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert 0 <= figures["semantic"]["miou"] <= 1
+    assert figures["under_composed_captions"].keys() == figures.keys() - {"under_composed_captions"}
+    notes = capsys.readouterr().err
+    assert "caption dropout 1" in notes and "The figures on new images are those without it" in " ".join(notes.split())
+    assert run("evaluate", *again, "--no-captions") == 0
+    assert "under_composed_captions" not in capsys.readouterr().out
     config = json.loads((out / "config.json").read_text())
     assert config["labels"]["names"] == ["background", "dog", "cat"]
     assert config["fitted"]["config"]["caption_dropout"] == 1

@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from datasetdm.backbones import Backbone
+from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.model import PDecoder
 from datasetdm.decoder.tasks.depth import DepthHead, DepthOutputs, DepthTargets, DepthTask
 from datasetdm.errors import ConfigError, DataError, OutputError
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.fit import FitConfig, fit, iter_fit, split
+from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT
 from datasetdm.readers import read
 from datasetdm.records import DepthMap, Labels, Prompt, Sample, Skeleton
 from datasetdm.records.edits import reject
@@ -41,6 +43,12 @@ class InMemoryReader:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny: Backbone) -> PDecoder:
+    torch.manual_seed(0)
+    return PDecoder.for_backbone(tiny, LABELS, ("semantic",), width=32).eval()
 
 
 def weights_hash(backbone: Any) -> str:
@@ -75,6 +83,52 @@ def test_stopped_and_resumed_it_is_the_same(samples: list[Sample], tiny: Backbon
     assert len(steps) == 3 and steps[-1].done == 6
     whole, parts = PDecoder.load(tmp_path / "whole"), PDecoder.load(tmp_path / "parts")
     assert whole.fingerprint() == parts.fingerprint()
+
+
+def composed(sample: Sample) -> Sample:
+    """As readers give images without captions."""
+    return replace(sample, prompt=replace(sample.prompt, origin="labels"))
+
+
+def test_captions_are_dropped_where_they_were_composed_of_labels(
+    samples: list[Sample], tiny: Backbone, tmp_path: Path
+) -> None:
+    """By default, as if it had been asked for; a fit that was stopped goes on, and the decoder remembers the value."""
+    quick = QUICK | dict(steps=3, evaluate_every=2, held_out=0.0, tasks=("semantic",))
+    bare, captioned = InMemoryReader([composed(s) for s in samples[:5]] + samples[5:6]), InMemoryReader(samples[:6])
+    run: Any = iter_fit(bare, tmp_path / "default", backbone=tiny, config=FitConfig(**quick))
+    assert next(e for e in run if e.done == 2 and e.stage == "steps")
+    run.close()
+    notes = next(iter_fit(bare, tmp_path / "default", backbone=tiny, config=FitConfig(**quick))).notes
+    assert notes[0].startswith("5 of 6 images have no caption of their own") and "caption dropout 0.2:" in notes[0]
+    default = fit(bare, tmp_path / "default", backbone=tiny, **quick)
+    asked = fit(bare, tmp_path / "asked", backbone=tiny, caption_dropout=COMPOSED_CAPTION_DROPOUT, **quick)
+    never = fit(bare, tmp_path / "never", backbone=tiny, caption_dropout=0.0, **quick)
+    assert default.fingerprint() == asked.fingerprint() != never.fingerprint()
+    own = fit(captioned, tmp_path / "own", backbone=tiny, **quick)
+    for decoder, dropout in ((default, COMPOSED_CAPTION_DROPOUT), (never, 0), (own, 0)):
+        assert decoder.config.fitted["config"]["caption_dropout"] == dropout
+
+
+def test_figures_on_new_images_are_those_without_composed_captions(
+    samples: list[Sample], decoder: PDecoder, tiny: Backbone
+) -> None:
+    bare = [composed(s) for s in samples]
+    without, under = evaluate(decoder, tiny, samples, captions=False), evaluate(decoder, tiny, samples)
+    assert evaluate(decoder, tiny, bare) == without != under == evaluate(decoder, tiny, bare, composed=True)
+
+
+def test_long_captions_are_counted(samples: list[Sample], tiny: Backbone, tmp_path: Path) -> None:
+    """Their labels are those of the words that were kept."""
+    long = replace(samples[0], prompt=Prompt("grass " * 40 + "and a dog", origin="caption"))
+    event = next(
+        iter_fit(InMemoryReader([long, *samples[1:]]), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK))
+    )
+    assert len(event.notes) == 1 and event.notes[0].startswith(
+        "1 of 12 captions are longer than the text encoders read"
+    )
+    inputs, _ = read_images(tiny, [long], LABELS)
+    assert inputs.mentioned.tolist() == [[-1, -1, 1]]
 
 
 def test_learning_shows(tiny: Backbone, tmp_path: Path) -> None:

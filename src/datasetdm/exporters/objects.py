@@ -13,7 +13,7 @@ from datasetdm.records.objects import encode_runs
 
 def caption_of(sample: Sample) -> str | None:
     """The prompt as a caption; None without a prompt, and for one that only repeats the true labels."""
-    return None if sample.prompt is None or sample.prompt.origin == "labels" else sample.prompt.text
+    return None if sample.prompt is None or sample.prompt.composed else sample.prompt.text
 
 
 def objects_of(sample: Sample) -> Instances:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
@@ -22,15 +23,18 @@ def evaluate(
     captions: bool = True,
     true_objects: bool = False,
     labels: Labels | None = None,
+    composed: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Figures of every task of the decoder that the samples have labels for, by task name; `panoptic`, too, where there
     are a semantic map and instances. Reviews of a store are applied, rejected samples are left out.
 
     Args:
-        captions: read every image under its own prompt; else under an empty one.
+        captions: read every image under its own caption; else, and where it has none, under an empty one.
         true_objects: measure only tasks that build on instances, on the samples' own (a decoder without instances always
             does).
         labels: what to look for; None is the decoder's own vocabulary.
+        composed: read images also under captions that were composed from their true labels. Such figures are not those on new
+            images: the captions say what is to be found.
 
     Raises:
         DataError: a sample with other labels.
@@ -44,9 +48,8 @@ def evaluate(
     for reviews in reviews_of(samples):
         samples = reviews(samples)
     compared: set[str] = set()
-    for true, predicted in annotate(
-        decoder, backbone, accepted(samples), captions, true_objects=true_objects, labels=labels
-    ):
+    read = (s if composed else _own_caption(s) for s in accepted(samples))
+    for true, predicted in annotate(decoder, backbone, read, captions, true_objects=true_objects, labels=labels):
         known = {n for n, m in meters.items() if _has(true, m) and _has(predicted, m)}
         if true.labels.names != own and any(meters[n].by_label for n in known):
             raise DataError(
@@ -59,6 +62,11 @@ def evaluate(
             meters[name].update(predicted, true)
         compared |= known
     return {name: meter.compute() for name, meter in meters.items() if name in compared}
+
+
+def _own_caption(sample: Sample) -> Sample:
+    """The sample without a caption that was composed from its labels."""
+    return replace(sample, prompt=None) if sample.prompt is not None and sample.prompt.composed else sample
 
 
 def _has(sample: Sample, meter: Meter) -> bool:

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from datasetdm.backbones import Backbone, load_backbone
+from datasetdm.backbones.words import CutTexts
 from datasetdm.decoder.blocks.transformer import upsample
 from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.model import PDecoder, autocast
@@ -26,7 +28,7 @@ from datasetdm.errors import DataError, OutputError
 from datasetdm.io.files import occupied, parse_json, write_json
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
-from datasetdm.pipelines.settings import FitConfig
+from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT, FitConfig
 from datasetdm.readers import Reader, read
 from datasetdm.records import ANNOTATIONS, Labels, Sample
 from datasetdm.training.cache import FeatureCache, Targets, place_target
@@ -42,7 +44,7 @@ from datasetdm.training.loop import (
 from datasetdm.transforms import accepted, apply
 from datasetdm.transforms.reviews import reviews_of
 
-RULES = 3
+RULES = 4
 """Raised whenever the same settings begin to give other weights: an unfinished fit of older rules is not gone on with."""
 
 WARM_UP = 50
@@ -70,6 +72,8 @@ class FitProgress:
     total: int
     loss: float = float("nan")
     held_out: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What the user should know of the data."""
 
 
 def fit(data: str | Reader, out: Path | str, *, backbone: str | Backbone = "mini", **settings: Any) -> PDecoder:
@@ -107,19 +111,24 @@ def iter_fit(
     samples = [_needed(s, config.tasks or tuple(TASKS)) for s in accepted(reviewed)]
     kept, held = split([s for s in samples if s.annotated], config.held_out, config.seed)
     tasks = _learnable(kept, config.tasks)
-    config = config.model_copy(update={"tasks": tasks})
+    composed = sum(s.prompt is not None and s.prompt.composed for s in kept + held)
+    dropout = config.caption_dropout
+    if dropout is None:
+        dropout = COMPOSED_CAPTION_DROPOUT if 2 * composed > len(kept + held) else 0.0
+    config = config.model_copy(update={"tasks": tasks, "caption_dropout": dropout})
     torch.manual_seed(config.seed)
     decoder = build(frozen, reader.labels, tasks, config.width).to(frozen.device)
     for head in decoder.heads.values():
         head.fit_statistics(kept)
     recipe = _recipe(kept + held, decoder, config)
     work = _claim(out, recipe)
-    cache = FeatureCache(kept, decoder, work, config.variants, config.batch, config.caption_dropout, config.seed)
+    cache = FeatureCache(kept, decoder, work, config.variants, config.batch, dropout, config.seed)
+    notes = _caption_notes(kept + held, frozen, composed, dropout)
     for done, total in cache.fill(frozen):
-        yield FitProgress("features", done, total)
+        yield FitProgress("features", done, total, notes=notes)
     cache.measure()
     fitted = yield from _train(cache, held, frozen, config, work)
-    _calibrate(fitted, held, frozen, config.batch)
+    _calibrate(fitted, held, frozen, config.batch, (True, False) if 2 * composed > len(kept + held) else (True,))
     _finish(fitted, out, recipe, len(kept), len(held))
 
 
@@ -128,6 +137,20 @@ def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[S
     count = max(1, round(fraction * len(samples))) if fraction and len(samples) >= MIN_TO_HOLD_OUT else 0
     out = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
     return [s for i, s in enumerate(samples) if i not in out], [samples[i] for i in sorted(out)]
+
+
+def _caption_notes(samples: Sequence[Sample], backbone: Backbone, composed: int, dropout: float) -> list[str]:
+    """What is to be known of the captions under which images are read."""
+    cut = CutTexts(backbone.kept_texts, "captions")
+    for sample in samples:
+        cut.add(sample.caption)
+    if not composed:
+        return cut.notes()
+    return [
+        f"{composed} of {len(samples)} images have no caption of their own, only one composed of their labels; "
+        f"caption dropout {dropout:g}: that fraction of the copies is read without a caption",
+        *cut.notes(),
+    ]
 
 
 def _needed(sample: Sample, tasks: Sequence[str]) -> Sample:
@@ -156,12 +179,17 @@ def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> 
         "rules": RULES,
         "config": config.model_dump(),
         "data": hashlib.sha256("".join(s.key + s.digest() for s in samples).encode()).hexdigest(),
-        "captions": hashlib.sha256("\n".join(s.caption for s in samples).encode()).hexdigest(),
+        "captions": hashlib.sha256(json.dumps([_asked(s) for s in samples]).encode()).hexdigest(),
         "labels": decoder.config.labels.to_json(),
         "backbone": decoder.config.identity,
         "features": asdict(decoder.config.features),
     }
     return json.loads(json.dumps(value))
+
+
+def _asked(sample: Sample) -> tuple[str, Sequence[str], str] | None:
+    """What a prompt says of the image."""
+    return None if sample.prompt is None else (sample.prompt.text, sample.prompt.labels, sample.prompt.origin)
 
 
 def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
@@ -282,14 +310,17 @@ def _held_out_figures(decoder: PDecoder, held: Sequence[Sample], backbone: Backb
     return {f"{task}.{k}": round(v, 4) for task, own in found.items() for k, v in own.items()}
 
 
-def _calibrate(decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: int) -> None:
-    """Let every head set what it sets on held-out predictions: temperatures, slopes and shifts of confidences."""
+def _calibrate(
+    decoder: PDecoder, held: Sequence[Sample], backbone: Backbone, batch: int, captions: Sequence[bool]
+) -> None:
+    """Let every head set what it sets on held-out predictions: temperatures, slopes and shifts of confidences. Images whose
+    captions were composed of their labels are read under them, as generated images are, and without them, as others are."""
     canvas, device = (decoder.config.side, decoder.config.side), backbone.device
     outputs: dict[str, list[Tensors]] = {n: [] for n in decoder.tasks}
     targets: dict[str, list[Tensors]] = {n: [] for n in decoder.tasks}
-    for start in range(0, len(held), batch):
+    for start, with_captions in product(range(0, len(held), batch), captions):
         chunk = held[start : start + batch]
-        inputs, places = read_images(backbone, chunk, decoder.config.labels)
+        inputs, places = read_images(backbone, chunk, decoder.config.labels, with_captions)
         with torch.no_grad(), autocast(device):
             raw = decoder.eval()(inputs)
         for name, task in decoder.tasks.items():

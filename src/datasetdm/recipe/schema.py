@@ -133,7 +133,9 @@ class EvaluateStage(_Decoder, DataOptions, _Reads):
     MAKES = "folder"
     kind: Annotated[Literal["evaluate"], _HIDDEN] = "evaluate"
     captions: bool = Field(
-        True, description="Read every image under its own caption, as when it was generated; else under none."
+        True,
+        description="Read every image under its own caption, as when it was generated; else under none. Captions composed of "
+        "labels are told apart: the figures are those without them, those under them stand beside.",
     )
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
 from datasetdm.backbones.words import CutTexts
@@ -42,6 +43,8 @@ from datasetdm.transforms import transform_from_json
 
 FIGURES = "figures.json"
 """The file that an evaluation leaves in its folder."""
+COMPOSED = "under_composed_captions"
+"""The figures under captions that were composed of the true labels, beside those on new images."""
 LOOKED_AT = 1000
 """Prompts that are read and searched for labels before a generation begins."""
 LONG_FILE = 32_000_000
@@ -60,17 +63,19 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     name, options = with_loras(stage.backbone, stage.lora), RunOptions.chosen(stage.low_memory)
     frozen = load_backbone(name, config=features, device=stage.device, options=options)
     figures: Mapping[str, float] = {}
+    notes: Sequence[str] = ()
     for event in iter_fit(data, out, backbone=frozen, config=config):
         report(
             Progress(f"fit: {event.stage}", event.done, event.total, "image" if event.stage == "features" else "step")
         )
-        figures = event.held_out or figures
+        figures, notes = event.held_out or figures, event.notes or notes
     return Outcome(
         out,
         f"a decoder fitted on {len(data)} images",
         len(data),
         figures=figures,
         skipped=data.reader.skipped,
+        notes=notes,
         next=f"datasetdm generate --decoder {out} --prompts FILE --count 100 --out DIR",
     )
 
@@ -179,15 +184,28 @@ def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
         places.require_folder(out)
     data = open_data(stage.data, stage)
     model, frozen = load_pair(stage.decoder, stage.backbone, stage.device, RunOptions.chosen(stage.low_memory))
-    samples = _reported(data, "evaluate", len(data), report)
-    figures = evaluation.evaluate(model, frozen, samples, stage.captions)
+    cut, composed = CutTexts(frozen.kept_texts, "captions"), 0
+
+    def reported(what: str) -> Iterator[Sample]:
+        nonlocal composed
+        for done, sample in enumerate(data, 1):
+            if what == "evaluate":
+                composed += sample.prompt is not None and sample.prompt.composed
+                cut.add(sample.caption if stage.captions else "")
+            yield sample
+            report(Progress(what, done, len(data)))
+
+    figures: dict[str, Any] = dict(evaluation.evaluate(model, frozen, reported("evaluate"), stage.captions))
+    notes = cut.notes()
+    if composed and stage.captions:
+        figures[COMPOSED] = evaluation.evaluate(
+            model, frozen, reported("evaluate under composed captions"), composed=True
+        )
+        notes.append(
+            f"{composed} of {len(data)} images have no caption of their own, only one composed of their labels. The figures on "
+            f"new images are those without it; {COMPOSED}: those under it, which says what is to be found"
+        )
     if out is not None:
         write_json(out / FIGURES, figures)
     made = f"figures of {stage.decoder} on {len(data)} images"
-    return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped)
-
-
-def _reported(samples: StageData, what: str, total: int, report: Report) -> Iterator[Sample]:
-    for done, sample in enumerate(samples, 1):
-        yield sample
-        report(Progress(what, done, total))
+    return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped, notes=notes)

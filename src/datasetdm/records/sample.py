@@ -41,6 +41,11 @@ class Prompt:
     seed: int = 0
     origin: Origin = "user"
 
+    @property
+    def composed(self) -> bool:
+        """Whether it was composed from the true labels of its image, which so has no caption of its own."""
+        return self.origin == "labels"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         require_text((self.text, *self.labels), "Prompt.text")
