@@ -107,7 +107,8 @@ def test_captions_are_dropped_where_they_were_composed_of_labels(
     assert default.fingerprint() == asked.fingerprint() != never.fingerprint()
     own = fit(captioned, tmp_path / "own", backbone=tiny, **quick)
     for decoder, dropout in ((default, COMPOSED_CAPTION_DROPOUT), (never, 0), (own, 0)):
-        assert decoder.config.fitted["config"]["caption_dropout"] == dropout
+        story: Any = decoder.config.fitted
+        assert story["config"]["caption_dropout"] == dropout
 
 
 def test_figures_on_new_images_are_those_without_composed_captions(

@@ -17,15 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from datasetdm.backbones.features import Features, FeatureSpec
-from datasetdm.backbones.hub import BUILTIN, read_model_index, resolve, split_loras, with_loras
+from datasetdm.backbones.hub import BUILTIN, is_hub_id, read_model_index, resolve, split_loras, with_loras
 from datasetdm.backbones.memory import RunOptions
 from datasetdm.errors import BackboneError, ConfigError
 from datasetdm.io.registry import Registry
 from datasetdm.records import Prompt
 
 __all__ = [
-    "BUILTIN", "FAMILIES", "Backbone", "BackboneFactory", "FeatureConfig", "RunOptions", "load_backbone", "pick_device",
-    "pick_dtype", "with_loras",
+    "BUILTIN", "FAMILIES", "Backbone", "BackboneFactory", "FeatureConfig", "RunOptions", "find_backbone", "is_hub_id",
+    "load_backbone", "pick_device", "pick_dtype", "with_loras",
 ]  # fmt: skip
 
 
@@ -174,6 +174,19 @@ def load_backbone(
         BackboneError: no such folder, repository or LoRA, no pipeline, an unsupported kind of one, or damaged weights.
         ConfigError: an unknown name.
     """
+    folder, kind, loras = find_backbone(name)
+    target = pick_device(device)
+    return FAMILIES.load(kind)(
+        folder, name, config or FeatureConfig(), target, dtype or pick_dtype(target), loras=loras, options=options
+    )
+
+
+def find_backbone(name: str) -> tuple[Path, str, tuple[Path, ...]]:
+    """(folder, pipeline class, LoRA files) of what `load_backbone` would load; a hub id is downloaded.
+
+    Raises:
+        BackboneError, ConfigError: as `load_backbone` does, but for damaged weights.
+    """
     base, loras = split_loras(name)
     folder = resolve(base)
     kind = read_model_index(folder)["_class_name"]
@@ -183,7 +196,4 @@ def load_backbone(
             where=folder,
             expected=f"one of: {', '.join(sorted(FAMILIES))}",
         )
-    target = pick_device(device)
-    return FAMILIES.load(kind)(
-        folder, name, config or FeatureConfig(), target, dtype or pick_dtype(target), loras=loras, options=options
-    )
+    return folder, kind, loras

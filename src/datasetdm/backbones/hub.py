@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasetdm.backbones.quiet import quiet
+from datasetdm.backbones.weights import SUFFIX, loadable
 from datasetdm.errors import BackboneError, ConfigError, unknown_name
 from datasetdm.io.files import parse_json
 
@@ -25,24 +28,36 @@ def with_loras(name: str, files: Iterable[Path | str]) -> str:
 
 
 def split_loras(name: str) -> tuple[str, tuple[Path, ...]]:
-    """(name, LoRA files) of such a name.
+    """(name, LoRA files) of such a name. A plus sign may also be part of a path: the files that are there decide.
 
     Raises:
         BackboneError: a LoRA file that is not there or is no safetensors file.
     """
-    if Path(name).is_dir():
+    if "+" not in name or Path(name).is_dir():
         return name, ()
-    base, *parts = name.split("+")
-    files = tuple(Path(p) for p in parts)
-    for file in files:
-        if file.suffix != ".safetensors" or not file.is_file():
-            raise BackboneError(
-                f"there is no LoRA file {file.name or name!r}" if not file.is_file() else "a LoRA of another format",
-                where=file,
-                expected="a .safetensors file",
-                remedy="give its path with --lora, or convert it to safetensors",
-            )
-    return base, files
+    readings = [(name[: m.start()], _lora_files(name[m.end() :])) for m in re.finditer(r"\+", name)]
+    known = [r for r in readings if r[0] in BUILTIN or Path(r[0]).is_dir() or is_hub_id(r[0])]
+    for base, files in known + readings:
+        if all(f.suffix.lower() == SUFFIX and f.is_file() for f in files):
+            return base, files
+    for file in (known or readings)[0][1]:
+        if file.is_dir():
+            problem, remedy = f"{file.name or file} is a folder", f"give the {SUFFIX} file in it with --lora"
+        else:
+            problem = "a LoRA of another format" if file.is_file() else f"there is no LoRA file {file.name or name!r}"
+            remedy = "give its path with --lora, or convert it to safetensors"
+        if not file.is_file() or file.suffix.lower() != SUFFIX:
+            raise BackboneError(problem, where=file, expected=f"a {SUFFIX} file", remedy=remedy)
+    return name, ()
+
+
+def _lora_files(names: str) -> tuple[Path, ...]:
+    return tuple(map(Path, re.split(r"(?<=\.safetensors)\+", names, flags=re.IGNORECASE)))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it can only be a repository's name."""
+    return not Path(name).exists() and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
 
 
 def resolve(name: str) -> Path:
@@ -112,20 +127,28 @@ def load_pipeline(folder: Path, dtype: torch.dtype, loras: Iterable[Path] = ()) 
 
     It is loaded without a safety checker, which would blank images that have labels.
     """
+    import torch
+
     index = read_model_index(folder)
     without: dict[str, Any] = {name: None for name, part in index.items() if name in UNUSED or part == [None, None]}
     if "requires_safety_checker" in index:
         without["requires_safety_checker"] = False
 
+    parts = [p for p, v in index.items() if p not in without and isinstance(v, list)]
+
     def load() -> Any:
         import diffusers
 
-        return getattr(diffusers, index["_class_name"]).from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **without
-        )
+        with loadable(folder, parts) as place:
+            return getattr(diffusers, index["_class_name"]).from_pretrained(
+                place, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **without
+            )
 
+    before = torch.get_default_dtype()
     try:
         pipe = quiet(load)
+    except BackboneError:
+        raise
     except Exception as e:  # diffusers, safetensors and transformers raise many kinds for damaged folders
         raise BackboneError(
             f"the pipeline cannot be loaded: {str(e).strip().splitlines()[0]}",
@@ -133,6 +156,8 @@ def load_pipeline(folder: Path, dtype: torch.dtype, loras: Iterable[Path] = ()) 
             expected=f"a complete {index['_class_name']} folder with safetensors weights",
             remedy="download or save the pipeline again (use_safetensors=True)",
         ) from e
+    finally:
+        torch.set_default_dtype(before)  # transformers leaves its own behind when it fails
     for file in loras:
         _melt(pipe, file)
     return pipe
@@ -147,7 +172,9 @@ def _melt(pipe: Any, file: Path) -> None:
         )
 
     def melt() -> bool:
-        pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True, adapter_name="melted")
+        with tempfile.TemporaryDirectory() as folder:  # diffusers knows suffixes in small letters only
+            (Path(folder) / f"lora{SUFFIX}").symlink_to(file.resolve())
+            pipe.load_lora_weights(folder, weight_name=f"lora{SUFFIX}", use_safetensors=True, adapter_name="melted")
         held = [part for part, names in pipe.get_list_adapters().items() if "melted" in names]
         pipe.fuse_lora(components=held, adapter_names=["melted"])
         pipe.unload_lora_weights()
@@ -175,7 +202,7 @@ def folder_identity(folder: Path, parts: Iterable[str], loras: Iterable[Path] = 
     h = hashlib.sha256()
     for part in parts:
         for path in sorted((folder / part).glob("*")):
-            if path.suffix in (".safetensors", ".json", ".txt"):
+            if path.suffix.lower() in (SUFFIX, ".json", ".txt"):
                 with path.open("rb") as f:
                     h.update(f"{part}/{path.name}:{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
     for path in loras:

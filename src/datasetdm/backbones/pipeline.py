@@ -21,7 +21,15 @@ from torch import Tensor, nn
 
 from datasetdm.backbones import FeatureConfig, RunOptions
 from datasetdm.backbones.features import FINEST, Capture, Features, FeatureSpec
-from datasetdm.backbones.hub import BUILTIN, UNUSED, folder_identity, load_pipeline, read_model_index, with_loras
+from datasetdm.backbones.hub import (
+    BUILTIN,
+    UNUSED,
+    folder_identity,
+    load_pipeline,
+    read_model_index,
+    split_loras,
+    with_loras,
+)
 from datasetdm.backbones.memory import in_halves, place
 from datasetdm.backbones.quiet import silenced
 from datasetdm.backbones.sampling import Sampling, choose_sampling
@@ -55,7 +63,7 @@ class PipelineBackbone(ABC):
         loras: Sequence[Path] = (),
         options: RunOptions | None = None,
     ):
-        own = name.split("+")[0] if loras else name
+        own = split_loras(name)[0] if loras else name
         found = own not in BUILTIN and Path(own).is_dir()
         self.name = with_loras(str(folder.resolve()) if found else own, loras)
         self.config = replace(config, timesteps=self.timesteps) if config.timesteps is None else config
@@ -75,7 +83,7 @@ class PipelineBackbone(ABC):
         self.stride = self.pipe.vae_scale_factor
         self.size = self._check_size(self._native * self.stride if self.config.size is None else self.config.size)
         self._sampling = choose_sampling(
-            name, loras, type(self.pipe.scheduler).__name__, self._default_sampling(), self._embeds_guidance()
+            own, loras, type(self.pipe.scheduler).__name__, self._default_sampling(), self._embeds_guidance()
         )
         self.steps, self.guidance = self._sampling.steps, self._sampling.guidance
         if self._sampling.scheduler:

@@ -51,7 +51,7 @@ def choose_sampling(name: str, loras: Sequence[Path], scheduler: str, default: S
     """
     parts = [part for lora in loras for part in lora.parts[-4:]]  # a hub's cache has the model's name three folders up
     by_lora = next((s for s in map(_by_word, reversed(parts)) if s), None)
-    found = by_lora or _by_word(Path(name.split("+")[0]).name)
+    found = by_lora or _by_word(Path(name).name)
     if not found:
         found = Sampling(4, 1.0) if scheduler in FEW_STEPS else default
     elif not by_lora:

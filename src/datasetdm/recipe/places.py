@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasetdm.errors import OutputError
 from datasetdm.io.files import occupied
+from datasetdm.store.store import Store
 
 WORK = "work"
 """Where an unfinished fit keeps its features and its checkpoint, below its output folder."""
@@ -40,6 +41,17 @@ def require_folder(out: Path, begun: str | None = None) -> None:
             where=out,
             expected="a new folder" if begun is None else "a new folder, or one that the same command began",
             remedy="choose another --out, or delete it",
+        )
+
+
+def require_growth(store: Path, count: int) -> None:
+    """Raises OutputError if the store that is there holds more samples than are asked for."""
+    if (store / STORE).exists() and (held := len(Store(store))) > count:
+        raise OutputError(
+            f"the store holds {held} samples, more than the count of {count}",
+            where=store,
+            expected=f"a count of at least {held}",
+            remedy="choose another --out; export and view take a part of it by --limit",
         )
 
 

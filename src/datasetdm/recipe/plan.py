@@ -19,11 +19,10 @@ from datasetdm.io.files import occupied, parse_json, write_json
 from datasetdm.prompts import open_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
+from datasetdm.recipe.places import require_growth
 from datasetdm.recipe.schema import GRAMMAR, ExportStage, GenerateStage, Recipe, Stage, references
-from datasetdm.store.manifest import META
 from datasetdm.store.quality import QUALITY
 from datasetdm.store.reviews import REVIEWS
-from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
 
 MARK = ".stage.json"
@@ -134,20 +133,10 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earli
         f"stage {earlier[k]} changes" if k in earlier else _difference(k, old.get(k), inputs.get(k)) for k in different
     )
     if set(different) <= {grows}:
-        _check_count(stage, out)
+        if isinstance(stage, GenerateStage):
+            require_growth(out, stage.count)
         return Step(name, stage, out, inputs, "continue", why, mark)
     return Step(name, stage, out, inputs, "run again", why, mark)
-
-
-def _check_count(stage: Stage, out: Path) -> None:
-    """Raises OutputError if the store that is there holds more samples than are asked for."""
-    if isinstance(stage, GenerateStage) and (out / META).exists() and (held := len(Store(out))) > stage.count:
-        raise OutputError(
-            f"the store holds {held} samples, more than count {stage.count}",
-            where=out,
-            expected=f"a count of at least {held}",
-            remedy="choose another --out, or delete the stage's folder",
-        )
 
 
 def _difference(key: str, old: object, new: object) -> str:

@@ -21,7 +21,7 @@ from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.io.files import locked, occupied, writing
 from datasetdm.recipe.estimate import written_bytes
 from datasetdm.recipe.plan import MARK, Step, mark_path, plan, write_mark
-from datasetdm.recipe.runners import RUNNERS
+from datasetdm.recipe.runners import CHECKS, RUNNERS
 from datasetdm.recipe.schema import KINDS, Recipe
 from datasetdm.store.writer import LOCK
 
@@ -136,6 +136,8 @@ def run_step(step: Step, report: Report) -> Outcome:
     """Run one stage and leave its mark. What an earlier run of the recipe made from other inputs is set aside first, under
     another name; it comes back if the stage ends before it wrote anything."""
     runner = RUNNERS.load(step.stage.kind)
+    if step.stage.kind in CHECKS:
+        CHECKS.load(step.stage.kind)(step.stage)
     aside = _set_aside(step) if step.action == "run again" else None
     began, unmarked = time.monotonic(), step.action != "continue" and step.stage.MAKES in ("store", "decoder")
 

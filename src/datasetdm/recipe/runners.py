@@ -7,12 +7,19 @@ from collections.abc import Callable
 from datasetdm.engines.progress import Outcome
 from datasetdm.io.registry import Registry
 
+_WITH_MODELS = ("fit", "generate", "annotate", "evaluate")
+
 RUNNERS: Registry[Callable[..., Outcome]] = Registry(
     "kind of stage",
     None,
     {
-        **{kind: f"datasetdm.recipe.stages:{kind}" for kind in ("fit", "generate", "annotate", "evaluate")},
+        **{kind: f"datasetdm.recipe.stages:{kind}" for kind in _WITH_MODELS},
         **{kind: f"datasetdm.recipe.outputs:{kind}" for kind in ("export", "page")},
     },
 )
 """Kind of stage -> the function that runs it: (stage, out, report) -> Outcome."""
+
+CHECKS: Registry[Callable[..., None]] = Registry(
+    "kind of stage", None, {kind: "datasetdm.recipe.stages:check_models" for kind in _WITH_MODELS}
+)
+"""Kind of stage -> a function of the stage that raises for what its runner would refuse before it writes."""

@@ -12,9 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from datasetdm.backbones import FeatureConfig, RunOptions, load_backbone, with_loras
+from datasetdm.backbones import (
+    FeatureConfig,
+    RunOptions,
+    find_backbone,
+    is_hub_id,
+    load_backbone,
+    pick_device,
+    with_loras,
+)
 from datasetdm.backbones.words import CutTexts
-from datasetdm.decoder.model import load_pair
+from datasetdm.decoder.model import BUILTIN, load_pair, read_config
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
@@ -52,6 +60,21 @@ LONG_FILE = 32_000_000
 DEFAULT_BATCH = 16
 
 
+def check_models(stage: FitStage | GenerateStage | AnnotateStage | EvaluateStage) -> None:
+    """Raises for a task, decoder, backbone, LoRA or device that is not there; nothing is loaded or downloaded."""
+    pick_device(stage.device)
+    name = stage.backbone
+    if isinstance(stage, FitStage):
+        for task in stage.tasks or ():
+            make_task(task)
+        name = with_loras(stage.backbone, stage.lora)
+    else:
+        decoder = read_config(BUILTIN.get(stage.decoder, Path(stage.decoder)))
+        name = stage.backbone or decoder.backbone
+    if not is_hub_id(name):
+        find_backbone(name)
+
+
 def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     """Fit a decoder into a new folder, or go on with the same fit."""
     places.require_folder(out, places.WORK)
@@ -83,6 +106,7 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
 def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
     """Bring a store to `count` generated samples."""
     places.require_folder(out, places.STORE)
+    places.require_growth(out, stage.count)
 
     def on_read(done: int, total: int) -> None:
         if total >= LONG_FILE:
