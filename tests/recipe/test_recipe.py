@@ -148,20 +148,31 @@ def test_what_was_made_before_is_set_aside(store: Path, tmp_path: Path) -> None:
     assert run({"stages": stages}, out) == ["coco: reuse", "page: reuse"]
 
 
-def test_a_stage_that_cannot_begin_takes_nothing_away(generated: dict[str, Any], tmp_path: Path) -> None:
+def test_a_stage_that_cannot_begin_takes_nothing_away(
+    generated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     run(generated, out)
     before = snapshot(out)
-    right, generated["stages"]["store"]["decoder"] = generated["stages"]["store"]["decoder"], "nowhere"
-    with pytest.raises(DatasetDMError):
-        run(generated, out)
-    assert snapshot(out) == before
+    right = generated["stages"]["store"]["decoder"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: pytest.fail("nothing is moved for a name that is wrong"))
+        for wrong in (
+            {"decoder": "nowhere"},
+            {"backbone": "nowhere"},
+            {"backbone": "mini+no.safetensors"},
+            {"device": "tpu9"},
+        ):
+            changed = {"stages": {**generated["stages"], "store": {**generated["stages"]["store"], "seed": 5, **wrong}}}
+            with pytest.raises(DatasetDMError, match=r"no decoder|unknown backbone|no LoRA file|device 'tpu9'"):
+                run(changed, out)
+            assert snapshot(out) == before
     generated["stages"]["store"] |= {"decoder": right, "seed": 7}
     with locked(out / "store" / ".store.lock", "store"), pytest.raises(OutputError, match="written by another"):
         run(generated, out)
     assert snapshot(out) == before
     generated["stages"]["store"] |= {"seed": 0, "count": 1}
-    with pytest.raises(OutputError, match="holds 2 samples, more than count 1"):
+    with pytest.raises(OutputError, match="holds 2 samples, more than the count of 1"):
         run(generated, out)
     assert snapshot(out) == before
 

@@ -40,7 +40,7 @@ def split_loras(name: str) -> tuple[str, tuple[Path, ...]]:
     for base, files in known + readings:
         if all(f.suffix.lower() == SUFFIX and f.is_file() for f in files):
             return base, files
-    for file in (known or readings)[0][1]:
+    for file in known[0][1] if known else ():
         if file.is_dir():
             problem, remedy = f"{file.name or file} is a folder", f"give the {SUFFIX} file in it with --lora"
         else:
