@@ -184,7 +184,18 @@ def without_sizes(content: dict[str, Any]) -> None:
         del image["width"], image["height"]
 
 
+def decimal_sizes(content: dict[str, Any]) -> None:
+    content["images"][0] |= {"width": 30.0, "height": 20.0}
+    content["images"][1] |= {"width": 0, "height": None}
+
+
 SAME = {
+    "decimal sizes": decimal_sizes,
+    "a path on another disk": edit("images", 0, file_name="C:\\data\\a.png"),
+    "a path of a web server": edit("images", 0, file_name="../../label-studio/upload/a.png"),
+    "a path with a dot": edit("images", 1, file_name="./b b.png"),
+    "no crowd": edit("annotations", 0, iscrowd=None),
+    "a polygon without a list": edit("annotations", 0, segmentation=[4, 4, 10, 4, 10, 10, 4, 10]),
     "decimal run lengths": edit("annotations", 2, segmentation={"size": [20, 30], "counts": [0.0, 40.0, 560.0]}),
     "a list of run lengths": rle_list,
     "a flat part": edit("annotations", 0, segmentation=[[4, 4, 10, 4, 10, 10, 4, 10], [15, 4, 20, 4], []]),
@@ -315,7 +326,7 @@ def test_a_file_of_boxes_knows_no_background(tmp_path: Path) -> None:
 @pytest.mark.parametrize("box", [[4, 4, 0, 6], [4, 4, 99, 6], [4, 4, float("nan"), 6], [4, 4], "4"])
 def test_bad_boxes_are_refused(box: Any, tmp_path: Path) -> None:
     change = edit("annotations", 0, bbox=box, segmentation=[])
-    with pytest.raises(DataError, match="bbox"):
+    with pytest.raises(DataError, match="bbox|outside"):
         read(f"coco:{coco_folder(tmp_path, change)}")
 
 
@@ -472,3 +483,66 @@ def test_real_lvis_annotations(tmp_path: Path) -> None:
         areas = sample.instances.masks.areas.tolist()
         assert np.allclose(areas, told[sample.provenance.details["coco_image_id"]], rtol=0.2, atol=30)
     assert len(reader.labels) == 1230
+
+
+def test_objects_that_leave_their_image_a_little_are_clipped_and_counted(tmp_path: Path) -> None:
+    """Up to 5 % of a side; further is another image's annotation."""
+    change = edit("annotations", 1, segmentation=[[-1.4, 2, 31.4, 2, 31.4, 18, -1.4, 18]])
+    reader = read(f"coco:{coco_folder(tmp_path, change)}")
+    first, _ = reader
+    assert first.instances.masks.boxes.tolist()[1] == [0, 2, 30, 16]
+    assert reader.source.notes == ["outlines and boxes that leave their image by up to 5%, clipped: 1"]
+    box = edit("annotations", 0, bbox=[4, 4, 27.4, 6], segmentation=[])
+    first, _ = read(f"coco:{coco_folder(tmp_path, box)}")
+    assert first.instances.boxes.tolist()[0] == [4, 4, 26, 6]
+
+
+def test_points_outside_the_image_are_absent_and_counted(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        with_points(content)
+        content["annotations"][0]["keypoints"] = [50, 6, 2, 30.5, 9, 1]
+
+    reader = read(f"coco:{coco_folder(tmp_path, change)}")
+    first, _ = reader
+    assert first.keypoints.visibility[0].tolist() == [0, 1] and first.keypoints.xy[0].tolist() == [[0, 0], [30, 9]]
+    assert "outside their image" in reader.source.notes[0]
+
+
+def test_points_without_names_get_numbers(tmp_path: Path) -> None:
+    reader = read(f"coco:{coco_folder(tmp_path, edit('annotations', 0, keypoints=[5, 6, 2, 7, 8, 1]))}")
+    first, _ = reader
+    assert first.keypoints.names == (("point0", "point1"), ()) and "names no keypoints" in reader.source.notes[0]
+
+
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    """The only annotation file is found; of several, each is named."""
+    path = coco_folder(tmp_path)
+    write(tmp_path / "captions_x.json", {"annotations": []})
+    with pytest.raises(DataError, match=r"2 such files: annotations\.json, captions_x\.json"):
+        read(f"coco:{tmp_path}")
+    path.rename(tmp_path / "instances_x.json")
+    assert len(list(read(f"coco:{tmp_path}"))) == 2
+    with pytest.raises(DataError, match="nothing in it looks like"):
+        read(f"coco-panoptic:{noise_image(tmp_path / 'z' / 'a.png').parent}")
+
+
+def test_a_number_as_a_class(tmp_path: Path) -> None:
+    assert read(f"coco:{coco_folder(tmp_path, edit('categories', 0, name=7))}").labels.names == (
+        "background",
+        "7",
+        "cat",
+    )
+    for name in (True, 1.5, None, []):
+        with pytest.raises(DataError, match="no id or name"):
+            read(f"coco:{coco_folder(tmp_path, edit('categories', 0, name=name))}")
+
+
+def test_a_pipe_as_a_file_or_an_image(tmp_path: Path) -> None:
+    path = coco_folder(tmp_path)
+    (tmp_path / "a.png").unlink()
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match="device or a pipe"):
+        read(f"coco:{path}")
+    for name in (tmp_path / "a.png", Path("/dev/zero")):
+        with pytest.raises(DataError, match="device or a pipe"):
+            read(f"coco:{name}")

@@ -15,7 +15,13 @@ from labelled import masks_folder, noise_image, voc_folder, yolo_folder
 
 def test_what_tools_leave_behind_is_no_data(tmp_path: Path) -> None:
     folder = masks_folder(tmp_path)
-    for name in ("._a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "__MACOSX/images/._a.jpg", ".DS_Store"):
+    for name in (
+        "._a.jpg",
+        ".ipynb_checkpoints/a-checkpoint.jpg",
+        "__MACOSX/images/._a.jpg",
+        "@eaDir/a.jpg",
+        ".DS_Store",
+    ):
         for place in ("images", "masks"):
             path = (folder / place / name).with_suffix(".png" if place == "masks" else Path(name).suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,3 +61,25 @@ def test_a_pipe_and_a_dangling_link_are_refused_at_once(tmp_path: Path) -> None:
     (folder / "p.png").symlink_to(folder / "nowhere.png")
     with pytest.raises(DataError, match="missing"):
         read(f"yolo:{tmp_path / 'data.yaml'}")
+
+
+def test_images_of_kinds_that_are_not_read_are_mentioned(tmp_path: Path) -> None:
+    noise_image(tmp_path / "a.png")
+    for name in ("b.HEIC", "c.heic", "d.dng"):
+        (tmp_path / name).write_bytes(b"x")
+    assert read(f"images:{tmp_path}").source.notes == [
+        f"images of kinds that are not read: 2 .heic, 1 .dng ({tmp_path})"
+    ]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"no images of a kind that is read, but 2 \.heic"):
+        read(f"images:{tmp_path}")
+
+
+def test_a_name_that_is_not_utf8_is_one_bad_image(tmp_path: Path) -> None:
+    noise_image(tmp_path / "a.png")
+    os.link(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    with pytest.raises(DataError, match="name is not UTF-8") as caught:
+        read(f"images:{tmp_path}")
+    assert "caf\\xe9.png" in str(caught.value) and "rename" in str(caught.value)
+    reader = read(f"images:{tmp_path}", on_error="skip")
+    assert [s.key for s in reader] == ["a.png"] and len(reader.skipped) == 1

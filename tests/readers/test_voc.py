@@ -105,6 +105,28 @@ def test_bad_xml_is_refused(old: str, new: str, what: str, tmp_path: Path) -> No
     assert "b.xml" in str(caught.value)
 
 
+def test_names_with_spaces_and_suffixes_in_capitals(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path)
+    (folder / "JPEGImages" / "b.jpg").rename(folder / "JPEGImages" / "b 1.Jpg")
+    (folder / "Annotations" / "b.xml").rename(folder / "Annotations" / "b 1.XML")
+    for line in ("b 1\r\n", "b 1  1\n", "a -1\nb 1 0\n"):
+        write(folder / "ImageSets" / "Main" / "boxes.txt", line.replace("b 1\r", "b 1 1\r"))
+        assert [s.key for s in read(f"voc:{folder}@boxes")] == ["b 1"]
+    mask = folder / "SegmentationClass" / "a.png"
+    mask.rename(mask.with_suffix(".PNG"))
+    assert next(iter(read(f"voc:{folder}@train"))).semantic is not None
+    mask.with_suffix(".PNG").unlink()
+    noise_image(mask.with_suffix(".jpg"))
+    with pytest.raises(DataError, match="is a JPEG"):
+        list(read(f"voc:{folder}@train"))
+
+
+def test_a_box_a_little_outside_is_clipped(tmp_path: Path) -> None:
+    write(voc_folder(tmp_path) / "Annotations" / "b.xml", VOC_XML.replace("<xmax>12", "<xmax>31.4"))
+    (sample,) = read(f"voc:{tmp_path}@boxes")
+    assert sample.instances.boxes.tolist() == [[2, 3, 28, 7]]
+
+
 def test_bad_masks_and_lists_are_refused(tmp_path: Path) -> None:
     folder = voc_folder(tmp_path)
     with pytest.raises(DataError, match="no split 'vall'"):

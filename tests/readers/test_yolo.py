@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from itertools import pairwise
@@ -52,10 +53,13 @@ def test_yolo_refuses(line: str, settings: dict[str, object], what: str, tmp_pat
     assert str(tmp_path) in str(caught.value)
 
 
-def test_yolo_object_without_a_pixel(tmp_path: Path) -> None:
-    reader = read(f"yolo:{yolo_folder(tmp_path, '0 0.5 0.5 0.001 0.001')}")
+def test_yolo_objects_smaller_than_a_pixel(tmp_path: Path) -> None:
+    """They keep the pixel in their middle; one without any area is an error."""
+    first, _ = read(f"yolo:{yolo_folder(tmp_path, '0 0.51 0.51 0.001 0.001')}")
+    assert first.instances.masks.boxes.tolist() == [[20, 10, 1, 1]]
+    assert first.instances.boxes.tolist() == [[20.38, 10.19, 0.04, 0.02]]
     with pytest.raises(DataError, match="covers no pixel"):
-        list(reader)
+        list(read(f"yolo:{yolo_folder(tmp_path, '0 0.5 0.5 0 0.5')}"))
 
 
 # ---------------------------------------------------------------------- files as other tools leave them
@@ -145,4 +149,53 @@ def test_roboflow_writes_one_folder_too_high(tmp_path: Path) -> None:
     assert [len(s.instances) for s in read(f"yolo:{path}")] == [1, 0]
     path.write_text(path.read_text().replace("../images/train", "../../images/train"))
     with pytest.raises(DataError, match="leaves its folder"):
+        read(f"yolo:{path}")
+
+
+# ---------------------------------------------------------------------- what Ultralytics reads, too
+def test_boxes_and_outlines_in_one_file_are_boxes(tmp_path: Path) -> None:
+    outline = "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"
+    reader = read(f"yolo:{yolo_folder(tmp_path, BOX, outline)}")
+    first, _ = reader
+    assert first.instances.boxed and first.instances.boxes.tolist() == [[10, 5, 20, 10]] * 2 and first.semantic is None
+    assert "label files of boxes and outlines" in reader.source.notes[0]
+
+
+def test_a_path_that_is_not_there_and_a_folder_instead_of_data_yaml(tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX, path="../datasets/coco8")
+    reader = read(f"yolo:{tmp_path}")
+    assert len(list(reader)) == 2 and "coco8 is not there" in reader.source.notes[0]
+    path.rename(tmp_path / "a.yaml")
+    assert len(read(f"yolo:{tmp_path}@train")) == 2
+    shutil.copy(tmp_path / "a.yaml", tmp_path / "b.yaml")
+    with pytest.raises(DataError, match=r"holds 2 such files: a\.yaml, b\.yaml") as caught:
+        read(f"yolo:{tmp_path}")
+    assert "name one" in str(caught.value)
+    with pytest.raises(DataError, match="nothing in it looks like"):
+        read(f"yolo:{tmp_path / 'images'}")
+
+
+def test_names_and_their_number(tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    path.write_text("train: images/train\nnc: 2\n")
+    assert read(f"yolo:{path}").labels.names == ("background", "class_0", "class_1")
+    path.write_text("train: images/train\nnc: 3\nnames: [dog, cat]\n")
+    with pytest.raises(DataError, match="nc is 3, and there are 2 names"):
+        read(f"yolo:{path}")
+
+
+def test_points_and_boxes_a_little_outside(tmp_path: Path) -> None:
+    pose = yolo_folder(tmp_path, "0 0.5 0.5 1.005 1 1.004 0.5 2 0.5 0.5 1", kpt_shape=[2, 3])
+    first, _ = read(f"yolo:{pose}")
+    assert first.keypoints.xy[0].tolist() == [[40, 10], [20, 10]] and first.instances.boxes.tolist() == [[0, 0, 40, 20]]
+
+
+def test_hidden_and_capital_label_files(tmp_path: Path) -> None:
+    path = yolo_folder(tmp_path, BOX)
+    labels = tmp_path / "labels" / "train"
+    write(labels / "._a.txt", "\0")
+    (labels / "a.txt").rename(labels / "a.TXT")
+    assert [len(s.instances) for s in read(f"yolo:{path}")] == [1, 0]
+    os.mkfifo(labels / "b b.txt")
+    with pytest.raises(DataError, match="device or a pipe"):
         read(f"yolo:{path}")

@@ -6,6 +6,7 @@ Polygons are checked all at once in NumPy; only those that fail are looked at on
 from __future__ import annotations
 
 import gc
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.readers.coco_shapes import (
+    MARGIN,
     Size,
     check_box,
     check_outline,
@@ -26,7 +28,7 @@ from datasetdm.readers.coco_shapes import (
     outlines_good,
     united_rle,
 )
-from datasetdm.readers.places import inside, json_of
+from datasetdm.readers.places import SUFFIXES, inside, json_of
 from datasetdm.records import Skeleton
 
 CHUNK = 1_000_000
@@ -67,13 +69,14 @@ class CocoFile:
             self.faults: dict[int, DataError] = {}
             self.orphan_errors: list[DataError] = []
             self.notes: list[str] = []
-            self._flat_parts = 0
+            self._flat_parts = self._leaving = self._lost_points = 0
             if not self.categories:
                 raise DataError("the label set is empty", where=f"{path}, categories", expected="at least one category")
             if not self.images:
                 raise DataError("there are no images", where=f"{path}, images", expected="at least one image")
             self._unique([c["id"] for c in self.categories], "category id")
             self._drop_headings(content["annotations"])
+            self._name_points(content["annotations"])
             self.skeletons = {c["id"]: self._skeleton(c) for c in self.categories if c.get("keypoints")}
             self._points = {c["id"]: len(c.get("keypoints") or ()) for c in self.categories}
             self._check_images()
@@ -114,6 +117,8 @@ class CocoFile:
         ok = isinstance(category, dict) and is_id(category.get("id"))
         if ok:
             category["id"] = id_of(category["id"])
+        if ok and type(category.get("name")) is int:
+            category["name"] = str(category["name"])
         if not ok or not isinstance(category.get("name"), str) or not category["name"].strip():
             raise DataError("a category has no id or name", where=f"{self.path}, categories[{n}]", expected="id, name")
         return category
@@ -133,6 +138,19 @@ class CocoFile:
                 f"{len(pairs) - len(good)} of {len(pairs)} edges of a skeleton join no two points ({where})"
             )
         return Skeleton(tuple(points), tuple(good))
+
+    def _name_points(self, annotations: Sequence[Any]) -> None:
+        """Categories whose objects have keypoints that the file does not name: they get numbers."""
+        nameless = {c["id"]: c for c in self.categories if not c.get("keypoints")}
+        for a in annotations if nameless else ():
+            if not isinstance(a, dict) or not isinstance(points := a.get("keypoints"), list) or not points:
+                continue
+            category = nameless.pop(id_of(a["category_id"]), None) if is_id(a.get("category_id")) else None
+            if category is not None:
+                category["keypoints"] = [f"point{i}" for i in range(len(points) // 3)]
+                self.notes.append(
+                    f"category {category['name']!r} names no keypoints: they are called point0, point1, ..."
+                )
 
     def _drop_headings(self, annotations: list[Any]) -> None:
         """Roboflow lists the project as a category: its name is the others' supercategory, and no object is of it."""
@@ -167,10 +185,12 @@ class CocoFile:
             if segments or place in self.faults:
                 continue
             try:
-                self._check_annotation(a)
+                self._check_annotation(a, sizes[place])
                 shape = a.get("segmentation")
+                if isinstance(shape, list) and len(shape) >= 6 and all(type(v) in (int, float) for v in shape):
+                    shape = a["segmentation"] = [shape]  # one polygon without the list around it
                 if not shape and self._boxes and "bbox" in a:
-                    check_box(a["bbox"], sizes[place])
+                    self._leaving += check_box(a["bbox"], sizes[place])
                 elif isinstance(shape, dict):
                     check_rle(shape, sizes[place])
                 elif isinstance(shape, list) and shape and isinstance(shape[0], dict):
@@ -191,8 +211,13 @@ class CocoFile:
                 polygons, owners, numbers = [], [], 0
         self._check_outlines(polygons, owners, sizes)
         self._check_ids()
-        if self._flat_parts:
-            self.notes.append(f"parts of outlines with fewer than three points, left out: {self._flat_parts}")
+        for count, what in (
+            (self._flat_parts, "parts of outlines with fewer than three points, left out"),
+            (self._leaving, f"outlines and boxes that leave their image by up to {MARGIN:.0%}, clipped"),
+            (self._lost_points, "visible keypoints outside their image, taken for absent or moved to its edge"),
+        ):
+            if count:
+                self.notes.append(f"{what}: {count}")
 
     def _place_of(self, a: Any) -> int:
         """Of the image that the annotation names."""
@@ -207,7 +232,7 @@ class CocoFile:
             raise DataError(f"it names image {a['image_id']}, which is not in the file", expected="an image's id")
         return place
 
-    def _check_annotation(self, a: dict[str, Any]) -> None:
+    def _check_annotation(self, a: dict[str, Any], size: Size) -> None:
         if "category_id" not in a or not ("segmentation" in a or (self._boxes and "bbox" in a)):
             missing = ", ".join(k for k in ("category_id", "segmentation") if k not in a)
             raise DataError(f"an annotation has no {missing}", expected="image_id, category_id, segmentation or bbox")
@@ -221,10 +246,12 @@ class CocoFile:
             raise DataError(
                 f"it names category {a['category_id']}, which is not in the file", expected=f"one of: {known}"
             )
-        if a.get("iscrowd", 0) not in (0, 1):
+        if (a.get("iscrowd") or 0) not in (0, 1):
             raise DataError(f"iscrowd is {a['iscrowd']!r}", expected="0 or 1")
-        if "keypoints" in a:
-            check_points(a["keypoints"], 3 * points)
+        if a.get("keypoints") is None:
+            a.pop("keypoints", None)
+        else:
+            self._lost_points += check_points(a["keypoints"], 3 * points, size)
 
     def _check_outlines(
         self, polygons: Sequence[list[Any]], owners: Sequence[tuple[int, dict[str, Any]]], sizes: Sequence[Size]
@@ -236,7 +263,7 @@ class CocoFile:
         for n in np.flatnonzero(~outlines_good(polygons, limits)).tolist():
             place, a = owners[n]
             try:
-                check_outline(polygons[n], a["segmentation"], sizes[place])
+                self._leaving += check_outline(polygons[n], a["segmentation"], sizes[place])
             except DataError as e:
                 self._fault(place, e, _name(a))
 
@@ -287,10 +314,13 @@ def id_of(value: Any) -> int | str:
 def _check_image(image: Any, size_of: Callable[[str], Size] | None) -> None:
     keys = ("id", "file_name", "width", "height")
     if isinstance(image, dict) and isinstance(name := image.get("file_name"), str):
-        image["file_name"] = name = name.replace("\\", "/")
-        if size_of and image.get("width") is None and image.get("height") is None:
+        image["file_name"] = name = _inside(name)
+        if size_of and not (image.get("width") and image.get("height")):
             inside(Path(), name, None)
             image["height"], image["width"] = size_of(name)
+        for side in ("width", "height"):
+            if type(value := image.get(side)) is float and value.is_integer():
+                image[side] = int(value)
     missing = [k for k in keys if not isinstance(image, dict) or k not in image]
     if missing:
         raise DataError(f"an image has no {', '.join(missing)}", expected=", ".join(keys))
@@ -301,3 +331,11 @@ def _check_image(image: Any, size_of: Callable[[str], Size] | None) -> None:
     inside(Path(), image["file_name"], None)
     if not all(type(image[k]) is int and image[k] > 0 for k in ("width", "height")):
         raise DataError(f"size {image['width']}x{image['height']}", expected="positive whole numbers")
+
+
+def _inside(name: str) -> str:
+    """A file's name with slashes. Of a place on somebody else's disk, or above the folder, the last part."""
+    name = name.replace("\\", "/").removeprefix("./")
+    elsewhere = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:/", name)
+    last = name.rpartition("/")[2]
+    return last if elsewhere and Path(last).suffix.lower() in SUFFIXES else name

@@ -16,8 +16,29 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-def check_points(points: Any, wanted: int) -> None:
-    """Keypoints are so many numbers: x, y and visibility of every point."""
+MARGIN = 0.05
+"""The fraction of an image's side by which objects may leave it: tools round, augment and move outlines. They are clipped."""
+
+
+def leaves(edges: Sequence[float | int], size: Size) -> bool:
+    """Whether left, top, right and bottom lie outside the image by more than a pixel.
+
+    Raises:
+        DataError: by more than `MARGIN`.
+    """
+    left, top, right, bottom = edges
+    outside = max(-left, right - size[1]), max(-top, bottom - size[0])  # across, down
+    if any(o > max(1, MARGIN * side) for o, side in zip(outside, (size[1], size[0]), strict=True)):
+        raise DataError(
+            f"an object lies outside the image: x {left:g}..{right:g}, y {top:g}..{bottom:g}",
+            expected=f"x 0..{size[1]}, y 0..{size[0]}",
+            remedy="clip it, or check that the annotation belongs to this image",
+        )
+    return max(outside) > 1
+
+
+def check_points(points: Any, wanted: int, size: Size) -> int:
+    """Keypoints are so many numbers: x, y and visibility of every point; how many that are visible leave the image."""
     if not isinstance(points, list) or len(points) != wanted:
         count = len(points) if isinstance(points, list) else "no"
         raise DataError(f"{count} numbers of keypoints", expected=f"{wanted}: x, y, v of every point")
@@ -25,6 +46,11 @@ def check_points(points: Any, wanted: int) -> None:
         raise DataError("a keypoint holds something that is no finite number", expected="pixels")
     if not {*points[2::3]} <= {0, 1, 2}:
         raise DataError("a keypoint's visibility is not 0, 1 or 2", expected="0, 1 or 2")
+    h, w = size
+    return sum(
+        bool(v) and not (0 <= x <= w and 0 <= y <= h)
+        for x, y, v in zip(points[::3], points[1::3], points[2::3], strict=True)
+    )
 
 
 def check_rle(shape: dict[str, Any], size: Size) -> None:
@@ -87,30 +113,26 @@ def outlines_good(polygons: Sequence[list[Any]], limits: np.ndarray) -> np.ndarr
         return (low >= -1) & (right <= limits[:, 1] + 1) & (bottom <= limits[:, 0] + 1) & (np.abs(area) > 1e-3)
 
 
-def check_box(box: Any, size: Size) -> None:
-    """A box [x, y, width, height] has an area and lies inside the image."""
+def check_box(box: Any, size: Size) -> bool:
+    """A box [x, y, width, height] has an area and lies inside the image; whether it leaves it a little."""
     if not isinstance(box, list) or len(box) != 4 or not _finite(box):
         raise DataError(f"bbox is {str(box)[:60]}", expected="[x, y, width, height]")
     x, y, w, h = box
-    if not (x >= -1 and y >= -1 and w > 0 and h > 0 and x + w <= size[1] + 1 and y + h <= size[0] + 1):
+    if not (w > 0 and h > 0 and x < size[1] and y < size[0] and x + w > 0 and y + h > 0):
         raise DataError(f"bbox {box} has no area or lies outside", expected=f"inside {size[1]}x{size[0]} pixels")
+    return leaves((x, y, x + w, y + h), size)
 
 
-def check_outline(polygon: list[Any], whole: list[list[Any]], size: Size) -> None:
-    """One polygon of an object, and whether the object covers a pixel."""
-    h, w = size
+def check_outline(polygon: list[Any], whole: list[list[Any]], size: Size) -> bool:
+    """One polygon of an object, which covers a pixel; whether it leaves the image a little."""
     if not _finite(polygon):
         raise DataError("a polygon holds something that is no finite number", expected="pixels")
     x, y = polygon[::2], polygon[1::2]
-    if min(x) < -1 or min(y) < -1 or max(x) > w + 1 or max(y) > h + 1:
-        raise DataError(
-            f"a polygon lies outside the image: x {min(x):g}..{max(x):g}, y {min(y):g}..{max(y):g}",
-            expected=f"x 0..{w}, y 0..{h}",
-            remedy="clip the polygon, or check that the annotation belongs to this image",
-        )
+    left = leaves((min(x), min(y), max(x), max(y)), size)
     if all(_finite(p) for p in whole) and not polygon_runs(whole, size)[1::2].any():
         raise DataError("the polygons cover no pixel", expected="an area, or no annotation")
+    return left
 
 
 def _finite(values: list[Any]) -> bool:
-    return all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values)  # nor NaN
+    return all(type(v) in (int, float) and abs(v) < 1e9 for v in values)  # nor NaN

@@ -66,6 +66,27 @@ def inside(root: Path, name: str, where: object) -> Path:
     return root / name
 
 
+def the_file(path: Path, patterns: Sequence[str], example: str) -> Path:
+    """`path`, or the only file in it that one of these patterns finds; the first pattern that finds any decides.
+
+    Raises:
+        DataError: a folder with no such file, or with several.
+    """
+    if not path.is_dir():
+        return path
+    for pattern in patterns:
+        found = sorted(p for p in path.glob(pattern) if p.is_file() and not p.name.startswith("."))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(p.relative_to(path).as_posix() for p in found[:8])
+            raise DataError(
+                f"the folder holds {len(found)} such files: {names}", where=path, expected="one file",
+                remedy=f"name one, for instance {found[0]}",
+            )  # fmt: skip
+    raise DataError("this is a folder, and nothing in it looks like the file", where=path, expected=example)
+
+
 def folder_of(root: Path, *names: str) -> Path:
     """The first of these folders below `root` that is there."""
     for name in names:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Integer, UInt16
+from jaxtyping import Float32, Integer, UInt16
 
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, MaskStack, SemanticMap
 from datasetdm.records.objects import Runs, spans
@@ -79,15 +79,32 @@ def instances(
 
 
 def box_runs(left: Number, top: Number, right: Number, bottom: Number, size: tuple[int, int]) -> Runs:
-    """Run lengths of a box given by its edges in pixels; of no pixel where it has no area or lies outside."""
+    """Run lengths of a box given by its edges in pixels, at least one pixel; of none where it has no area or lies outside."""
     h, w = size
-    x0, x1 = (min(max(round(v), 0), w) for v in (left, right))
-    y0, y1 = (min(max(round(v), 0), h) for v in (top, bottom))
+    (x0, x1), (y0, y1) = _pixels(left, right, w), _pixels(top, bottom, h)
     if x1 <= x0 or y1 <= y0:
         return np.array([h * w])
     starts = np.arange(x0, x1) * h + y0
     edges = np.stack([starts, starts + (y1 - y0)], axis=1).reshape(-1)
     return np.diff(edges, prepend=0, append=h * w)
+
+
+def _pixels(low: Number, high: Number, side: int) -> tuple[int, int]:
+    """The whole pixels between two edges along one side of the image; the one in the middle where that would be none."""
+    first, end = (min(max(round(v), 0), side) for v in (low, high))
+    if end > first or low >= high or high <= 0 or low >= side:
+        return first, end
+    middle = min(max(int((low + high) / 2), 0), side - 1)
+    return middle, middle + 1
+
+
+def clip_points(points: Float32[np.ndarray, "n k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "n k 3"]:
+    """Points (x, y, visibility) of which those more than a pixel outside the image are absent, and the others inside it."""
+    h, w = size
+    limit = np.array([w, h], np.float32)
+    outside = ((points[..., :2] < -1) | (points[..., :2] > limit + 1)).any(-1)
+    clipped = np.concatenate([np.clip(points[..., :2], 0, limit), points[..., 2:]], -1)
+    return np.where((outside | (points[..., 2] == 0))[..., None], 0, clipped)
 
 
 def value_runs(numbers: Integer[np.ndarray, "h w"]) -> dict[int, Runs]:

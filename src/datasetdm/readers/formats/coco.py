@@ -15,18 +15,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, polygon_runs, read_image, rle_counts
 from datasetdm.readers.coco_file import CocoFile, id_of, is_id
-from datasetdm.readers.places import json_of
+from datasetdm.readers.places import json_of, the_file
 from datasetdm.readers.regions import (
     Edges,
     Region,
     box_runs,
+    clip_points,
     covers,
     from_regions,
     instances,
@@ -48,8 +49,13 @@ ROOT/
 class CocoSource(Source):
     """`coco:FILE.json`; images lie in `images`, beside the file, or where COCO's own folders have them."""
 
+    FILES: ClassVar[tuple[str, ...]] = (
+        "instances*.json", "annotations/instances*.json", "*.coco.json", "*/*.coco.json", "*.json", "annotations/*.json",
+    )  # fmt: skip
+    """Where a folder has its annotation file; the first pattern that fits decides."""
+
     def __init__(self, path: str, images: Path | None = None):
-        self.path = Path(path)
+        self.path = the_file(Path(path), self.FILES, "instances_SPLIT.json or _annotations.coco.json")
         self._images = images
         self.file = self._open(self.path)
         self.orphan_errors, self.notes = self.file.orphan_errors, self.file.notes
@@ -94,8 +100,7 @@ class CocoSource(Source):
         return CocoFile(path, size_of=self._size_of)
 
     def _size_of(self, name: str) -> tuple[int, int]:
-        file = find_images(self.path, [name], self._images) / name
-        return image_size(file, file)
+        return size_of(self.path, name, self._images)
 
     def _word(self, category: dict[str, Any]) -> str:
         """A category as a label."""
@@ -113,7 +118,7 @@ class CocoSource(Source):
         if not self.labels.skeletons:
             return records
         objects = [a for a, r in zip(annotations, regions, strict=True) if covers(r.runs)]
-        return replace(records, keypoints=self._keypoints(objects))
+        return replace(records, keypoints=self._keypoints(objects, size))
 
     def _region(self, a: dict[str, Any], runs: Runs) -> Region:
         return Region(runs, self._label_of.get(a["category_id"], IGNORE), bool(a.get("iscrowd")))
@@ -126,12 +131,13 @@ class CocoSource(Source):
             where = f"{self.path}, annotation {flat.get('id')}"
             raise DataError("a box covers no pixel", where=where, expected="an area, or no annotation")
         objects = instances(regions, size, boxed=True, boxes=boxes)
-        return Annotations(instances=objects, keypoints=self._keypoints(annotations) if self.labels.skeletons else None)
+        points = self._keypoints(annotations, size) if self.labels.skeletons else None
+        return Annotations(instances=objects, keypoints=points)
 
     def _details(self, image: dict[str, Any]) -> dict[str, Any]:
         return {"coco_image_id": image["id"]}
 
-    def _keypoints(self, objects: Sequence[dict[str, Any]]) -> Keypoints:
+    def _keypoints(self, objects: Sequence[dict[str, Any]], size: tuple[int, int]) -> Keypoints:
         """One row an object; objects without points, or of categories that have none, have no names."""
         skeletons = [self.file.skeletons.get(a["category_id"]) if "keypoints" in a else None for a in objects]
         width = max((len(s.points) for s in skeletons if s), default=0)
@@ -139,7 +145,7 @@ class CocoSource(Source):
         for row, skeleton, a in zip(values, skeletons, objects, strict=True):
             if skeleton:
                 row[: len(skeleton.points)] = np.array(a["keypoints"], np.float32).reshape(-1, 3)
-        values[values[..., 2] == 0] = 0
+        values = clip_points(values, size)
         names = tuple(s.points if s else () for s in skeletons)
         return Keypoints(values[..., :2], values[..., 2].astype(np.uint8), names)
 
@@ -169,7 +175,9 @@ def find_images(file: Path, names: Sequence[str], images: Path | None) -> Path:
     beside, above = file.parent, file.parent.parent
     split = file.stem.rpartition("_")[2]
     tried = (
-        [images] if images else [beside, beside / "images", above / "images", above / split, above / "images" / split]
+        [images]
+        if images
+        else [beside, beside / "images", above / "images", above / split, above / "images" / split, above]
     )
     for folder in tried:
         if not names or any((folder / name).is_file() for name in names[:100]):
@@ -180,6 +188,12 @@ def find_images(file: Path, names: Sequence[str], images: Path | None) -> Path:
         expected="the images in one of these folders",
         remedy="name their folder with --images DIR",
     )
+
+
+def size_of(path: Path, name: str, images: Path | None) -> tuple[int, int]:
+    """(height, width) of an image that an annotation file names without its size."""
+    file = find_images(path, [name], images) / name
+    return image_size(file, file)
 
 
 def check_image(folder: Path, image: dict[str, Any], file: Path) -> None:

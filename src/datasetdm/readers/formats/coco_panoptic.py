@@ -13,9 +13,9 @@ from typing import Any
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, read_image
 from datasetdm.readers.coco_file import CocoFile, id_of, is_id
-from datasetdm.readers.formats.coco import captions_beside, check_image, find_images, key_of
+from datasetdm.readers.formats.coco import captions_beside, check_image, find_images, key_of, size_of
 from datasetdm.readers.maps import packed, read_map
-from datasetdm.readers.places import inside
+from datasetdm.readers.places import inside, the_file
 from datasetdm.readers.regions import Region, instances, labels_in, paint, value_runs
 from datasetdm.readers.source import Source, caption_prompt, other_size
 from datasetdm.records import IGNORE, Annotations, Labels, Provenance, Sample, SemanticMap
@@ -32,8 +32,10 @@ class PanopticSource(Source):
     """See the module."""
 
     def __init__(self, path: str, images: Path | None = None):
-        self.path = Path(path)
-        self.file = CocoFile(self.path, segments=True)
+        self.path = the_file(
+            Path(path), ("panoptic*.json", "annotations/panoptic*.json", "*.json"), "panoptic_SPLIT.json"
+        )
+        self.file = CocoFile(self.path, segments=True, size_of=lambda name: size_of(self.path, name, images))
         self.orphan_errors, self.notes = self.file.orphan_errors, self.file.notes
         things = {c["id"] for c in self.file.categories if c.get("isthing", 1)}
         stuff = tuple(c["name"] for c in self.file.categories if c["id"] not in things)

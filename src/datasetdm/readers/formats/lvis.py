@@ -33,6 +33,8 @@ FREQUENCY = {"rare": "r", "common": "c", "frequent": "f"}
 class LvisSource(CocoSource):
     """`lvis:FILE.json`. Version 1 names images by their address only: the file's own name, below its split's folder."""
 
+    FILES = ("lvis*.json", "annotations/lvis*.json", "*.json")
+
     def __init__(self, path: str, images: Path | None = None):
         file, option = with_option(path)
         wanted = [o for o in option.split("+") if o]
@@ -42,7 +44,7 @@ class LvisSource(CocoSource):
         super().__init__(str(file), images)
 
     def _open(self, path: Path) -> CocoFile:
-        return CocoFile(path, _with_file_name, boxes=False)
+        return CocoFile(path, _with_file_name, boxes=False, size_of=self._size_of)
 
     def _word(self, category: dict[str, Any]) -> str:
         return category["name"].replace("_", " ")

@@ -18,9 +18,21 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size
+from datasetdm.readers.coco_shapes import leaves
 from datasetdm.readers.legend import voc_colours, voc_labelmap
 from datasetdm.readers.maps import Colour, Palette
-from datasetdm.readers.places import bytes_of, distinct, folder_of, image_named, images_in, inside, text_of, with_option
+from datasetdm.readers.places import (
+    SUFFIXES,
+    bytes_of,
+    distinct,
+    file_named,
+    folder_of,
+    image_named,
+    images_in,
+    inside,
+    text_of,
+    with_option,
+)
 from datasetdm.readers.regions import Region, box_runs, covers, instances, value_runs, with_background
 from datasetdm.readers.source import FilesSource, Item
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Instances, Labels, SemanticMap
@@ -81,8 +93,8 @@ class VocSource(FilesSource):
         for kind in ("Segmentation", "Main"):
             path = inside(lists / kind, f"{split}.txt", self.root)
             if path.is_file():
-                lines = [line.split() for line in text_of(path).splitlines() if line.strip() and line.strip()[0] != "#"]
-                names = [words[0] for words in lines if words[-1] != "-1"]  # -1: a class that is not in the image
+                lines = [line.strip() for line in text_of(path).split("\n") if line.strip() and line.strip()[0] != "#"]
+                names = [name for line in lines if (name := _listed(line))]
                 if not names:
                     raise DataError("the split lists no images", where=path, expected="a name a line")
                 distinct(names, path)
@@ -97,7 +109,8 @@ class VocSource(FilesSource):
     def _item(self, name: str, images: Path) -> Item:
         base = inside(images, name, self.root)
         image = image_named(base.parent, base.name)
-        maps = {k: self.root / f"Segmentation{k.title()}" / f"{name}.png" for k in ("class", "object")}
+        folders = {k: self.root / f"Segmentation{k.title()}" for k in ("class", "object")}
+        maps = {k: file_named(folder, name, (".png", *SUFFIXES)) for k, folder in folders.items()}
         return Item(name, image, {k: p for k, p in maps.items() if p.is_file()})
 
     def _legend(self) -> tuple[list[str], dict[int, str], dict[Colour, str]]:
@@ -159,7 +172,7 @@ class VocSource(FilesSource):
         return instances(objects, size)
 
     def _xml(self, item: Item) -> Path:
-        return self.root / "Annotations" / f"{item.key}.xml"
+        return file_named(self.root / "Annotations", item.key, (".xml",))
 
     def _boxes(self, item: Item) -> list[Box]:
         path = self._xml(item)
@@ -212,10 +225,20 @@ def read_boxes(path: Path, size: tuple[int, int] | None) -> list[Box]:
         left, top, right, bottom = (_number(str(e), path) for e in edges)
         if not (left <= right and top <= bottom):
             raise DataError(f"the box of object {n} has no area", where=path, expected="xmin <= xmax and ymin <= ymax")
-        if size and not (left >= 0 and top >= 0 and right <= size[1] + 1 and bottom <= size[0] + 1):
-            raise DataError(f"the box of object {n} lies outside", where=path, expected=f"1..{size[1]} x 1..{size[0]}")
+        if size:
+            try:
+                leaves((left, top, right, bottom), size)
+            except DataError as e:
+                e.where = f"{path}, object {n}"
+                raise
         boxes.append((name, left - 1, top - 1, right, bottom))
     return boxes
+
+
+def _listed(line: str) -> str | None:
+    """The image's name of a line of a split; None for an image without the class of the list (NAME -1)."""
+    name, _, flag = line.rpartition(" ")
+    return (None if flag == "-1" else name.strip()) if name and flag in ("-1", "0", "1") else line
 
 
 def _number(text: str, path: Path) -> float:

@@ -18,11 +18,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from datasetdm.errors import DataError
 from datasetdm.io.codecs import image_size, polygon_runs, read_image
-from datasetdm.readers.places import image_named, images_in, inside, text_of, with_option
+from datasetdm.readers.places import image_named, images_in, inside, text_of, the_file, with_option
 from datasetdm.readers.regions import (
     Edges,
     Region,
     box_runs,
+    clip_points,
     covers,
     from_regions,
     instances,
@@ -50,8 +51,11 @@ class YoloSource(Source):
     """See the module."""
 
     def __init__(self, path: str, images: Path | None = None):
-        self.path, split = with_option(path)
+        place, split = with_option(path)
+        self.path = the_file(place, ("data.y*ml", "dataset.y*ml", "*.y*ml", "*/data.y*ml"), "data.yaml")
         self.split = split or "train"
+        self._notes: list[str] = []
+        self._mixed = 0
         content = DataYaml.load(self.path)
         names = content.classes(self.path)
         self.points = content.points(self.path)
@@ -59,9 +63,15 @@ class YoloSource(Source):
         self.labels = Labels(with_background(names), skeletons=skeletons)
         self._label_of = [self.labels.index[n] for n in names]
         self._numbers = content.kpt_shape[1] if content.kpt_shape else 0
-        self._files = images_in(images) if images else self._find(content)
+        self._files = images_in(images, self._notes) if images else self._find(content)
         self.orphan_errors = self._check_label_files()
         self._stems_differ = len({f.stem for f in self._files}) == len(self._files)
+
+    @property
+    def notes(self) -> Sequence[str]:  # ty: ignore[incompatible-property-override]
+        """What was read leniently: so far, since `check` reads the label files."""
+        mixed = f"label files of boxes and outlines, all taken for boxes as Ultralytics does: {self._mixed}"
+        return [*self._notes, *([mixed] if self._mixed else [])]
 
     def __len__(self) -> int:
         return len(self._files)
@@ -69,7 +79,8 @@ class YoloSource(Source):
     def check(self, index: int) -> None:
         """The image can be opened, and every line of its label file read."""
         image_size(self._files[index], self._files[index])
-        self._read(self._files[index])
+        rows = self._read(self._files[index])
+        self._mixed += not self.points and len({len(numbers) == 4 for _, numbers in rows}) > 1
 
     def __getitem__(self, index: int) -> Sample:
         file = self._files[index]
@@ -84,12 +95,12 @@ class YoloSource(Source):
 
     # ------------------------------------------------------------------ records
     def _records(self, rows: Sequence[Row], size: tuple[int, int], where: Path) -> Annotations:
-        if rows and len(rows[0][1]) % 2 == 0 and len(rows[0][1]) >= 6 and not self.points:
+        if rows and not self.points and all(len(numbers) > 4 for _, numbers in rows):
             shapes = [[v * size[1 - i % 2] for i, v in enumerate(numbers)] for _, numbers in rows]
             masks = [polygon_runs([s], size) for s in shapes]
             _check_masks(masks, where)
             return from_regions(self._regions(rows, masks), self.labels, size)
-        boxes = [_edges(numbers[:4], size) for _, numbers in rows]
+        boxes = [_edges(numbers, size, outline=len(numbers) > 4 and not self.points) for _, numbers in rows]
         masks = [box_runs(*b, size) for b in boxes]
         _check_masks(masks, where)
         objects = instances(self._regions(rows, masks), size, boxed=True, boxes=boxes)
@@ -103,20 +114,24 @@ class YoloSource(Source):
         values = np.array([numbers[4:] for _, numbers in rows], np.float32).reshape(len(rows), k, d)
         xy = values[..., :2] * np.array(size[::-1], np.float32)
         seen = np.rint(values[..., 2]) if d == 3 else np.where((values > 0).any(-1), 2, 0)
-        return Keypoints(np.where(seen[..., None] > 0, xy, 0), seen.astype(np.uint8), (self.points,) * len(rows))
+        values = clip_points(np.concatenate([xy, seen[..., None]], -1).astype(np.float32), size)
+        return Keypoints(values[..., :2], values[..., 2].astype(np.uint8), (self.points,) * len(rows))
 
     # ------------------------------------------------------------------ files
     def _find(self, content: DataYaml) -> list[Path]:
         """The images of the split: a folder, several, or text files that list images."""
         root = self.path.parent / content.path
+        if not root.is_dir():  # Ultralytics reads it below its own folder of data sets
+            self._notes.append(f"path: {content.path} is not there, so the folder of {self.path.name} is taken")
+            root = self.path.parent
         files: list[Path] = []
         for entry in content.split(self.split, self.path):
             place = _place(root, entry, self.path)
             if place.suffix == ".txt":
-                lines = text_of(place).splitlines()
+                lines = text_of(place).split("\n")
                 files += [_place(root, line.strip(), place) for line in lines if line.strip()]
             else:
-                files += images_in(place)
+                files += images_in(place, self._notes)
         if not files:
             raise DataError("the split has no images", where=f"{self.path}, {self.split}", expected="image files")
         return files
@@ -133,23 +148,24 @@ class YoloSource(Source):
             )
         folders = {p.parent: f.parent for p, f in zip(labels, self._files, strict=True) if p.parent != f.parent}
         found = (
-            p for folder in sorted(folders) for p in sorted(folder.glob("*")) if p.suffix.lower() in _LABEL_SUFFIXES
+            p
+            for folder in sorted(folders)
+            for p in sorted(folder.glob("*"))
+            if p.suffix.lower() in _LABEL_SUFFIXES and not p.name.startswith(".")
         )
         return [
             DataError("the label file belongs to no image", where=p, expected="NAME.txt of an image")
             for p in found
-            if p.suffix != ".txt" or not (image_named(folders[p.parent], p.stem).is_file() or p.name == "classes.txt")
+            if p.suffix.lower() != ".txt"
+            or not (image_named(folders[p.parent], p.stem).is_file() or p.name == "classes.txt")
         ]
 
     def _read(self, file: Path) -> list[Row]:
         path = _labels_of(file)
-        if not path.is_file():
+        if not path.exists():
             return []
-        rows = [self._line(t, f"{path}, line {n}") for n, t in enumerate(text_of(path).splitlines(), 1) if t.strip()]
-        kinds = {len(numbers) == 4 for _, numbers in rows}
-        if len(kinds) > 1 and not self.points:
-            raise DataError("boxes and outlines are mixed", where=path, expected="one kind a file")
-        return rows
+        lines = enumerate(text_of(path).split("\n"), 1)
+        return [self._line(t, f"{path}, line {n}") for n, t in lines if t.strip()]
 
     def _line(self, text: str, where: str) -> Row:
         try:
@@ -165,7 +181,7 @@ class YoloSource(Source):
             expected = f"{wanted} numbers" + ("" if self.points else ", or x, y of at least 3 points")
             raise DataError(f"{len(rest)} numbers behind the class", where=where, expected=expected)
         shares = rest[:4] + [v for i, v in enumerate(rest[4:]) if outline or i % self._numbers < 2]
-        if not all(-1e-3 <= v <= 1.001 for v in shares):  # nor NaN
+        if not all(-0.01 <= v <= 1.01 for v in shares):  # nor NaN
             raise DataError(
                 "a number is no share of the image", where=where, expected="0..1", remedy="divide by width and height"
             )
@@ -179,7 +195,8 @@ class DataYaml(BaseModel):
     train: str | list[str] = ""
     val: str | list[str] = ""
     test: str | list[str] = ""
-    names: list[str] | dict[int, str]
+    names: list[str] | dict[int, str] | None = None
+    nc: Annotated[int, Field(ge=1, le=65_000)] | None = None
     kpt_shape: tuple[Annotated[int, Field(ge=1, le=1000)], Annotated[int, Field(ge=2, le=3)]] | None = None
     kpt_names: list[str] | dict[str, list[str]] | None = None
 
@@ -203,7 +220,10 @@ class DataYaml(BaseModel):
 
     def classes(self, path: Path) -> list[str]:
         """The class names in the order of their numbers."""
-        numbered = self.names if isinstance(self.names, dict) else dict(enumerate(self.names))
+        names = [f"class_{i}" for i in range(self.nc or 0)] if self.names is None else self.names
+        numbered = names if isinstance(names, dict) else dict(enumerate(names))
+        if self.nc is not None and self.nc != len(numbered):
+            raise DataError(f"nc is {self.nc}, and there are {len(numbered)} names", where=path, expected="one number")
         if sorted(numbered) != list(range(len(numbered))):
             raise DataError("the classes are not numbered 0, 1, 2, ...", where=f"{path}, names")
         if not numbered:
@@ -237,7 +257,11 @@ def _place(root: Path, entry: str, where: Path) -> Path:
     parts = Path(entry).parts
     if parts and parts[0] == ".." and (root / Path(*parts[1:])).exists():
         entry = Path(*parts[1:]).as_posix()
-    return inside(root, entry, where)
+    try:
+        return inside(root, entry, where)
+    except DataError as e:
+        e.remedy = f"write it as seen from {root}, for instance images/train"
+        raise
 
 
 def _labels_of(image: Path) -> Path:
@@ -248,15 +272,19 @@ def _labels_of(image: Path) -> Path:
     if place is None:
         return text
     tried = [Path(*parts[:place], word, *parts[place + 1 :]) for word in _LABELS_FOLDERS[parts[place] == "images"]]
-    return next((p for p in (*tried, text) if p.is_file()), tried[0])
+    return next((p for p in (*tried, text, tried[0].with_suffix(".TXT")) if p.exists()), tried[0])
 
 
 _LABELS_FOLDERS = {True: ("labels", "Labels", "LABELS"), False: ("Labels", "labels", "LABELS")}
 
 
-def _edges(box: Sequence[float], size: tuple[int, int]) -> Edges:
-    """A box given by its centre and sides as shares of the image."""
-    (x, y, w, h), (high, wide) = box, size
+def _edges(numbers: Sequence[float], size: tuple[int, int], outline: bool) -> Edges:
+    """The box of an outline, or one given by its centre and sides, as fractions of the image."""
+    high, wide = size
+    if outline:
+        across, down = numbers[::2], numbers[1::2]
+        return min(across) * wide, min(down) * high, max(across) * wide, max(down) * high
+    x, y, w, h = numbers[:4]
     return (x - w / 2) * wide, (y - h / 2) * high, (x + w / 2) * wide, (y + h / 2) * high
 
 
