@@ -57,6 +57,8 @@ def test_a_summary_says_what_was_made_and_what_to_do_next(
     assert f"next: datasetdm view {tmp_path / 's'}" in said.err.replace("\n", " ").replace("  ", " ")
     assert generate(decoder, tmp_path / "s", 3) == 0
     assert "3 annotated images, 1 of them new" in capsys.readouterr().err
+    assert generate(decoder, tmp_path / "s", 2) == 2
+    assert "holds 3 samples, more than the count of 2" in capsys.readouterr().err
     assert [s.prompt.origin for s in Store(tmp_path / "s") if s.prompt] == ["user"] * 3
 
 

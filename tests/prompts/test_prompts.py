@@ -176,16 +176,16 @@ def test_a_long_file_gives_any_prompt_at_once_and_tells_how_far_it_is(tmp_path: 
     """20 MB of lines: the first without reading on, one of the last by reading on once."""
     path = tmp_path / "p.txt"
     path.write_bytes(b"a photo of a dog\n" * 1_200_000)
-    told: list[int] = []
+    reported: list[int] = []
     start = time.perf_counter()
-    opened = PromptFile(path, lambda done, total: told.append(done))
+    opened = PromptFile(path, lambda done, total: reported.append(done))
     assert opened.row(0).prompt == "a photo of a dog"
-    assert time.perf_counter() - start < 0.1 and not told
+    assert time.perf_counter() - start < 0.1 and not reported
     tracemalloc.start()
     opened.row(10_000)
     assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()
-    assert told == sorted(told) and len(told) == 10 and told[-1] == path.stat().st_size
+    assert reported == sorted(reported) and len(reported) == 10 and reported[-1] == path.stat().st_size
     assert opened.origin() == {"file": ".txt", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

@@ -134,8 +134,8 @@ class EvaluateStage(_Decoder, DataOptions, _Reads):
     kind: Annotated[Literal["evaluate"], _HIDDEN] = "evaluate"
     captions: bool = Field(
         True,
-        description="Read every image under its own caption, as when it was generated; else under none. Captions composed of "
-        "labels are told apart: the figures are those without them, those under them stand beside.",
+        description="Read every image under its own caption, as when it was generated; else under none. A caption "
+        "composed of the labels is not its own: the figures are those without it, those under it stand beside.",
     )
 
 
