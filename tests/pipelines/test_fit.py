@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,34 @@ def test_long_captions_are_counted(samples: list[Sample], tiny: Backbone, tmp_pa
     )
     inputs, _ = read_images(tiny, [long], LABELS)
     assert inputs.mentioned.tolist() == [[-1, -1, 1]]
+
+
+def test_two_fits_at_once_and_a_kill_while_it_cleans_up(
+    samples: list[Sample], tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is told who holds the folder; nothing is left of the work whenever it ends."""
+    out, config = tmp_path / "d", FitConfig(**QUICK)
+
+    def begin() -> Generator[Any]:
+        return iter_fit(InMemoryReader(samples), out, backbone=tiny, config=config)
+
+    first = begin()
+    next(first)
+    with pytest.raises(OutputError, match="this decoder is being written") as caught:
+        next(begin())
+    assert f"process {os.getpid()}" in str(caught.value)
+
+    def killed(path: Path) -> None:
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(Path, "rmdir", killed)
+        list(first)
+    assert (out / "work").exists()
+    assert list(begin()) == [], "there is nothing left to fit"
+    assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
+    with pytest.raises(OutputError, match="not empty"):
+        list(begin())
 
 
 def test_learning_shows(tiny: Backbone, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def run(content: Mapping[str, Any], out: Path) -> list[str]:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".store.lock")
+    files = (p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -175,6 +175,17 @@ def test_a_stage_that_cannot_begin_takes_nothing_away(
     with pytest.raises(OutputError, match="holds 2 samples, more than the count of 1"):
         run(generated, out)
     assert snapshot(out) == before
+
+
+def test_one_recipe_at_a_time_per_folder(store: Path, tmp_path: Path) -> None:
+    content = {"stages": {"coco": {"kind": "export", "data": str(store)}, "page": {"kind": "page", "data": str(store)}}}
+    first = run_recipe(make_recipe(content), tmp_path / "out")
+    next(first)
+    with pytest.raises(OutputError, match="recipe's folder is being written by another process"):
+        run(content, tmp_path / "out")
+    assert [step.name for step, _ in first] == ["page"]
+    assert run(content, tmp_path / "out") == ["coco: reuse", "page: reuse"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".page.html.stage.json", "coco", "page.html"]
 
 
 def test_a_limit_chooses_among_accepted_samples(store: Path, tmp_path: Path) -> None:

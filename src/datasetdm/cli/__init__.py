@@ -6,9 +6,9 @@ then from the command line; the later wins. Exit codes: 0 done, 2 wrong input, 1
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,9 +18,9 @@ import pydantic
 
 from datasetdm.cli.app import app
 from datasetdm.errors import DatasetDMError
+from datasetdm.io.stopping import save_all
 
-PATIENCE = 10
-"""Seconds for which a second Ctrl-C or SIGTERM is ignored, while finished work is saved."""
+SHOW_CURSOR = "\x1b[?25h"
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,10 +37,15 @@ def main(arguments: list[str] | None = None) -> None:
     except cyclopts.CycloptsError as e:
         _fail(_explained(e))
     except KeyboardInterrupt as e:
-        terminated = isinstance(e, Terminated)
-        word = "terminated" if terminated else "interrupted"
-        print(f"{word}: finished work is saved; the same command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(143 if terminated else 130) from None
+        save_all()
+        number = signal.SIGTERM if isinstance(e, Terminated) else signal.SIGINT
+        print(_last_words(number), file=sys.stderr)
+        raise SystemExit(128 + number) from None
+
+
+def _last_words(number: int) -> str:
+    word = "terminated" if number == signal.SIGTERM else "interrupted"
+    return f"{word}: finished work is saved; the same command goes on where it stopped"
 
 
 def _fail(message: str) -> None:
@@ -60,13 +65,17 @@ def _explained(error: cyclopts.CycloptsError) -> str:
 
 @contextmanager
 def _signals() -> Generator[None]:
-    """SIGTERM stops the work as Ctrl-C does; a second signal does not disturb the first while it saves."""
-    began: list[float] = []
+    """SIGTERM stops the work as Ctrl-C does. A second signal ends the process at once: finished work is saved, nothing is
+    cleaned up."""
+    began = False
 
     def stop(number: int, _: FrameType | None) -> None:
-        if began and time.monotonic() - began[0] < PATIENCE:
-            return
-        began[:] = [time.monotonic()]
+        nonlocal began
+        if began:
+            save_all()
+            os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{_last_words(number)}\n".encode())
+            os._exit(128 + number)
+        began = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     try:

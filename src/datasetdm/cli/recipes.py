@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,16 +97,17 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
             ]
         )
         return
-    for step in steps(chosen, out):
-        if step.action == "reuse":
-            say(f"{step.name}: {step.out} is reused")
-            continue
-        say(f"{step.name}: {step.action}" + (f" ({step.why})" if step.why else ""))
-        started = time.monotonic()
-        with bars() as report:
-            outcome = run_step(step, report)
-        show_outcome(outcome, time.monotonic() - started)
-        show_figures(outcome.figures)
+    with closing(steps(chosen, out)) as todo:
+        for step in todo:
+            if step.action == "reuse":
+                say(f"{step.name}: {step.out} is reused")
+                continue
+            say(f"{step.name}: {step.action}" + (f" ({step.why})" if step.why else ""))
+            started = time.monotonic()
+            with bars() as report:
+                outcome = run_step(step, report)
+            show_outcome(outcome, time.monotonic() - started)
+            show_figures(outcome.figures)
     per_unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit / 1024
     say(f"recipe {recipe} done in {time.monotonic() - began:.0f} s, peak memory {peak:.1f} GB")

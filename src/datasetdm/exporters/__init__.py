@@ -120,8 +120,7 @@ def iter_export(
 def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
     """Write beside the folder, then give it its name."""
     folder = target.folder
-    lock = folder.parent / f".{folder.name}.lock"
-    with _one_error(folder), locked(lock, "folder"):
+    with _one_error(folder), locked(folder.parent / f".{folder.name}.lock", "folder"):
         remove_leftovers(folder.parent, folder.name)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         try:
@@ -132,7 +131,6 @@ def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iter
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            lock.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,11 +9,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import stat
 import tempfile
-import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -57,7 +55,8 @@ def atomic(path: Path) -> Generator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Generator[None]:
-    """Hold the lock file `path` while the block runs. The operating system frees it whatever ends the process.
+    """Hold the lock file `path` while the block runs; it is deleted afterwards, and so is its folder if that is then empty and
+    was not there before. The operating system frees the lock whatever ends the process.
 
     Args:
         path: name it with a leading dot and the suffix `.lock`, so that `occupied` does not count it.
@@ -68,6 +67,7 @@ def locked(path: Path, what: str) -> Generator[None]:
     """
     holder = path.with_suffix(".holder")
     with writing(path):
+        made = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
@@ -84,7 +84,11 @@ def locked(path: Path, what: str) -> Generator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         lock.release()
+        if made:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 def _read_holder(path: Path) -> str:
@@ -92,23 +96,6 @@ def _read_holder(path: Path) -> str:
         return path.read_text(encoding="utf-8") or "an unknown process"
     except (OSError, UnicodeDecodeError):
         return "an unknown process"
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Generator[None]:
-    """Put off SIGINT and SIGTERM until the block has ended (in the main thread; elsewhere they never arrive)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-    previous = {s: signal.signal(s, lambda number, _: arrived.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if arrived:
-            signal.raise_signal(arrived[0])
 
 
 def occupied(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -22,10 +22,10 @@ from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.backbones.words import CutTexts
 from datasetdm.decoder.blocks.transformer import upsample
 from datasetdm.decoder.inference import read_images
-from datasetdm.decoder.model import PDecoder, autocast
+from datasetdm.decoder.model import CONFIG, PDecoder, autocast
 from datasetdm.decoder.tasks import TASKS, Tensors, make_task
 from datasetdm.errors import DataError, OutputError
-from datasetdm.io.files import occupied, parse_json, write_json
+from datasetdm.io.files import locked, occupied, parse_json, remove_leftovers, write_json, writing
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT, FitConfig
@@ -46,6 +46,10 @@ from datasetdm.transforms.reviews import reviews_of
 
 RULES = 4
 """Raised whenever the same settings begin to give other weights: an unfinished fit of older rules is not gone on with."""
+
+LOCK = ".fit.lock"
+MARK = "recipe.json"
+"""The file in the work folder that says which fit it belongs to."""
 
 WARM_UP = 50
 """Steps in which the learning rate rises."""
@@ -100,7 +104,7 @@ def iter_fit(
     backbone: str | Backbone = "mini",
     config: FitConfig | None = None,
     build: Build = PDecoder.for_backbone,
-) -> Iterator[FitProgress]:
+) -> Generator[FitProgress]:
     """`fit` as a generator that says how far it is. `build` makes the decoder, to fit one of another architecture."""
     config, out = config or FitConfig(), Path(out)
     reader = read(data) if isinstance(data, str) else data
@@ -121,15 +125,20 @@ def iter_fit(
     for head in decoder.heads.values():
         head.fit_statistics(kept)
     recipe = _recipe(kept + held, decoder, config)
-    work = _claim(out, recipe)
-    cache = FeatureCache(kept, decoder, work, config.variants, config.batch, dropout, config.seed)
-    notes = _caption_notes(kept + held, frozen, composed, dropout)
-    for done, total in cache.fill(frozen):
-        yield FitProgress("features", done, total, notes=notes)
-    cache.measure()
-    fitted = yield from _train(cache, held, frozen, config, work)
-    _calibrate(fitted, held, frozen, config.batch, (True, False) if 2 * composed > len(kept + held) else (True,))
-    _finish(fitted, out, recipe, len(kept), len(held))
+    if out.exists() and not out.is_dir():
+        raise OutputError("the output place is a file", where=out, expected="a folder", remedy="choose another --out")
+    with locked(out / LOCK, "decoder"):
+        work = _claim(out, recipe)
+        if work is None:
+            return
+        cache = FeatureCache(kept, decoder, work, config.variants, config.batch, dropout, config.seed)
+        notes = _caption_notes(kept + held, frozen, composed, dropout)
+        for done, total in cache.fill(frozen):
+            yield FitProgress("features", done, total, notes=notes)
+        cache.measure()
+        fitted = yield from _train(cache, held, frozen, config, work)
+        _calibrate(fitted, held, frozen, config.batch, (True, False) if 2 * composed > len(kept + held) else (True,))
+        _finish(fitted, out, recipe, len(kept), len(held))
 
 
 def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -192,23 +201,28 @@ def _asked(sample: Sample) -> tuple[str, Sequence[str], str] | None:
     return None if sample.prompt is None else (sample.prompt.text, sample.prompt.labels, sample.prompt.origin)
 
 
-def _claim(out: Path, recipe: Mapping[str, Any]) -> Path:
-    """The work folder of this recipe below `out`; a finished decoder or other files there are an error."""
+def _claim(out: Path, recipe: Mapping[str, Any]) -> Path | None:
+    """The work folder of this recipe below `out`; None if the fit is finished, but was stopped while it cleaned up. A finished
+    decoder or other files there are an error."""
     work = out / "work"
-    mark = work / "recipe.json"
-    if out.exists() and not out.is_dir():
-        raise OutputError("the output place is a file", where=out, expected="a folder", remedy="choose another --out")
-    if mark.exists() and _read_mark(mark) != recipe:
-        raise OutputError(
-            "the output folder belongs to another, unfinished fit",
-            where=out,
-            remedy="choose another --out, or delete it",
-        )
-    if not mark.exists() and occupied(out):
-        raise OutputError(
-            "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
-        )
-    write_json(mark, recipe)
+    mark = work / MARK
+    with writing(out):
+        for folder in (out, work):
+            remove_leftovers(folder)
+        if work.is_dir() and _fitted(out).items() >= recipe.items():
+            shutil.rmtree(work)
+            return None
+        if mark.exists() and _read_mark(mark) != recipe:
+            raise OutputError(
+                "the output folder belongs to another, unfinished fit",
+                where=out,
+                remedy="choose another --out, or delete it",
+            )
+        if not mark.exists() and occupied(out):
+            raise OutputError(
+                "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
+            )
+        write_json(mark, recipe)
     return work
 
 
@@ -221,6 +235,15 @@ def _read_mark(path: Path) -> Any:
             where=path,
             remedy="choose another --out, or delete it",
         ) from e
+
+
+def _fitted(out: Path) -> Mapping[str, Any]:
+    """What the decoder that is in `out` says of its fit; empty if there is none."""
+    try:
+        fitted = parse_json((out / CONFIG).read_bytes())["fitted"]
+        return fitted if isinstance(fitted, dict) else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 # ---------------------------------------------------------------------- steps
@@ -336,4 +359,8 @@ def _finish(decoder: PDecoder, out: Path, recipe: Mapping[str, Any], kept: int, 
     story = {**recipe, "images": kept, "held_out_images": held, **(decoder.config.fitted or {})}
     decoder.config = replace(decoder.config, fitted=story)
     decoder.save(out)
-    shutil.rmtree(out / "work")
+    work = out / "work"
+    with writing(out):
+        for path in sorted(work.iterdir(), key=lambda p: p.name == MARK):  # the mark last: a kill leaves no stranger
+            path.unlink()
+        work.rmdir()

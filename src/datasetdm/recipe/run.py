@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import count as count_from
 from pathlib import Path
@@ -32,6 +32,9 @@ SHIPPED = Path(__file__).parent / "recipes"
 def shipped() -> dict[str, Path]:
     """Name -> file of the recipes that come with the package."""
     return {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
+
+
+FOLDER_LOCK = ".recipe.lock"
 
 
 class _Loader(yaml.SafeLoader):
@@ -122,14 +125,20 @@ def run_recipe(
     Raises:
         OutputError: a stage would overwrite what no recipe made, or a store with reviews.
     """
-    for step in steps(recipe, out):
-        yield step, None if step.action == "reuse" else run_step(step, report)
+    with closing(steps(recipe, out)) as todo:
+        for step in todo:
+            yield step, None if step.action == "reuse" else run_step(step, report)
 
 
-def steps(recipe: Recipe, out: Path | str) -> Iterator[Step]:
-    """The steps one by one, each planned when the earlier ones are done; `run_step` runs one."""
-    for number in range(len(recipe.stages)):
-        yield plan(recipe, Path(out))[number]
+def steps(recipe: Recipe, out: Path | str) -> Generator[Step]:
+    """The steps one by one, each planned when the earlier ones are done; `run_step` runs one. The folder is locked meanwhile.
+
+    Raises:
+        OutputError: another process runs a recipe there.
+    """
+    with locked(Path(out) / FOLDER_LOCK, "recipe's folder"):
+        for number in range(len(recipe.stages)):
+            yield plan(recipe, Path(out))[number]
 
 
 def run_step(step: Step, report: Report) -> Outcome:
@@ -186,7 +195,8 @@ def _set_aside(step: Step) -> Path:
     if aside.is_file():
         mark_path(step.out).replace(_old_mark(aside))
     else:
-        (aside / LOCK).with_suffix(".holder").unlink(missing_ok=True)
+        for left in ((aside / LOCK), (aside / LOCK).with_suffix(".holder")):  # they were renamed with it
+            left.unlink(missing_ok=True)
     return aside
 
 

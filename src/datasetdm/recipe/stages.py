@@ -87,11 +87,11 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     frozen = load_backbone(name, config=features, device=stage.device, options=options)
     figures: Mapping[str, float] = {}
     notes: Sequence[str] = ()
-    for event in iter_fit(data, out, backbone=frozen, config=config):
-        report(
-            Progress(f"fit: {event.stage}", event.done, event.total, "image" if event.stage == "features" else "step")
-        )
-        figures, notes = event.held_out or figures, event.notes or notes
+    with closing(iter_fit(data, out, backbone=frozen, config=config)) as work:
+        for event in work:
+            unit = "image" if event.stage == "features" else "step"
+            report(Progress(f"fit: {event.stage}", event.done, event.total, unit))
+            figures, notes = event.held_out or figures, event.notes or notes
     return Outcome(
         out,
         f"a decoder fitted on {len(data)} images",

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datasetdm.errors import StoreError
-from datasetdm.io.files import atomic, locked, occupied, remove_leftovers, uninterrupted, writing
+from datasetdm.io.files import atomic, locked, occupied, remove_leftovers, writing
+from datasetdm.io.stopping import forget, remember, uninterrupted
 from datasetdm.records import Labels, Quality, Sample
 from datasetdm.records.edits import reject
 from datasetdm.store.keys import KeySet
@@ -90,6 +91,7 @@ class Writer:
             self._writing: Future[None] | None = None
             self._pool = stack.enter_context(ThreadPoolExecutor(1))
             self._stack = stack.pop_all()
+        remember(self)
 
     def _reopen_last(self, store: Store) -> None:
         """Take up the last shard if there is room in it."""
@@ -136,6 +138,12 @@ class Writer:
             self._write_shard()
             self._dirty = False
         self._wait()
+
+    def save(self) -> None:
+        """`flush` by this thread alone, for a process that ends at once."""
+        self._wait()
+        if self._dirty and self._rows:
+            _write(shard_path(self.folder, self._number), list(self._rows))
 
     def append(self, store: Store) -> None:
         """Append the rows of another store of the same labels whose keys are not here yet: shard files of which none is here
@@ -229,6 +237,7 @@ class Writer:
         """Flush and release the lock. An interrupt meanwhile takes effect afterwards."""
         with uninterrupted(), self._stack:
             self.flush()
+        forget(self)
 
     def __enter__(self) -> Writer:
         return self
