@@ -67,7 +67,7 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-FIELDS = ["verdict", "reason", "labels", "objects", "key"]
+FIELDS = ["verdict", "reason", "labels", "objects", "key", "seen"]
 BODIES = st.one_of(
     st.binary(max_size=30),
     VALUES.map(lambda value: json.dumps(value).encode()),

@@ -259,17 +259,45 @@ def test_many_reviews_at_once(mine: tuple[Client, Path]) -> None:
 
 
 def test_two_viewers_of_one_store(mine: tuple[Client, Path]) -> None:
-    """Each sees the other's reviews, and neither loses any."""
+    """In processes of their own: each sees the other's reviews, neither loses any, and none replaces one that it had not seen."""
     one, folder = mine
-    with serving(folder) as other:
-        for client in (one, other):
-            assert client.get("/api/summary")["verdicts"]["open"] == 12
-        one.review(1, {"verdict": "accept"})
-        other.review(2, {"verdict": "reject", "reason": "mask"})
-        for client in (one, other):
-            assert client.keys(verdict="accept") == ["s1"] and client.keys(reason="mask") == ["s2"]
-            assert client.get("/api/sample/2")["review"]["verdict"] == "reject"
-    assert set(read_reviews(folder)) == {"s1", "s2"}
+    command = [sys.executable, "-m", "datasetdm.cli", "view", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            other = Client(process.stdout.readline().split()[0])
+            for client in (one, other):
+                assert client.get("/api/summary")["verdicts"]["open"] == 12
+            one.review(1, {"verdict": "accept"})
+            other.review(2, {"verdict": "reject", "reason": "mask"})
+            for client in (one, other):
+                assert client.keys(verdict="accept") == ["s1"] and client.keys(reason="mask") == ["s2"]
+                assert client.get("/api/sample/2")["review"]["verdict"] == "reject"
+            late = one.review(2, {"verdict": "accept", "seen": None})
+            assert late.status == 409 and "another viewer" in late.json["error"]
+            assert late.json["now"]["review"]["reason"] == "mask"
+            assert one.review(2, {"verdict": "accept", "seen": late.json["now"]["review"]}).status == 200
+            assert other.review(2, {"seen": late.json["now"]["review"]}).status == 409
+            assert other.keys(verdict="accept") == ["s1", "s2"]
+            work = [
+                threading.Thread(target=client.review, args=(i, {"verdict": verdict, "seen": None}))
+                for i in range(3, 12)
+                for client, verdict in ((one, "accept"), (other, "reject"))
+            ]
+            for thread in work:
+                thread.start()
+            for thread in work:
+                thread.join()
+            assert one.get("/api/samples")["total"] == 12
+            said = {key: review.verdict for key, review in read_reviews(folder).items()}
+            for client in (one, other):
+                assert {
+                    i["key"]: i["review"]["verdict"] for i in client.get("/api/samples")["items"] if i["review"]
+                } == said
+        finally:
+            process.terminate()
+    lines = (folder / "reviews.jsonl").read_text().splitlines()
+    assert len(lines) == 12 and len(said) == 11, "of two reviews of one image at once the first one counts"
 
 
 # ---------------------------------------------------------------------- who may ask

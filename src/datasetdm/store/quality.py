@@ -86,8 +86,9 @@ def _bad_line(what: str, where: str, error: Exception) -> StoreError:
     return StoreError(f"{what} cannot be read: {error!r}", where=where, remedy="correct or delete the line")
 
 
-def append_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write JSON lines; they are on the disk when this returns. One process at a time: the caller holds a lock.
+def append_lines(path: Path, values: Iterable[Any]) -> int:
+    """Write JSON lines; they are on the disk when this returns, and the file has the returned number of bytes. One process at
+    a time: the caller holds a lock.
 
     Raises:
         OutputError: the file cannot be written.
@@ -98,6 +99,7 @@ def append_lines(path: Path, values: Iterable[Any]) -> None:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
+        return f.tell()
 
 
 def _finish_line(f: IO[bytes]) -> None:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,16 +101,25 @@ def read_reviews(folder: Path) -> dict[str, Review]:
     return read_latest(folder / REVIEWS, "a review", parse)
 
 
-def append_review(folder: Path, review: Review) -> None:
+def append_review(folder: Path, review: Review, check: Callable[[], None] = lambda: None) -> int:
     """Write one review; it is on the disk when this returns. Any number of processes may do so at once.
+
+    Args:
+        folder: of the store.
+        review: the one that counts from now on.
+        check: called when no other process can write, before this one does; what it raises keeps the review out.
+
+    Returns:
+        The size of the file of reviews, in bytes.
 
     Raises:
         OutputError: the store cannot be written.
     """
-    append_reviews(folder, [review])
+    return append_reviews(folder, [review], check)
 
 
-def append_reviews(folder: Path, reviews: Iterable[Review]) -> None:
+def append_reviews(folder: Path, reviews: Iterable[Review], check: Callable[[], None] = lambda: None) -> int:
     """Write several reviews at once."""
     with writing(folder), FileLock(folder / LOCK):
-        append_lines(folder / REVIEWS, map(asdict, reviews))
+        check()
+        return append_lines(folder / REVIEWS, map(asdict, reviews))

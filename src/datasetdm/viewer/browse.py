@@ -42,6 +42,14 @@ COLUMNS = {
 """Overlay -> the store's column that it shows."""
 
 
+class ReviewedMeanwhile(DataError):
+    """Another viewer reviewed the sample after the page had shown it; `now` is what counts."""
+
+    def __init__(self, now: Reviewed):
+        super().__init__("another viewer has reviewed this image meanwhile; its review is kept, and shown now")
+        self.now = now
+
+
 class Browser:
     """An opened store with its reviews. The index of all rows is read when a filter is first used, not before.
 
@@ -179,25 +187,38 @@ class Browser:
     def review(self, row: int, value: Any) -> Reviewed:
         """Keep a review; it is on the disk when this returns.
 
+        Args:
+            row: of the sample.
+            value: the review as JSON, with the one that it replaces as `seen`; without `seen` it replaces any.
+
         Raises:
+            ReviewedMeanwhile: `seen` is not the review that counts.
             IndexError: no such row.
             DataError: no review, or objects that are not there.
             ConfigError: unknown labels.
         """
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not isinstance(value.get("seen"), dict | None):
             raise DataError("this is no review", expected="a JSON object")
         with self.rows.turn(row):
             stored = self.rows.sample(row)
             review = Review.from_json(value | {"key": stored.key})
+            seen = Review.from_json((value["seen"] or {}) | {"key": stored.key}) if "seen" in value else None
             known = _relabelled(review.apply(stored))
+
+        def check() -> None:
+            counts = self.reviews().get(stored.key, Review(stored.key))
+            if seen not in (None, counts):
+                raise ReviewedMeanwhile(self._reviewed(counts, _relabelled(counts.apply(stored))))
+
         with self._lock:
-            self.reviews()
-            append_review(self.store.folder, review)
+            self._reviews_size = append_review(self.store.folder, review, check)
             self._reviews[stored.key] = review
-            self._reviews_size = self._size_of_reviews()
             if self._opened_index is not None:
                 self._opened_index.review(row, review)
                 self._opened_index.relabel({row: known})
+        return self._reviewed(review, known)
+
+    def _reviewed(self, review: Review, known: Relabelled) -> Reviewed:
         return Reviewed(review, self._revision(review), known.labels, len(known.objects))
 
     def _revision(self, review: Review | None) -> str:

@@ -236,3 +236,11 @@ class Problem:
     """Why a request was refused."""
 
     error: str
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Why a review was not kept, and what counts instead."""
+
+    error: str
+    now: Reviewed

@@ -6,7 +6,7 @@
     GET  /api/summary?...        payloads.Summary of the rows that match
     GET  /api/sample/ROW?side    payloads.Detail;  .../shapes?side gives payloads.Shapes alone
     GET  /image/ROW/LAYER?side   an image or a layer of it, at most about `side` pixels wide and high
-    POST /api/review/ROW         stores a review; payloads.Reviewed
+    POST /api/review/ROW         stores a review; payloads.Reviewed, or payloads.Conflict with status 409
 
 Requests that are not understood are answered by payloads.Problem and a status of 400 to 499. Other sites cannot reach the
 server: the Host header must name this machine (DNS rebinding), and a review must come from the page itself.
@@ -38,9 +38,9 @@ from datasetdm.errors import ConfigError, DatasetDMError
 from datasetdm.io.settings import validated
 from datasetdm.store.store import Store
 from datasetdm.viewer import detail
-from datasetdm.viewer.browse import Browser
+from datasetdm.viewer.browse import Browser, ReviewedMeanwhile
 from datasetdm.viewer.index import Query
-from datasetdm.viewer.payloads import LayerName, Problem
+from datasetdm.viewer.payloads import Conflict, LayerName, Problem
 
 STATIC = Path(__file__).parent / "static"
 LOCAL = "127.0.0.1"
@@ -142,7 +142,7 @@ def application(browser: Browser) -> Starlette:
         Route("/image/{row}/{layer}", image),
         Route("/api/review/{row}", review, methods=["POST"]),
     ]
-    handlers = {DatasetDMError: _refused, IndexError: _missing, HTTPException: _unknown}
+    handlers = {ReviewedMeanwhile: _conflict, DatasetDMError: _refused, IndexError: _missing, HTTPException: _unknown}
     return Starlette(routes=routes, middleware=[Middleware(_Guard)], exception_handlers=handlers)
 
 
@@ -171,6 +171,11 @@ def _is_local(scope: Scope) -> bool:
 
 def _refused(_: Request, error: Exception) -> Response:
     return _problem(HTTPStatus.BAD_REQUEST, str(error))
+
+
+def _conflict(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ReviewedMeanwhile)
+    return JSON(Conflict(str(error), error.now), HTTPStatus.CONFLICT)
 
 
 def _missing(_: Request, error: Exception) -> Response:

@@ -5,12 +5,12 @@ async function answer(request) {
   let reply;
   try { reply = await request; } catch { return fail("The viewer's server has stopped. Run datasetdm view again."); }
   const value = await reply.json().catch(() => ({ error: reply.statusText }));
-  return reply.ok ? value : fail(value.error);
+  return reply.ok ? value : fail(value.error, value.now);
 }
 
-function fail(text) {
+function fail(text, now) {
   toast(text, true);
-  throw new Error(text);
+  throw Object.assign(new Error(text), { now });
 }
 
 const address = (path, values) => {

@@ -1,4 +1,4 @@
-// Reviews: each goes to the server at once, and can be undone.
+// Reviews: each goes to the server at once, and can be undone. None replaces one that another viewer wrote meanwhile.
 import { post } from "./api.js";
 import { toast } from "./dom.js";
 
@@ -10,33 +10,41 @@ export const reviewOf = item => ({ ...NOTHING, ...item.review });
 export const canUndo = () => past.length > 0;
 export const onChange = f => { changed = f; };
 
-async function send(item, review) {
-  Object.assign(item, await post(`/api/review/${item.row}`, review));
+// One after the other: each builds on what the one before has made.
+let last = Promise.resolve();
+const inTurn = work => (...given) => (last = last.catch(() => {}).then(() => work(...given)));
+
+async function send(item, review, step) {
+  try {
+    Object.assign(item, await post(`/api/review/${item.row}`, { ...review, seen: reviewOf(item) }));
+  } catch (error) {
+    if (error.now) changed(Object.assign(item, error.now));
+    throw error;
+  }
+  if (step) past.push(step);
   changed(item);
 }
 
-export async function judge(item, verdict, reason = "") {
+export const judge = inTurn(async (item, verdict, reason = "") => {
   const previous = reviewOf(item);
   const same = previous.verdict === verdict && previous.reason === reason;
   const review = { ...previous, verdict: same ? "" : verdict, reason: same || verdict !== "reject" ? "" : reason };
-  past.push([item, previous]);
-  await send(item, review);
+  await send(item, review, [item, previous]);
   toast(`${item.key} ${same ? "is open again" : { accept: "accepted", reject: "rejected" }[verdict]} · u undoes`);
-}
+});
 
-export async function fix(item, part, name, label) {
+export const fix = inTurn(async (item, part, name, label) => {
   const previous = reviewOf(item);
   const values = { ...previous[part] };
   label === null ? delete values[name] : values[name] = label;
-  past.push([item, previous]);
-  await send(item, { ...previous, [part]: values });
+  await send(item, { ...previous, [part]: values }, [item, previous]);
   toast(`${item.key}: label ${label === null ? "as it was" : "fixed"} · u undoes`);
-}
+});
 
-export async function undo() {
+export const undo = inTurn(async () => {
   const step = past.pop();
   if (!step) return null;
   await send(...step);
   toast(`${step[0].key}: undone`);
   return step[0];
-}
+});
