@@ -12,6 +12,19 @@ from datasetdm.store.store import Store
 from factory import LABELS, make_sample
 
 
+class InMemoryReader:
+    """Samples as a reader."""
+
+    def __init__(self, samples: list[Sample]):
+        self.samples, self.labels = samples, samples[0].labels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+
 class NamedSamples:
     """A source of made samples by their keys, which counts how many it made."""
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from datasetdm.backbones import FAMILIES, Backbone, FeatureConfig, RunOptions, load_backbone
+from datasetdm.backbones.blending import Kept
 from datasetdm.backbones.hub import read_model_index
 from datasetdm.backbones.pipeline import PipelineBackbone
 from datasetdm.errors import BackboneError, ConfigError
@@ -371,3 +372,18 @@ def test_sizes_and_timesteps_are_checked(family: str, pipeline_folders: dict[str
 def test_an_unknown_compiler_is_refused(pipeline_folders: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="no compiler 'gcc'"):
         load("sd1", pipeline_folders, options=RunOptions(compile="gcc"))
+
+
+def test_what_is_kept_stays_and_the_rest_is_sampled(backbone: PipelineBackbone) -> None:
+    """Masked latent blending: half of existing latents stays to the bit; with nothing to keep it is sampling as usual."""
+    prompts, existing = PROMPTS[:2], latents_of(backbone, 2)
+    where = torch.zeros(2, 1, *existing.shape[-2:], dtype=torch.bool)
+    plain = backbone.sample(prompts, 3, SCALE)
+    close(backbone.sample(prompts, 3, SCALE, kept=Kept(existing, where)), plain)
+    where[..., : where.shape[-1] // 2] = True
+    half = backbone.sample(prompts, 3, SCALE, kept=Kept(existing, where))
+    stays = where.expand_as(half)
+    assert torch.equal(half[stays].float(), existing.to(half)[stays].float())
+    assert not torch.allclose(half[~stays], existing.to(half)[~stays]) and half.isfinite().all()
+    one = backbone.sample(prompts[1:], 3, SCALE, kept=Kept(existing, where)[[1]])
+    close(one[0], half[1])

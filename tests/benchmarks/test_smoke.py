@@ -19,6 +19,7 @@ from benchmarks.baselines import words
 
 from benchmarks import (
     coco_reading,
+    edits,
     formats,
     generated,
     paper_loop,
@@ -138,3 +139,11 @@ def test_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(verdicts) == {"mini", "store", "coco (coco)", "yolo (yolo-pose)"} == set(compared)
     assert all(set(row) == set(ways) for row in verdicts.values()) and verdicts["mini"]["coco"] == "equal"
     assert formats.coco_export_per_second(2, repeats=1) > 0
+
+
+@pytest.mark.slow
+def test_edits(mini: Backbone) -> None:
+    figures = edits.measure(2, 0, *load_pair("mini", mini), edits.load_oracle(), steps=2)
+    assert finite(figures) and figures["edits"] == 2 and figures["edit_outside_change"] == 0
+    swap = edits.partners(edits.Grammar.load())
+    assert all(old != new for old, new in swap.items()) and {*swap.values()} <= {*swap}

@@ -98,6 +98,12 @@ REFUSED = {
     "missing prompts": (["generate", "--prompts", "x.txt", "--count", "1", "--out", "o"], "no such prompt file"),
     "annotate nothing": (["annotate", "--data", "images:nowhere", "--out", "o"], "no such folder"),
     "annotate into a file": (["annotate", "--data", "images:.", "--out", "FILE"], "is a file"),
+    "edit nothing": (["edit", "--data", "mini:test", "--out", "o"], "nothing to edit"),
+    "edit labels that are not there": (["edit", "--data", "mini:test", "--remove", "whale", "--out", "o"], "no label whale"),
+    "edit what no image shows": (
+        ["edit", "--data", "mini:test", "--limit", "2", "--remove", "cat", "--min-region", "1", "--out", "o"],
+        "no image shows what is to be edited",
+    ),
     "fit into a full folder": (["fit", "--data", "mini:train", "--out", "."], "not empty"),
     "fit on nothing": (["fit", "--data", "coco:x.json", "--out", "o"], "no such file"),
     "evaluate nothing": (["evaluate", "--data", "coco:x.json"], "no such file"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,9 @@ from datasetdm.store.reviews import Review, append_review
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store
 from factory import LABELS, make_sample
+from sources import InMemoryReader
 
 QUICK = dict(steps=6, batch=4, variants=2, width=32, evaluate_every=3)
-
-
-class InMemoryReader:
-    """Samples as a reader."""
-
-    def __init__(self, samples: list[Sample]):
-        self.samples, self.labels = samples, samples[0].labels
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
 
 
 @pytest.fixture(scope="module")

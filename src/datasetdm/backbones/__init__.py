@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datasetdm.backbones.blending import Kept
 from datasetdm.backbones.features import Features, FeatureSpec
 from datasetdm.backbones.hub import BUILTIN, is_hub_id, read_model_index, resolve, split_loras, with_loras
 from datasetdm.backbones.memory import RunOptions
@@ -74,9 +75,15 @@ class Backbone(Protocol):
         ...
 
     def sample(
-        self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str] = ()
+        self,
+        prompts: Sequence[Prompt],
+        steps: int,
+        guidance: float,
+        negatives: Sequence[str] = (),
+        kept: Kept | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Latents of new images, each from its own prompt, seed and negative prompt, whatever else is in the batch.
+        """Latents of new images, each from its own prompt, seed and negative prompt, whatever else is in the batch; of existing
+        images with new content where `kept` does not say that they stay.
 
         Raises:
             ConfigError: a negative prompt that would have no effect.

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from datasetdm.backbones import FeatureConfig, RunOptions
+from datasetdm.backbones.blending import Blend, Kept
 from datasetdm.backbones.features import FINEST, Capture, Features, FeatureSpec
 from datasetdm.backbones.hub import (
     BUILTIN,
@@ -144,7 +145,12 @@ class PipelineBackbone(ABC):
         return getattr(self.pipe, self.denoiser)
 
     def sample(
-        self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str] = ()
+        self,
+        prompts: Sequence[Prompt],
+        steps: int,
+        guidance: float,
+        negatives: Sequence[str] = (),
+        kept: Kept | None = None,
     ) -> Float[Tensor, "b c h w"]:
         negatives = negatives or [""] * len(prompts)
         if any(negatives) and not self.contrasts(guidance):
@@ -154,7 +160,8 @@ class PipelineBackbone(ABC):
 
             def of(rows: slice, group: Sequence[int] = group) -> Tensor:
                 own = group[rows]
-                return self._sample([prompts[i] for i in own], steps, guidance, [negatives[i] for i in own])
+                stay = None if kept is None else kept[own]
+                return self._sample([prompts[i] for i in own], steps, guidance, [negatives[i] for i in own], stay)
 
             if group:  # an empty negative prompt is not the same as none: SDXL sets its embedding to zero
                 latents |= dict(zip(group, torch.cat(in_halves(of, len(group))), strict=True))
@@ -162,8 +169,13 @@ class PipelineBackbone(ABC):
 
     @torch.no_grad()
     @silenced()
-    def _sample(self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str]) -> Tensor:
-        contrast: dict[str, Any] = {"negative_prompt": list(negatives)} if any(negatives) else {}
+    def _sample(
+        self, prompts: Sequence[Prompt], steps: int, guidance: float, negatives: Sequence[str], kept: Kept | None
+    ) -> Tensor:
+        others: dict[str, Any] = {"negative_prompt": list(negatives)} if any(negatives) else {}
+        if kept is not None:
+            blend = Blend(kept, prompts, self.pipe.scheduler)
+            others |= self._at_step_end(lambda step, x: self._pack(blend(step, self._unpack(x))))
         images = self.pipe(
             [p.text for p in prompts],
             num_inference_steps=steps,
@@ -172,7 +184,7 @@ class PipelineBackbone(ABC):
             width=self.size[1],
             generator=[torch.Generator("cpu").manual_seed(p.seed) for p in prompts],
             output_type="latent",
-            **contrast,
+            **others,
             **self._call_arguments,
         ).images
         return self._unpack(images)
@@ -180,8 +192,20 @@ class PipelineBackbone(ABC):
     _call_arguments: ClassVar[Mapping[str, Any]] = {}
     """Further arguments of the pipeline's call."""
 
+    def _at_step_end(self, change: Callable[[int, Tensor], Tensor]) -> dict[str, Any]:
+        """Arguments of the pipeline's call that make it change its latents at the end of every step, by number."""
+
+        def changed(_: Any, step: int, __: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return values | {"latents": change(step, values["latents"])}
+
+        return {"callback_on_step_end": changed}
+
     def _unpack(self, latents: Tensor) -> Float[Tensor, "b c h w"]:
-        """Latents as the pipeline gives them out -> as a map."""
+        """Latents as the pipeline holds them -> as a map."""
+        return latents
+
+    def _pack(self, latents: Float[Tensor, "b c h w"]) -> Tensor:
+        """Undoes `_unpack`."""
         return latents
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Commands on stores: generate, annotate, view, merge."""
+"""Commands on stores: generate, annotate, edit, view, merge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from datasetdm.cli.work import perform
 from datasetdm.errors import StoreError
-from datasetdm.recipe.schema import AnnotateStage, GenerateStage, PageOptions, PageStage
+from datasetdm.recipe.schema import AnnotateStage, EditStage, GenerateStage, PageOptions, PageStage
 
 _STORE = Parameter(help="The store: a new folder, or one that the same command began.")
 
@@ -22,6 +22,12 @@ def generate(*, stage: Annotated[GenerateStage, Parameter(name="*")], out: Annot
 
 def annotate(*, stage: Annotated[AnnotateStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
     """Annotate existing images into a store; the same command goes on with an unfinished one, or with new images."""
+    perform(stage, out)
+    print(out)
+
+
+def edit(*, stage: Annotated[EditStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
+    """Put other things into annotated images, and label the result: --replace dog=cat, --remove person, --background TEXT."""
     perform(stage, out)
     print(out)
 

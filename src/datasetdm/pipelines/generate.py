@@ -64,7 +64,7 @@ class DatasetGenerator:
         self.contrasts = self.backbone.contrasts(self.guidance)
         if self.config.negative and not self.contrasts:
             raise no_contrast(self.backbone.name, self.guidance)
-        self.labels = _choose_labels(self.config.labels, self.decoder.config.labels)
+        self.labels = choose_labels(self.config.labels, self.decoder.config.labels)
         self._fingerprint = self.decoder.fingerprint()
         self._origin = Provenance(backbone=self.backbone.identity[:12], decoder=self._fingerprint[:12])
 
@@ -162,7 +162,7 @@ def generate(
     return islice(DatasetGenerator(prompts, **settings).samples({key(i) for i in range(start)}), count)
 
 
-def _choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
+def choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
     """The decoder's own labels, or others (with what is known about those among them)."""
     if names is None:
         return known

@@ -1,13 +1,17 @@
-"""Settings of fitting and generating, with their defaults: Python, recipes and the command line build the same models.
+"""Settings of fitting, generating and editing, with their defaults: Python, recipes and the command line build the same models.
 
 This module imports no torch, so that `--help` answers at once; the descriptions are the command line's help.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasetdm.io.settings import Names
+from datasetdm.io.settings import Names, NewNames
 
 COMPOSED_CAPTION_DROPOUT = 0.2
 """Default of `FitConfig.caption_dropout` for data without captions: it doubles the mIoU on images without captions and costs
@@ -61,3 +65,34 @@ class GenerateConfig(BaseModel):
     )
     negative: str = Field("", description="What no image shall show.")
     labels: Names | None = Field(None, description="Comma-separated labels to annotate instead of the decoder's own.")
+
+
+class EditConfig(BaseModel):
+    """Settings of edits; an edited sample depends on them, on its parent and on the models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replace: NewNames = Field({}, description="Other things in the place of labels: `dog=cat,cow=horse`.")
+    remove: Names = Field((), description="Comma-separated labels whose pixels become surroundings.")
+    background: str = Field(
+        "", description="Other surroundings of the things in the image, for instance `in the snow`."
+    )
+    margin: float = Field(0.04, ge=0, le=0.5, description="Regions grow by this fraction of the image's side.")
+    min_region: float = Field(
+        0.005, ge=0, le=1, description="Regions of a smaller fraction of the image are left as they are."
+    )
+    seed: int = Field(0, ge=0, description="Another seed gives other edits.")
+    batch: int = Field(16, ge=1, description="Images per batch; halved where a batch takes too much memory.")
+    steps: int | None = Field(None, ge=1, description="Sampling steps; default the model's (few for distilled ones).")
+    guidance: float | None = Field(None, ge=0, description="Guidance scale; default the model's.")
+    labels: Names | None = Field(None, description="Comma-separated labels to annotate instead of the decoder's own.")
+
+    def edits(self) -> dict[str, Any]:
+        """What is edited, JSON-ready."""
+        return {
+            name: value for name in ("replace", "remove", "background") if (value := self.model_dump(mode="json")[name])
+        }
+
+    def digest(self) -> str:
+        """Six hexadecimal digits that tell edits of one image apart."""
+        return hashlib.sha256(json.dumps([self.edits(), self.seed], sort_keys=True).encode()).hexdigest()[:6]

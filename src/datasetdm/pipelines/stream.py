@@ -144,14 +144,15 @@ class Data:
         images = {(s := store[row]).key: s.image for row in rows}
         for sample in self.samples():
             if (image := images.pop(sample.key, None)) is not None and not np.array_equal(image, sample.image):
-                raise _other_data(store, f"the image {sample.key!r} is another one than in the store")
+                raise other_data(store, f"the image {sample.key!r} is another one than in the store")
             if not images:
                 return
         if images:
-            raise _other_data(store, f"the store holds {min(images)!r}, which these data lack")
+            raise other_data(store, f"the store holds {min(images)!r}, which these data lack")
 
 
-def _other_data(store: Store, what: str) -> StoreError:
+def other_data(store: Store, what: str) -> StoreError:
+    """The error of a store whose samples come from other data."""
     return StoreError(
         what,
         where=store.folder,

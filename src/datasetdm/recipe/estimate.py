@@ -13,7 +13,7 @@ from typing import Any
 from datasetdm.io.files import parse_json
 from datasetdm.recipe.schema import FitStage, GenerateStage, Stage
 
-SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "evaluate": 0.1, "export": 0.002, "page": 0.05}
+SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "edit": 0.4, "evaluate": 0.1, "export": 0.002, "page": 0.05}
 """By kind of stage, 128 x 128 pixels (benchmarks: spine, throughput, formats)."""
 SECONDS_PER_VIEW = 0.1
 """Of a fit: features of one augmented copy of an image."""
@@ -22,7 +22,7 @@ SECONDS_PER_STEP = 0.6
 
 EMBEDDED_SIDE = 128
 """Side of the embedded model's images in pixels."""
-BYTES_PER_PIXEL = {"generate": 3.7, "annotate": 3.7, "export": 2.5, "page": 5.0}
+BYTES_PER_PIXEL = {"generate": 3.7, "annotate": 3.7, "edit": 3.7, "export": 2.5, "page": 5.0}
 """Of images with all four annotations; an export in COCO."""
 DECODER_BYTES = 10_000_000
 """A decoder of the default width."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datasetdm.engines.progress import Outcome
 from datasetdm.io.registry import Registry
 
-_WITH_MODELS = ("fit", "generate", "annotate", "evaluate")
+_WITH_MODELS = ("fit", "generate", "annotate", "edit", "evaluate")
 
 RUNNERS: Registry[Callable[..., Outcome]] = Registry(
     "kind of stage",

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
-from datasetdm.pipelines.settings import FitConfig, GenerateConfig
+from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
 
 REFERENCE = "stage:"
 """What a reference to an earlier stage begins with."""
@@ -127,6 +127,16 @@ class AnnotateStage(_Decoder, DataOptions, _Reads):
     kind: Annotated[Literal["annotate"], _HIDDEN] = "annotate"
 
 
+class EditStage(_Decoder, EditConfig, DataOptions, _Reads):
+    """Put other things into annotated images, and label the result; the same command goes on with an unfinished store.
+
+    The pixels of the labels that are named are generated anew; the other pixels stay.
+    """
+
+    MAKES = "store"
+    kind: Annotated[Literal["edit"], _HIDDEN] = "edit"
+
+
 class EvaluateStage(_Decoder, DataOptions, _Reads):
     """Measure a P-Decoder on labelled images."""
 
@@ -177,7 +187,7 @@ class PageStage(PageOptions, _Reads):
     kind: Annotated[Literal["page"], _HIDDEN] = "page"
 
 
-Stage = FitStage | GenerateStage | AnnotateStage | EvaluateStage | ExportStage | PageStage
+Stage = FitStage | GenerateStage | AnnotateStage | EditStage | EvaluateStage | ExportStage | PageStage
 KINDS = get_args(Stage)
 """The models of all kinds of stages."""
 
@@ -206,7 +216,7 @@ class Recipe(BaseModel):
                 if earlier[other].MAKES not in wanted:
                     raise ConfigError(
                         f"{name}.{field} is a stage that makes no {wanted[0]}", where=f"stage {other!r}",
-                        expected="a fit" if field == "decoder" else "a stage of kind generate or annotate",
+                        expected="a fit" if field == "decoder" else "a stage of kind generate, annotate or edit",
                     )  # fmt: skip
             earlier[name] = stage
         return self

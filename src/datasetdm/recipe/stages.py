@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from datasetdm.decoder.model import BUILTIN, load_pair, read_config
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
-from datasetdm.errors import StoreError
+from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import write_json
 from datasetdm.pipelines import evaluate as evaluation
 from datasetdm.pipelines.annotate import Annotator
+from datasetdm.pipelines.edit import Editor, check_edits, plan_edit
 from datasetdm.pipelines.fit import iter_fit
 from datasetdm.pipelines.generate import DatasetGenerator
-from datasetdm.pipelines.settings import FitConfig, GenerateConfig
+from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
 from datasetdm.pipelines.stream import Data, Source, Stream
 from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
 from datasetdm.prompts.grammar import Grammar
@@ -41,6 +43,7 @@ from datasetdm.recipe.data import StageData, open_data
 from datasetdm.recipe.schema import (
     GRAMMAR,
     AnnotateStage,
+    EditStage,
     EvaluateStage,
     FitStage,
     GenerateStage,
@@ -164,6 +167,27 @@ def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
     )  # fmt: skip
     cut = CutTexts(source.backbone.kept_texts, "captions")
     return _write(Stream(source, transforms), out, None, "annotate", report, cut, data=data)
+
+
+def edit(stage: EditStage, out: Path, report: Report) -> Outcome:
+    """Edit those images that show what is to be edited, and that the store does not hold yet."""
+    places.require_folder(out, places.STORE)
+    data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
+    transforms = tuple(transform_from_json(t) for t in stage.transforms)
+    config = EditConfig(**{name: getattr(stage, name) for name in EditConfig.model_fields})
+    check_edits(config, data.labels)
+    if not any(plan_edit(sample, config) for sample in data):
+        raise DataError(
+            "no image shows what is to be edited", where=stage.data, expected=f"images with {config.edits()}",
+            remedy="`datasetdm inspect` counts the labels that are there; --min-region is the smallest region",
+        )  # fmt: skip
+    source = Editor(
+        Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
+        options=RunOptions.chosen(stage.low_memory), **config.model_dump(),
+    )  # fmt: skip
+    cut = CutTexts(source.backbone.kept_texts, "prompts")
+    outcome = _write(Stream(source, transforms), out, None, "edit", report, cut, data=data)
+    return replace(outcome, notes=(*outcome.notes, f"{len(data) - outcome.count} images show nothing to edit"))
 
 
 def _write(

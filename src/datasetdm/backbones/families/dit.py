@@ -7,7 +7,7 @@ them is divided out: each channel by its own size, and clipped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -162,6 +162,9 @@ class FluxBackbone(JointBackbone):
     def _unpack(self, latents: Tensor) -> Float[Tensor, "b c h w"]:
         return self.pipe._unpack_latents(latents, *self.size, self.stride)
 
+    def _pack(self, latents: Float[Tensor, "b c h w"]) -> Tensor:
+        return self.pipe._pack_latents(latents, *latents.shape)
+
 
 class PixArtBackbone(DiTBackbone):
     """A `PixArtSigmaPipeline` folder: T5 read by cross-attention, a variance-preserving schedule."""
@@ -186,6 +189,10 @@ class PixArtBackbone(DiTBackbone):
         none = {"resolution": None, "aspect_ratio": None}
         out = self.net.forward(noisy, timestep=times, added_cond_kwargs=none, **condition).sample
         return out[:, : noisy.shape[1]]  # the rest is the learned variance
+
+    def _at_step_end(self, change: Callable[[int, Tensor], Tensor]) -> dict[str, Any]:
+        """Its pipeline has the older kind of callback, whose result is not read: the latents are changed in place."""
+        return {"callback": lambda step, _, latents: latents.copy_(change(step, latents))}
 
     def _invert(self, latents: Tensor, t: int, condition: Condition) -> Tensor:
         return invert_variance_preserving(self, latents, t, condition)
