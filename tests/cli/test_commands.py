@@ -99,7 +99,10 @@ REFUSED = {
     "annotate nothing": (["annotate", "--data", "images:nowhere", "--out", "o"], "no such folder"),
     "annotate into a file": (["annotate", "--data", "images:.", "--out", "FILE"], "is a file"),
     "edit nothing": (["edit", "--data", "mini:test", "--out", "o"], "nothing to edit"),
-    "edit labels that are not there": (["edit", "--data", "mini:test", "--remove", "whale", "--out", "o"], "no label whale"),
+    "edit labels that are not there": (
+        ["edit", "--data", "mini:test", "--remove", "whale", "--out", "o"],
+        "no label whale",
+    ),
     "edit what no image shows": (
         ["edit", "--data", "mini:test", "--limit", "2", "--remove", "cat", "--min-region", "1", "--out", "o"],
         "no image shows what is to be edited",
