@@ -56,6 +56,16 @@ def test_run_lengths_round_trip(mask: np.ndarray) -> None:
     assert np.array_equal(decode_runs(codecs.rle_counts(rle["counts"]), mask.shape), mask)
 
 
+@given(st.lists(arrays(np.bool_, SHAPES), max_size=5))
+def test_run_lengths_of_many_masks_are_those_of_each(masks: list[np.ndarray]) -> None:
+    texts = [codecs.encode_rle(m)["counts"].encode() for m in masks]
+    found = codecs.decompress_runs(texts)
+    assert [r.tolist() for r in found] == [codecs.rle_counts(t).tolist() for t in texts]
+    for damaged in (b"", b"5a", b"\x00", b"5\xff"):
+        with pytest.raises(ValueError, match="no run lengths"):
+            codecs.decompress_runs([*texts, damaged, b"5"])
+
+
 @given(arrays(np.bool_, SHAPES), st.just(None))
 def test_uncompressed_run_lengths(mask: np.ndarray, _: None) -> None:
     flat = mask.flatten(order="F")

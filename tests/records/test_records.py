@@ -63,10 +63,10 @@ def test_a_large_vocabulary_is_made_quickly() -> None:
     """20,000 labels, a third with synonyms; patterns are compiled when a text first needs them."""
     names = tuple(f"{a} thing {b}" if b % 2 else f"thing{a}x{b}" for a in range(100) for b in range(200))
     synonyms = tuple((f"word{i}",) if i % 3 == 0 else () for i in range(len(names)))
-    start = time.perf_counter()
+    start = time.process_time()
     labels = Labels(names, synonyms)
     found = labels.named_in("two thing3x4s, a word6 and nothing of thing3")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(labels) == 20_000 and found == (names[6], "thing3x4") and labels.index["thing3x4"] == 604
 
 

@@ -19,7 +19,11 @@ from datasetdm.store.writer import write_parquet
 from factory import LABELS, make_sample
 
 
-def test_round_trip_keeps_everything(samples: list[Sample], tmp_path: Path) -> None:
+@pytest.mark.parametrize("threaded", [0, 2**19], ids=["decoded in threads", "decoded in turn"])
+def test_round_trip_keeps_everything(
+    samples: list[Sample], threaded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasetdm.store.store.THREADED", threaded)
     write_store(samples, tmp_path / "s", LABELS, shard_size=5)
     store = Store(tmp_path / "s")
     assert len(store) == 12 and store.labels == LABELS

@@ -20,9 +20,10 @@ def require(ok: bool, what: str, expected: str, where: str) -> None:
 def checked_array(value: Any, dtype: type, shape: Sequence[int | None], name: str) -> np.ndarray:
     """`value` as a read-only array of `dtype`, its shape held against `shape` (None: any size)."""
     array = np.asarray(value)
-    fits = array.ndim == len(shape) and all(w is None or w == h for w, h in zip(shape, array.shape, strict=True))
-    wanted = "x".join("any" if s is None else str(s) for s in shape)
-    require(fits, f"{name} has shape {array.shape}", f"shape {wanted}", name)
+    sizes = [h if w is None else w for w, h in zip(shape, array.shape, strict=False)]
+    if array.ndim != len(shape) or array.shape != (*sizes,):
+        wanted = "x".join("any" if s is None else str(s) for s in shape)
+        raise DataError(f"{name} has shape {array.shape}", where=name, expected=f"shape {wanted}")
     array = np.ascontiguousarray(array, dtype=dtype)
     array.flags.writeable = False
     return array
@@ -33,8 +34,12 @@ def checked_confidence(value: Any, shape: Sequence[int], name: str) -> np.ndarra
     if value is None:
         return None
     c = checked_array(value, np.float32, shape, name)
-    require(bool(((c >= 0) & (c <= 1)).all()), "confidence outside 0..1", "0..1", name)
-    return checked_array(np.rint(c * 255) / 255, np.float16, shape, name)
+    inside = bool(c.min(initial=0) >= 0 and c.max(initial=1) <= 1)  # NaN is neither
+    require(inside, "confidence outside 0..1", "0..1", name)
+    return checked_array(_STEPS.take(np.rint(c * 255).astype(np.uint8)), np.float16, shape, name)
+
+
+_STEPS = (np.arange(256, dtype=np.float32) / 255).astype(np.float16)
 
 
 def require_text(texts: Iterable[str], where: str) -> None:

@@ -52,16 +52,17 @@ class DepthMap:
     def __post_init__(self) -> None:
         valid = checked_array(self.valid, np.bool_, (None, None), "DepthMap.valid")
         depth = checked_array(self.depth, np.float32, valid.shape, "DepthMap.depth")
-        good = bool(np.isfinite(depth[valid]).all() and (depth[valid] >= 0).all())
+        cleaned = np.where(valid, depth, np.float32(0))
+        good = bool(cleaned.min(initial=0) >= 0 and cleaned.max(initial=0) < np.inf)  # NaN is neither
         require(good, "valid depth is negative or not finite", "finite values of at least 0", "DepthMap.depth")
         require(self.unit in ("metre", "relative"), f"unknown unit {self.unit!r}", "metre | relative", "DepthMap.unit")
         object.__setattr__(self, "valid", valid)
-        cleaned = np.where(valid, depth, np.float32(0))
         object.__setattr__(self, "depth", checked_array(cleaned, np.float32, valid.shape, "DepthMap.depth"))
         confidence = checked_confidence(self.confidence, valid.shape, "DepthMap.confidence")
         if confidence is not None:
-            confidence = checked_array(confidence * valid, np.float16, valid.shape, "DepthMap.confidence")
-            object.__setattr__(self, "confidence", confidence)
+            bits = confidence.view(np.uint16) * valid  # many times as fast as a product of half floats
+            confidence = checked_array(bits.view(np.float16), np.float16, valid.shape, "DepthMap.confidence")
+        object.__setattr__(self, "confidence", confidence)
 
     @property
     def step(self) -> float:

@@ -42,7 +42,16 @@ class MaskStack:
         if dense is None:
             return masks
         dense = checked_array(dense, np.bool_, (None, None, None), "Instances.masks")
-        return cls([encode_runs(m) for m in dense], (dense.shape[1], dense.shape[2]))
+        return cls._checked(map(encode_runs, dense), (dense.shape[1], dense.shape[2]))
+
+    @classmethod
+    def _checked(cls, runs: Iterable[Runs], size: tuple[int, int]) -> MaskStack:
+        """Of runs that are known to be in their shortest form and to fill the image."""
+        stack = object.__new__(cls)
+        stack.size, stack.runs = size, tuple(runs)
+        for r in stack.runs:
+            r.flags.writeable = False
+        return stack
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,7 +71,7 @@ class MaskStack:
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray | MaskStack:
         if isinstance(index, (int, np.integer)):
             return decode_runs(self.runs[index], self.size)
-        return MaskStack([self.runs[i] for i in np.arange(len(self))[index]], self.size)
+        return self._checked((self.runs[i] for i in np.arange(len(self))[index]), self.size)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MaskStack):

@@ -213,8 +213,9 @@ class Sample:
         for i, (points, label) in enumerate(zip(record.names, objects.label_ids.tolist(), strict=True)):
             skeleton = self.labels.skeleton_of(label)
             odd = sorted(set(points) - set(skeleton.points)) if skeleton else []
-            what = f"object {i} has points that are not of its skeleton: {', '.join(odd)}"
-            require(not odd, what, ", ".join(skeleton.points) if skeleton else "", where)
+            if skeleton and odd:
+                what = f"object {i} has points that are not of its skeleton: {', '.join(odd)}"
+                require(False, what, ", ".join(skeleton.points), where)
 
     @property
     def size(self) -> tuple[int, int]:

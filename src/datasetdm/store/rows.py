@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datasetdm.io.codecs import compress_runs, decode_png, encode_png, png_size, rle_counts
+from datasetdm.io.codecs import compress_runs, decode_png, decompress_runs, encode_png, png_size
 from datasetdm.io.files import parse_json
 from datasetdm.records import (
     Annotations,
@@ -149,8 +149,8 @@ def _semantic(row: Row) -> SemanticMap | None:
 def _depth(row: Row) -> DepthMap | None:
     if not row["depth"]:
         return None
-    steps = decode_png(row["depth"]["bytes"], np.float64)
-    metres = (steps * row["depth_step"]).astype(np.float32)
+    steps = decode_png(row["depth"]["bytes"], np.uint16)
+    metres = np.multiply(steps, row["depth_step"], dtype=np.float64).astype(np.float32)
     return DepthMap(metres, steps > 0, row["depth_unit"], _confidence(row["depth_confidence"]))
 
 
@@ -159,7 +159,7 @@ def _instances(row: Row) -> Instances | None:
     if not row["instances"]:
         return None
     value = parse_json(row["instances"])
-    masks = MaskStack(map(rle_counts, value["masks"]), value["size"])
+    masks = MaskStack(decompress_runs([m.encode("ascii") for m in value["masks"]]), value["size"])
     others = {"boxed": value["boxed"]}
     if "boxes" in value:
         others |= {

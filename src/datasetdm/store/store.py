@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,11 @@ THREADS = 4
 """Shards and samples that are read at a time."""
 
 AHEAD = 16
-"""Samples that are decoded before they are asked for."""
+"""Large samples that are decoded before they are asked for."""
+
+THREADED = 2**19
+"""Bytes of a row from which it is decoded in a thread of its own; with smaller ones, threads wait for each other (Python's
+global lock) for longer than they help."""
 
 CACHED_GROUPS = 4
 """Row groups that stay in memory for random access."""
@@ -78,6 +82,15 @@ class Shard:
             return file.read(columns=["key"])["key"].to_pylist()
 
 
+class _Group(NamedTuple):
+    """Rows that are read at a time."""
+
+    path: Path
+    version: int
+    rows: list[Row]
+    row_bytes: float
+
+
 class Store:
     """An existing store: `len`, iteration over samples in order, and random access by row.
 
@@ -108,15 +121,19 @@ class Store:
         return self.shards[-1].start + self.shards[-1].rows if self.shards else 0
 
     def __iter__(self) -> Iterator[Sample]:
-        with ThreadPoolExecutor(THREADS) as pool:
-            waiting: deque[Future[Sample]] = deque()
+        with closing(self._groups()) as groups, ThreadPoolExecutor(THREADS) as pool:
+            waiting: deque[Callable[[], Sample]] = deque()
+            coming = pool.submit(lambda: next(groups, None))
             try:
-                for path, version, row in self._rows():
-                    waiting.append(pool.submit(self._sample, row, path, version))
-                    if len(waiting) >= AHEAD:
-                        yield waiting.popleft().result()
+                while group := coming.result():
+                    coming = pool.submit(lambda: next(groups, None))
+                    for row in group.rows:
+                        decode = partial(self._sample, row, group.path, group.version)
+                        waiting.append(pool.submit(decode).result if group.row_bytes >= THREADED else decode)
+                        if len(waiting) >= AHEAD:
+                            yield waiting.popleft()()
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield waiting.popleft()()
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -158,16 +175,16 @@ class Store:
         """The columns that the first or the last shard has values of, by the files' own statistics."""
         return set().union(*(_filled_columns(s) for s in {*self.shards[:1], *self.shards[-1:]}))
 
-    def _rows(self) -> Iterator[tuple[Path, int, Row]]:
-        """Every row with its file and version, one row group in memory at a time."""
+    def _groups(self) -> Generator[_Group]:
+        """Every row group."""
         for shard in self.shards:
             left = shard.rows
             with shard.opened() as (file, version):
                 for group in range(file.num_row_groups):
-                    rows = _whole(file.read_row_group(group), version, shard.path).to_pylist()[:left]
+                    table = _whole(file.read_row_group(group), version, shard.path)
+                    rows = [self._with_quality(row) for row in table.slice(0, left).to_pylist()]
                     left -= len(rows)
-                    for row in rows:
-                        yield shard.path, version, self._with_quality(row)
+                    yield _Group(shard.path, version, rows, table.nbytes / table.num_rows)
 
     def _locate(self, index: int) -> tuple[Shard, int, pa.Table]:
         if not 0 <= index < len(self):
