@@ -23,6 +23,7 @@ from benchmarks import (
     formats,
     generated,
     paper_loop,
+    scale,
     sd15,
     speed,
     spine,
@@ -124,6 +125,18 @@ def test_store_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     store_speed.main(["--json", str(tmp_path / "x.json"), "--samples", "5", "--repeats", "1", "--sizes", "2", "3"])
     figures = json.loads((tmp_path / "x.json").read_text())
     assert finite(figures) and set(figures["peak_memory_mb"]) == {"2", "3"} and peak > 10
+
+
+def test_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for step, count in (("write", 3), ("continue", 4), ("read", 4)):
+        scale.main(["--step", step, str(tmp_path / "store"), str(count)])
+        assert float(capsys.readouterr().out) > 10
+    monkeypatch.setattr(scale, "measure", lambda count: {"read_peak_mb": 100.0 + count / 1000, "read_s": 1.0})
+    asked = ["--work", str(tmp_path / "work"), "--sizes", "1000", "1000000"]
+    scale.main(asked)
+    monkeypatch.setattr(scale, "measure", lambda _: pytest.fail("measured again"))
+    scale.main([*asked, "--json", str(tmp_path / "x.json")])
+    assert json.loads((tmp_path / "x.json").read_text())["rss_growth_1k_to_1m"] == round(1100 / 101, 3)
 
 
 @pytest.mark.slow
