@@ -7,18 +7,18 @@ The same edited prompts are also generated from nothing ("fresh"), which says wh
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from miniworld.score.oracle import Oracle, load_oracle
+from miniworld.score.oracle import Oracle, load_oracle, look
 from torch.nn import functional as F
 
 from benchmarks.common import stamp
-from benchmarks.generated import agreement, oracle_maps
+from benchmarks.generated import agreement
 from datasetdm.backbones import Backbone
 from datasetdm.backbones.canvas import Placement, stack_images, to_uint8
 from datasetdm.decoder.model import PDecoder, load_pair
@@ -27,10 +27,11 @@ from datasetdm.pipelines.edit import Editor, grow, pixels_of, plan_edit
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.pipelines.stream import Data
 from datasetdm.prompts.grammar import Grammar
+from datasetdm.readers.formats.mini import CLASSES
 from datasetdm.records import Labels, Sample
 
-FOUND = 0.1
-"""The oracle finds a label in a region if it sees it on at least this fraction of the region's pixels."""
+LAST_THING = 20
+"""The largest class id of a thing."""
 
 
 class _Samples:
@@ -60,10 +61,26 @@ def partners(grammar: Grammar) -> dict[str, str]:
     return {t: max((o for o in names if o != t), key=lambda o, t=t: nearness(t, o)) for t in names}
 
 
-def found_in(sample: Sample, seen: np.ndarray, region: np.ndarray, asked: Iterable[str]) -> list[bool]:
-    """Of every label asked for, whether the oracle sees it in the region."""
-    ids = [sample.labels.index[n] for n in asked]
-    return [bool(region.any() and (seen[region] == i).mean() >= FOUND) for i in ids]
+def found_in(things: Mapping[str, np.ndarray], region: np.ndarray, asked: Iterable[str]) -> list[bool]:
+    """Of every label asked for, whether it is the thing that the oracle sees most of in the region.
+
+    Args:
+        things: by name, the oracle's probability at every pixel f[h w].
+        region: bool[h w].
+        asked: names of things.
+    """
+    seen = {name: float(p[region].sum()) for name, p in things.items()}
+    best = max(seen, key=lambda name: seen[name]) if region.any() else ""
+    return [name == best for name in asked]
+
+
+def oracle_things(oracle: Oracle, images: Sequence[np.ndarray], labels: Labels) -> list[dict[str, np.ndarray]]:
+    """Of every image, by name of the things, the oracle's probability at every pixel f[h w]."""
+    pixels = torch.from_numpy(np.stack(images)).movedim(-1, 1)
+    own = look(oracle, pixels).classes.softmax(1)[:, list(CLASSES)]
+    full = F.interpolate(own, pixels.shape[-2:], mode="bilinear", align_corners=False).numpy()
+    ids = {n: labels.index[n] for i, n in CLASSES.items() if i <= LAST_THING}
+    return [{n: x[i] for n, i in ids.items()} for x in full]
 
 
 def measure(
@@ -83,8 +100,8 @@ def measure(
     hits: dict[str, list[bool]] = {"edited": [], "fresh": []}
     change, decoded = [], []
     seen = {
-        "edited": oracle_maps(oracle, [s.image for s in edited]),
-        "fresh": oracle_maps(oracle, [s.image for s in fresh]),
+        name: oracle_things(oracle, [s.image for s in samples], editor.labels)
+        for name, samples in (("edited", edited), ("fresh", fresh))
     }
     for i, (parent, own, other) in enumerate(zip(parents, edited, fresh, strict=True)):
         plan = plan_edit(parent, editor.config)
@@ -92,9 +109,9 @@ def measure(
         region = grow(torch.from_numpy(plan.region)[None], margin)[0].numpy()
         old = {n for n in swap if n in {parent.labels.names[k] for k in parent.annotations.labels_in()}}
         asked = sorted({swap[n] for n in old} & {*own.prompt.labels})
-        hits["edited"] += found_in(own, seen["edited"][i].ids, region, asked)
+        hits["edited"] += found_in(seen["edited"][i], region, asked)
         there = grow(torch.from_numpy(pixels_of(other, {*asked}))[None], margin)[0].numpy()
-        hits["fresh"] += found_in(other, seen["fresh"][i].ids, there, asked)
+        hits["fresh"] += found_in(seen["fresh"][i], there, asked)
         change.append(np.abs(own.image.astype(int) - parent.image)[~region].mean())
         decoded.append(_decoded_change(backbone, parent, region))
     return {
