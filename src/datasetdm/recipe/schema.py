@@ -99,7 +99,8 @@ class FitStage(_Backbone, FitConfig, DataOptions, _Reads):
 class _Prompts(_Stage):
     prompts: Texts = Field(
         min_length=1,
-        description="A file with one prompt per line, or prompts; they are used in turn. `grammar` composes some.",
+        description="A file of prompts (one per line, or .jsonl, .json, .csv, .tsv), or prompts; they are used in turn. "
+        "`grammar` composes some.",
     )
     count: int = Field(ge=1, description="Number of samples that the store shall hold.")
 
