@@ -13,10 +13,33 @@ import pytest
 
 from commands import run
 from datasetdm.engines.progress import Progress
+from datasetdm.prompts import PromptRow
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store
 from factory import LABELS, make_sample
 from sources import save_decoder
+
+
+def test_one_note_for_every_kind_of_prompt_that_cannot_be_followed(
+    decoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        PromptRow(prompt="a labrador", labels=("Puppy", "cow"), negative="sky", seed=3),
+        PromptRow(prompt="the sky " + "and more sky " * 40 + "with a dog"),
+        PromptRow(prompt="a spaceship " * 40),
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(row.to_json() for row in rows))
+    words = ["--count", "4", "--decoder", str(decoder), "--out", str(tmp_path / "s"), "--steps", "1", "--guidance", "1"]
+    assert run("generate", "--prompts", str(tmp_path / "p.jsonl"), "--device", "cpu", *words) == 0
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert [n[6:40] for n in notes] == [
+        "1 of 3 prompts name no label, firs", "labels of prompts that are not ann", "negative prompts have no effect on",
+        "2 of 4 prompts are longer than the",
+    ]  # fmt: skip
+    assert all(len(n) < 500 for n in notes) and "cow" in notes[1] and "the sky and more sky" in notes[3]
+    prompts = [s.prompt for s in Store(tmp_path / "s") if s.prompt]
+    assert [p.labels for p in prompts] == [("dog",), ("sky",), (), ("dog",)]
+    assert prompts[0].seed == 3 != prompts[3].seed
 
 
 @pytest.fixture

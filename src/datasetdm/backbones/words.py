@@ -110,8 +110,8 @@ class CutTexts:
         if not self.cut:
             return []
         return [
-            f"{self.cut} of {self.seen} {self.what} are longer than the text encoders read; their last words count neither for "
-            f"images nor for labels; the first: {self.first}"
+            f"{self.cut} of {self.seen} {self.what} are longer than the text encoders read; labels are taken from the words that "
+            f"all of them read; the first: {self.first}"
         ]
 
 
