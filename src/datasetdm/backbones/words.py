@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ class CutTexts:
         self.seen += 1
         if (kept := self.kept_texts([text])[0]) != text:
             self.cut += 1
-            self.first = self.first or f"{_shortened(text)!r} up to {_shortened(kept[-40:])!r}"
+            self.first = self.first or f"{shorten(text, 80)!r} up to {kept[-40:]!r}"
 
     def notes(self) -> list[str]:
         """One line, if any was cut."""
@@ -113,10 +114,6 @@ class CutTexts:
             f"{self.cut} of {self.seen} {self.what} are longer than the text encoders read; labels are taken from the words that "
             f"all of them read; the first: {self.first}"
         ]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _own_tokens(tokenizer: Any, label: str) -> tuple[list[int], int, int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from datasetdm.backbones import (
@@ -143,7 +144,7 @@ def _prompt_notes(source: DatasetGenerator, rows: Sequence[PromptRow]) -> list[s
     """What the first prompts ask for that cannot be given."""
     notes: list[str] = []
     if bare := nameless(rows, source.labels):
-        notes.append(f"{len(bare)} of {len(rows)} prompts name no label, first: {bare[0]!r}")
+        notes.append(f"{len(bare)} of {len(rows)} prompts name no label, first: {shorten(bare[0], 80)!r}")
     unknown = {n: None for row in rows for n in row.labels or () if n.lower() not in source.labels.by_word}
     if unknown:
         more = ", ..." if len(unknown) > 5 else ""
