@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from datasetdm.pipelines.evaluate import evaluate
     from datasetdm.pipelines.fit import fit, iter_fit
     from datasetdm.pipelines.generate import DatasetGenerator, generate
-    from datasetdm.pipelines.settings import FitConfig, GenerateConfig
+    from datasetdm.pipelines.settings import FitConfig, GenerateConfig, TrainConfig
     from datasetdm.pipelines.stream import Data, Stream
+    from datasetdm.pipelines.train import iter_train, train
     from datasetdm.readers import read
     from datasetdm.recipe.run import load_recipe, run_recipe
     from datasetdm.recipe.schema import Recipe
@@ -45,7 +46,8 @@ _HOMES = {
     "pipelines.evaluate": ("evaluate",),
     "exporters": ("export",),
     "pipelines.fit": ("fit", "iter_fit"),
-    "pipelines.settings": ("FitConfig", "GenerateConfig"),
+    "pipelines.settings": ("FitConfig", "GenerateConfig", "TrainConfig"),
+    "pipelines.train": ("iter_train", "train"),
     "pipelines.generate": ("DatasetGenerator", "generate"),
     "decoder.model": ("PDecoder",),
     "readers": ("read",),
@@ -58,8 +60,8 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "Annotator", "Data", "DatasetDMError", "DatasetGenerator", "DepthMap", "FeatureConfig", "FitConfig",
     "GenerateConfig", "Instances", "Keypoints", "Labels", "PDecoder", "Prompt", "Recipe", "Sample", "SemanticMap",
-    "Store", "Stream", "annotate", "evaluate", "export", "fit", "generate", "iter_fit", "load_backbone",
-    "load_recipe", "read", "run_recipe", "write", "write_store",
+    "Store", "Stream", "TrainConfig", "annotate", "evaluate", "export", "fit", "generate", "iter_fit",
+    "iter_train", "load_backbone", "load_recipe", "read", "run_recipe", "train", "write", "write_store",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from datasetdm import __version__
 
 COMMANDS = {
     "recipes": ("demo", "run"),
-    "decoders": ("fit", "evaluate", "backbones"),
+    "decoders": ("fit", "train", "evaluate", "backbones"),
     "stores": ("generate", "annotate", "edit", "view", "merge"),
     "data": ("inspect", "export", "formats"),
 }

@@ -1,4 +1,4 @@
-"""Commands on decoders and backbones: fit, evaluate, backbones."""
+"""Commands on decoders, trained models and backbones: fit, train, evaluate, backbones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from datasetdm.cli.tables import show_figures
 from datasetdm.cli.work import perform
-from datasetdm.recipe.schema import EvaluateStage, FitStage
+from datasetdm.recipe.schema import EvaluateStage, FitStage, TrainStage
 
 
 def fit(
@@ -26,12 +26,24 @@ def fit(
     print(out)
 
 
+def train(
+    *,
+    stage: Annotated[TrainStage, Parameter(name="*")],
+    out: Annotated[
+        Path, Parameter(help="A new folder for the model; the same command goes on with an unfinished one.")
+    ],
+) -> None:
+    """Train an ordinary model of transformers on labelled data, on synthetic samples, or on both."""
+    perform(stage, out)
+    print(out)
+
+
 def evaluate(
     *,
     stage: Annotated[EvaluateStage, Parameter(name="*")],
     json_path: Annotated[Path | None, Parameter(name="--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Measure a P-Decoder on labelled images."""
+    """Measure a P-Decoder, or a trained model, on labelled images."""
     from datasetdm.io.files import write_json
     from datasetdm.recipe.places import require_file
 

@@ -1,17 +1,19 @@
-"""How good a P-Decoder is on labelled images."""
+"""How good a P-Decoder, or a trained model, is on labelled images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
+from datasetdm.downstream.files import TrainedModel
 from datasetdm.errors import DataError
 from datasetdm.metrics.meter import Meter
 from datasetdm.metrics.panoptic import PanopticMeter
-from datasetdm.records import Labels, Sample
+from datasetdm.records import IGNORE, Labels, Sample
+from datasetdm.records.edits import relabel
 from datasetdm.transforms import accepted
 from datasetdm.transforms.reviews import reviews_of
 
@@ -44,18 +46,60 @@ def evaluate(
     meters: dict[str, Meter] = {n: t.meter() for n, t in decoder.tasks.items() if t.needs or not true_objects}
     if not true_objects:
         meters["panoptic"] = PanopticMeter()
-    own = (labels or decoder.config.labels).names
     for reviews in reviews_of(samples):
         samples = reviews(samples)
-    compared: set[str] = set()
+    own = (labels or decoder.config.labels).names
     read = (s if composed else _own_caption(s) for s in accepted(samples))
-    for true, predicted in annotate(decoder, backbone, read, captions, true_objects=true_objects, labels=labels):
+    pairs = annotate(decoder, backbone, read, captions, true_objects=true_objects, labels=labels)
+    return compare(pairs, meters, own)
+
+
+def evaluate_model(trained: TrainedModel, samples: Iterable[Sample], labels: Labels) -> dict[str, dict[str, float]]:
+    """Figures of a trained model, by task; labels of data and model are matched by name, and what the model finds under a
+    name that the data do not know is wrong.
+
+    Args:
+        samples: reviews of a store are applied, rejected ones are left out.
+        labels: of the samples.
+
+    Raises:
+        DataError: no label in common.
+    """
+    for reviews in reviews_of(samples):
+        samples = reviews(samples)
+    names = trained.student.labels.names
+    ids = [labels.index.get(n, IGNORE) for n in names]
+    meters = trained.student.meters()
+    if any(m.by_label for m in meters.values()) and all(i == IGNORE for i in ids):
+        raise DataError(
+            "the data have no label of the model's",
+            where=f"labels {', '.join(labels.names[:6])}, ...",
+            expected=f"some of: {', '.join(names[:6])}, ...",
+            remedy="rename labels with the transform remap-labels",
+        )
+    pairs = ((true, relabel(found, labels, ids)) for true, found in trained.annotate(accepted(samples)))
+    return compare(pairs, meters, labels.names)
+
+
+def compare(
+    pairs: Iterable[tuple[Sample, Sample]], meters: Mapping[str, Meter], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Figures of (true, predicted) pairs by the meters' names, without those that never had anything to compare.
+
+    Args:
+        names: of the labels of all predictions.
+
+    Raises:
+        DataError: a true sample with other labels.
+    """
+    compared: set[str] = set()
+    for true, predicted in pairs:
         known = {n for n, m in meters.items() if _has(true, m) and _has(predicted, m)}
-        if true.labels.names != own and any(meters[n].by_label for n in known):
+        if true.labels.names != tuple(names) and any(meters[n].by_label for n in known):
             raise DataError(
                 "the data's labels are not the decoder's",
                 where=f"sample {true.key!r}, labels {', '.join(true.labels.names[:6])}, ...",
-                expected=f"{len(own)} labels in this order: {', '.join(own[:6])}, ...",
+                expected=f"{len(names)} labels in this order: {', '.join(names[:6])}, ...",
                 remedy="use data with the labels that the decoder was fitted on",
             )
         for name in known:

@@ -96,3 +96,35 @@ class EditConfig(BaseModel):
     def digest(self) -> str:
         """Six hexadecimal digits that tell edits of one image apart."""
         return hashlib.sha256(json.dumps([self.edits(), self.seed], sort_keys=True).encode()).hexdigest()[:6]
+
+
+class TrainConfig(BaseModel):
+    """Settings of a training of an ordinary model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    student: str = Field("segformer", description="The kind of model: segformer (semantic).")
+    variant: str = Field("tiny", description="Its size: tiny (for a CPU) up to the paper's; segformer: b0 to b5.")
+    size: int | None = Field(
+        None, ge=32, description="Side of the square images that the model sees, in pixels; default the variant's."
+    )
+    encoder: str | None = Field(
+        None, description="A folder or hub id whose weights the model begins with, of the same architecture."
+    )
+    frozen: bool = Field(False, description="The encoder keeps its weights.")
+    steps: int = Field(1000, ge=1, description="Number of optimiser steps.")
+    batch: int = Field(16, ge=1, description="Images per optimiser step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.05, ge=0, description="Weight decay of AdamW.")
+    warm_up: int = Field(50, ge=1, description="Steps in which the learning rate rises.")
+    average_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the averaged weights, which are saved.")
+    synthetic_fraction: float = Field(
+        0.5, ge=0, le=1, description="With --synthetic: the fraction of every batch that is synthetic."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the synthetic samples.")
+    class_weights: bool = Field(True, description="Rare labels weigh more: by the inverse root of their pixels.")
+    augment: bool = Field(True, description="Mirror, crop and recolour the images at random.")
+    save_every: int = Field(200, ge=1, description="Steps between two checkpoints.")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the initial weights, the order of the samples and the augmentation."
+    )

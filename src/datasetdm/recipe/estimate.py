@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasetdm.io.files import parse_json
-from datasetdm.recipe.schema import FitStage, GenerateStage, Stage
+from datasetdm.recipe.schema import FitStage, GenerateStage, Stage, TrainStage
 
 SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "edit": 0.4, "evaluate": 0.1, "export": 0.002, "page": 0.05}
 """By kind of stage, 128 x 128 pixels (benchmarks: spine, throughput, formats)."""
@@ -19,6 +19,11 @@ SECONDS_PER_VIEW = 0.1
 """Of a fit: features of one augmented copy of an image."""
 SECONDS_PER_STEP = 0.6
 """Of a fit: one optimiser step of 16 images."""
+
+SECONDS_PER_TRAINED_IMAGE = 0.02
+"""Of a training of the smallest SegFormer at its own side: forward and backward pass of one image."""
+MODEL_BYTES = 2_000_000
+"""Of that model."""
 
 EMBEDDED_SIDE = 128
 """Side of the embedded model's images in pixels."""
@@ -41,6 +46,10 @@ def estimate(
     """
     if isinstance(stage, FitStage):
         return _fit_seconds(stage, count) if stage.backbone == "mini" else None, float(DECODER_BYTES)
+    if isinstance(stage, TrainStage):
+        smallest = (stage.student, stage.variant, stage.size, stage.encoder) == ("segformer", "tiny", None, None)
+        seconds = stage.steps * stage.batch * SECONDS_PER_TRAINED_IMAGE
+        return (seconds, float(MODEL_BYTES)) if smallest else (None, None)
     if count is None or stage.kind == "evaluate":
         return (None if count is None else count * SECONDS_PER_IMAGE[stage.kind]), 0.0
     if {"count", "seconds", "bytes"} <= mark.keys() and mark["count"]:

@@ -13,6 +13,8 @@ WORK = "work"
 """Where an unfinished fit keeps its features and its checkpoint, below its output folder."""
 CONFIG = "config.json"
 """What a finished decoder's folder holds."""
+FIGURES = "figures.json"
+"""The file that an evaluation leaves in its folder."""
 STORE = "dataset.json"
 """What a store's folder holds."""
 

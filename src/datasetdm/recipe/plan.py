@@ -20,7 +20,7 @@ from datasetdm.prompts import open_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.places import require_growth
-from datasetdm.recipe.schema import GRAMMAR, ExportStage, GenerateStage, Recipe, Stage, references
+from datasetdm.recipe.schema import GRAMMAR, RESUMABLE, ExportStage, GenerateStage, Recipe, Stage, references
 from datasetdm.store.quality import QUALITY
 from datasetdm.store.reviews import REVIEWS
 from datasetdm.transforms import transform_from_json
@@ -86,7 +86,7 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
 
 def _check_names(stage: Stage) -> None:
     """Raises ConfigError for a format, transform or split that the stage would refuse later."""
-    for transform in getattr(stage, "transforms", ()):
+    for transform in (*getattr(stage, "transforms", ()), *getattr(stage, "synthetic_transforms", ())):
         transform_from_json(transform)
     if isinstance(stage, ExportStage):
         export_transforms(stage)
@@ -125,7 +125,7 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earli
         return Step(name, stage, out, inputs, "run")
     old, grows = mark["inputs"], GROWS.get(stage.kind)
     different = sorted(k for k in {*old, *inputs} if old.get(k) != inputs.get(k))
-    if not different and not mark["done"] and stage.MAKES not in ("store", "decoder"):
+    if not different and not mark["done"] and stage.MAKES not in RESUMABLE:
         return Step(name, stage, out, inputs, "run again", "unfinished", mark)
     if not different:
         return Step(name, stage, out, inputs, "reuse" if mark["done"] else "continue", "unfinished", mark)
@@ -154,16 +154,18 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
         count = earlier["data"].count
     elif "data" in values:
         values["content"], count = data_digest(values["data"], stage)
+    if values.get("synthetic") and "synthetic" not in earlier:
+        values["synthetic_content"], _ = data_digest(values["synthetic"], stage)
     if (limit := getattr(stage, "limit", None)) is not None and count is not None:
         count = min(limit, count)
-    if "decoder" in values and "decoder" not in earlier and Path(values["decoder"]).is_dir():
-        values["decoder"] = files_digest(Path(values["decoder"]))
-    if (backbone := values.get("backbone")) and Path(backbone).is_dir():
-        values["backbone"] = files_digest(Path(backbone))
+    for name in ("decoder", "backbone", "model", "encoder"):
+        if name not in earlier and (place := values.get(name)) and Path(place).is_dir():
+            values[name] = files_digest(Path(place))
     if "lora" in values:
         values["lora"] = [_file_digest(Path(f)) for f in values["lora"]]
-    if "transforms" in values:
-        values["transforms"] = [transform_from_json(t).to_json() for t in values["transforms"]]
+    for name in ("transforms", "synthetic_transforms"):
+        if name in values:
+            values[name] = [transform_from_json(t).to_json() for t in values[name]]
     if stage.kind == "generate" and stage.prompts != (GRAMMAR,):
         values["prompts"] = open_prompts(stage.prompts).origin()
     return values, count

@@ -22,7 +22,7 @@ from datasetdm.io.files import locked, occupied, writing
 from datasetdm.recipe.estimate import written_bytes
 from datasetdm.recipe.plan import MARK, Step, mark_path, plan, write_mark
 from datasetdm.recipe.runners import CHECKS, RUNNERS
-from datasetdm.recipe.schema import KINDS, Recipe
+from datasetdm.recipe.schema import KINDS, RESUMABLE, Recipe
 from datasetdm.store.writer import LOCK
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -148,7 +148,7 @@ def run_step(step: Step, report: Report) -> Outcome:
     if step.stage.kind in CHECKS:
         CHECKS.load(step.stage.kind)(step.stage)
     aside = _set_aside(step) if step.action == "run again" else None
-    began, unmarked = time.monotonic(), step.action != "continue" and step.stage.MAKES in ("store", "decoder")
+    began, unmarked = time.monotonic(), step.action != "continue" and step.stage.MAKES in RESUMABLE
 
     def marking(progress: Any) -> None:
         nonlocal unmarked

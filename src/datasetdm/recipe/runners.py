@@ -14,12 +14,18 @@ RUNNERS: Registry[Callable[..., Outcome]] = Registry(
     None,
     {
         **{kind: f"datasetdm.recipe.stages:{kind}" for kind in _WITH_MODELS},
+        "train": "datasetdm.recipe.training:train",
         **{kind: f"datasetdm.recipe.outputs:{kind}" for kind in ("export", "page")},
     },
 )
 """Kind of stage -> the function that runs it: (stage, out, report) -> Outcome."""
 
 CHECKS: Registry[Callable[..., None]] = Registry(
-    "kind of stage", None, {kind: "datasetdm.recipe.stages:check_models" for kind in _WITH_MODELS}
+    "kind of stage",
+    None,
+    {
+        **{kind: "datasetdm.recipe.stages:check_models" for kind in _WITH_MODELS},
+        "train": "datasetdm.recipe.training:check_student",
+    },
 )
 """Kind of stage -> a function of the stage that raises for what its runner would refuse before it writes."""

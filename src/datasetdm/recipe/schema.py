@@ -19,13 +19,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
-from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
+from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig, TrainConfig
 
 REFERENCE = "stage:"
 """What a reference to an earlier stage begins with."""
 
 GRAMMAR = "grammar"
 """The prompts that stand for the grammar of the embedded model's world."""
+
+REFERS_TO = {
+    "data": ("store", "a stage of kind generate, annotate or edit"),
+    "synthetic": ("store", "a stage of kind generate, annotate or edit"),
+    "decoder": ("decoder", "a fit"),
+    "model": ("model", "a stage of kind train"),
+    "encoder": ("model", "a stage of kind train"),
+}
+"""Settings that may be a reference -> what the other stage makes, and the stages that make it."""
 
 _Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _HIDDEN = Parameter(parse=False)
@@ -38,7 +47,7 @@ class _Stage(BaseModel):
 
     HOW: ClassVar[frozenset[str]] = frozenset({"device", "low_memory", "compile"})
     """Settings that change how the work is done, but not what comes out."""
-    MAKES: ClassVar[Literal["decoder", "store", "folder", "file"]]
+    MAKES: ClassVar[Literal["decoder", "model", "store", "folder", "file"]]
     """What the stage leaves in the recipe's folder."""
 
 
@@ -138,11 +147,32 @@ class EditStage(_Decoder, EditConfig, DataOptions, _Reads):
     kind: Annotated[Literal["edit"], _HIDDEN] = "edit"
 
 
+class TrainStage(TrainConfig, DataOptions, _Reads):
+    """Train an ordinary model of transformers on labelled data, on synthetic samples, or on both."""
+
+    MAKES = "model"
+    kind: Annotated[Literal["train"], _HIDDEN] = "train"
+    synthetic: str | None = Field(
+        None, description="More samples, for instance a store of generated ones; their labels are matched by name."
+    )
+    synthetic_limit: int | None = Field(
+        None, ge=1, description="At most so many of them, chosen at random; all if not given."
+    )
+    synthetic_transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
+        (), description="What is done to the synthetic samples, in this order: name and settings of transforms."
+    )
+    device: str = Field("auto", description="auto, cpu or cuda.")
+
+
 class EvaluateStage(_Decoder, DataOptions, _Reads):
-    """Measure a P-Decoder on labelled images."""
+    """Measure a P-Decoder, or a trained model, on labelled images."""
 
     MAKES = "folder"
     kind: Annotated[Literal["evaluate"], _HIDDEN] = "evaluate"
+    model: str | None = Field(
+        None,
+        description="Instead of a decoder: a folder that `train` wrote, or another one of transformers, or a hub id.",
+    )
     captions: bool = Field(
         True,
         description="Read every image under its own caption, as when it was generated; else under none. A caption "
@@ -188,7 +218,10 @@ class PageStage(PageOptions, _Reads):
     kind: Annotated[Literal["page"], _HIDDEN] = "page"
 
 
-Stage = FitStage | GenerateStage | AnnotateStage | EditStage | EvaluateStage | ExportStage | PageStage
+Stage = FitStage | GenerateStage | AnnotateStage | EditStage | TrainStage | EvaluateStage | ExportStage | PageStage
+RESUMABLE = ("decoder", "model", "store")
+"""What an interrupted stage makes if the same stage goes on with it."""
+
 KINDS = get_args(Stage)
 """The models of all kinds of stages."""
 
@@ -213,17 +246,16 @@ class Recipe(BaseModel):
                 if other not in earlier:
                     known = ", ".join(earlier) or "no stage stands before it"
                     raise ConfigError(f"{name}.{field} names no earlier stage: {other!r}", expected=f"one of: {known}")
-                wanted = ("decoder",) if field == "decoder" else ("store",)
-                if earlier[other].MAKES not in wanted:
+                wanted, makers = REFERS_TO[field]
+                if wanted != earlier[other].MAKES:
                     raise ConfigError(
-                        f"{name}.{field} is a stage that makes no {wanted[0]}", where=f"stage {other!r}",
-                        expected="a fit" if field == "decoder" else "a stage of kind generate, annotate or edit",
-                    )  # fmt: skip
+                        f"{name}.{field} is a stage that makes no {wanted}", where=f"stage {other!r}", expected=makers
+                    )
             earlier[name] = stage
         return self
 
 
 def references(stage: _Stage) -> dict[str, str]:
     """Field -> name of the earlier stage that it refers to."""
-    values = {f: getattr(stage, f, None) for f in ("data", "decoder")}
+    values = {f: getattr(stage, f, None) for f in REFERS_TO}
     return {f: v.removeprefix(REFERENCE) for f, v in values.items() if isinstance(v, str) and v.startswith(REFERENCE)}

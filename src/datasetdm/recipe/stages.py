@@ -49,12 +49,11 @@ from datasetdm.recipe.schema import (
     FitStage,
     GenerateStage,
 )
+from datasetdm.recipe.training import evaluate_trained
 from datasetdm.records import Sample
 from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
 
-FIGURES = "figures.json"
-"""The file that an evaluation leaves in its folder."""
 COMPOSED = "under_composed_captions"
 """The figures under captions that were composed of the true labels, beside those on new images."""
 LOOKED_AT = 1000
@@ -67,6 +66,8 @@ DEFAULT_BATCH = 16
 def check_models(stage: FitStage | GenerateStage | AnnotateStage | EvaluateStage) -> None:
     """Raises for a task, decoder, backbone, LoRA or device that is not there; nothing is loaded or downloaded."""
     pick_device(stage.device)
+    if isinstance(stage, EvaluateStage) and stage.model is not None:
+        return
     name = stage.backbone
     if isinstance(stage, FitStage):
         for task in stage.tasks or ():
@@ -228,10 +229,12 @@ def default_batch(out: Path, count: int) -> int:
 
 
 def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
-    """Measure a decoder; the figures go into the folder, too, if there is one."""
+    """Measure a decoder or a trained model; the figures go into the folder, too, if there is one."""
     if out is not None:
         places.require_folder(out)
     data = open_data(stage.data, stage)
+    if stage.model is not None:
+        return evaluate_trained(stage, data, out, report)
     model, frozen = load_pair(stage.decoder, stage.backbone, stage.device, RunOptions.chosen(stage.low_memory))
     cut, composed = CutTexts(frozen.kept_texts, "captions"), 0
 
@@ -255,6 +258,6 @@ def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
             f"new images are those without it; {COMPOSED}: those under it, which says what is to be found"
         )
     if out is not None:
-        write_json(out / FIGURES, figures)
+        write_json(out / places.FIGURES, figures)
     made = f"figures of {stage.decoder} on {len(data)} images"
     return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped, notes=notes)

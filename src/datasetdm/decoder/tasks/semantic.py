@@ -59,9 +59,7 @@ class SemanticHead(Head[SemanticOutputs, SemanticTargets]):
         """Rare labels weigh more: the inverse root of a label's fraction, mean 1 over pixels."""
         records = [r for s in samples if (r := s.semantic) is not None]
         counts = sum(np.bincount(r.ids[r.ids != IGNORE], minlength=len(samples[0].labels)) for r in records)
-        fraction = torch.as_tensor(counts / max(1, np.sum(counts)), dtype=torch.float32)
-        raw = (fraction.clamp_min(1e-6) ** -0.5).clamp(max=MAX_WEIGHT_RATIO * fraction.max() ** -0.5)
-        self.weights = (raw / (raw * fraction).sum()).to(self.temperature.device)
+        self.weights = label_weights(np.asarray(counts)).to(self.temperature.device)
 
     def calibrate(self, outputs: Sequence[SemanticOutputs], targets: Sequence[SemanticTargets]) -> None:
         """The temperature that makes held-out confidences most likely (Guo et al. 2017, arXiv 1706.04599)."""
@@ -75,7 +73,7 @@ class SemanticTask:
 
     name = "semantic"
     field: AnnotationName = "semantic"
-    needs = ()
+    needs: tuple[str, ...] = ()
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> SemanticHead:
         return SemanticHead(specs, widths, text_width)
@@ -104,6 +102,13 @@ class SemanticTask:
 
     def meter(self) -> SemanticMeter:
         return SemanticMeter()
+
+
+def label_weights(counts: np.ndarray) -> Float[Tensor, "l"]:
+    """How heavy a pixel of each label is: the inverse root of the label's fraction of all `counts` pixels, mean 1 over them."""
+    fraction = torch.as_tensor(counts / max(1, np.sum(counts)), dtype=torch.float32)
+    raw = (fraction.clamp_min(1e-6) ** -0.5).clamp(max=MAX_WEIGHT_RATIO * fraction.max() ** -0.5)
+    return raw / (raw * fraction).sum()
 
 
 def _cross_entropy(logits: Tensor, ids: Tensor, weights: Tensor | None) -> Tensor:

@@ -1,0 +1,153 @@
+"""Ordinary models that learn from data sets: students. A new one is a file here and one line in `STUDENTS`.
+
+A student is a class of `transformers` with the target, the loss and the postprocessing of its task. What it writes is an
+ordinary `transformers` folder.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from datasetdm.backbones.canvas import Placement
+from datasetdm.decoder.tasks import Tensors
+from datasetdm.io.registry import Registry
+from datasetdm.metrics.meter import Meter
+from datasetdm.records import Annotations, Labels, Sample
+from datasetdm.training.augment import augment_batch
+
+T = TypeVar("T", bound=Tensors)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A size of a student.
+
+    Args:
+        side: of the square images that it sees, in pixels, unless another one is asked for.
+        settings: of its `transformers` configuration.
+    """
+
+    side: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """How a student learns from labels.
+
+    Args:
+        class_weights: rare labels weigh more.
+        label_smoothing: of the labels of synthetic samples, 0 to 1.
+    """
+
+    class_weights: bool = False
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """Images, the student's targets, and which samples are synthetic."""
+
+    images: Float[Tensor, "b 3 H W"]
+    targets: T
+    synthetic: Bool[Tensor, "b"]
+
+
+class Student(ABC, Generic[T]):
+    """One kind of model that learns one task.
+
+    Args:
+        labels: the vocabulary that it learns.
+        options: of its loss.
+    """
+
+    name: ClassVar[str]
+    model_type: ClassVar[str]
+    """What `transformers` calls its configuration."""
+    reads: ClassVar[tuple[str, ...]]
+    """The fields of `Sample` that it learns from; samples that lack one teach nothing."""
+    encoder: ClassVar[str]
+    """The attribute of the model that holds the encoder."""
+    variants: ClassVar[Mapping[str, Variant]]
+
+    def __init__(self, labels: Labels, options: LossOptions | None = None):
+        self.labels, self.options = labels, options or LossOptions()
+
+    def observe(self, sample: Sample) -> None:
+        """Take notice of a training sample before the model is built, for statistics."""
+
+    @abstractmethod
+    def classes(self) -> tuple[Any, Any]:
+        """The classes of the configuration and of the model."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the configuration says whatever the variant."""
+        return {"id2label": dict(enumerate(self.labels.names)), "label2id": dict(self.labels.index)}
+
+    @abstractmethod
+    def processor(self, side: int) -> Any:
+        """The image processor that is saved beside the model."""
+
+    @abstractmethod
+    def target(self, sample: Sample, place: Placement) -> T:
+        """What the model should find in one image: maps on the canvas of `place`."""
+
+    def rescale_target(self, target: T, zoom: float) -> T:
+        """The target of one image once things appear `zoom` times larger (negative: mirrored, too)."""
+        return target
+
+    def view(self, sample: Sample, side: int, rng: np.random.Generator) -> tuple[Float[Tensor, "1 3 H W"], T]:
+        """The image 0..1 and its target, as the model sees them without augmentation: both sides scaled to `side`, as its
+        image processor does."""
+        place = Placement(sample.size, (side, side), (side, side))
+        return place.image(sample.image), self.target(sample, place)
+
+    def collate(self, targets: Sequence[T]) -> T:
+        """The targets of single images as those of a batch."""
+        return type(targets[0]).stack(targets)
+
+    def augment(self, batch: Batch[T], seed: int) -> Batch[T]:
+        """Random views of a batch."""
+        named = batch.targets.named()
+        images, moved, zooms = augment_batch(batch.images, list(named.values()), seed)
+        targets = type(batch.targets)(**dict(zip(named, moved, strict=True)))
+        rows = [self.rescale_target(targets[i], zoom) for i, zoom in enumerate(zooms)]
+        return Batch(images, type(targets).stack(rows), batch.synthetic)
+
+    @abstractmethod
+    def loss(self, model: Any, images: Float[Tensor, "b 3 H W"], batch: Batch[T]) -> Float[Tensor, ""]:
+        """A scalar; pixels and samples without a label have no part in it. `images`: those of the batch, normalised."""
+
+    @abstractmethod
+    def annotate(self, model: Any, processor: Any, samples: Sequence[Sample]) -> list[Annotations]:
+        """What the model finds in images of any size."""
+
+    @abstractmethod
+    def meters(self) -> dict[str, Meter]:
+        """Fresh accumulators of its figures, by name."""
+
+
+STUDENTS: Registry[type[Student[Any]]] = Registry(
+    "student",
+    "datasetdm.students",
+    {
+        "segformer": "datasetdm.downstream.segformer:Segformer",
+    },
+)
+"""Student name -> its class."""
+
+
+def normalise(images: Float[Tensor, "b 3 H W"], processor: Any) -> Float[Tensor, "b 3 H W"]:
+    """Images 0..1 with the mean and deviation of an image processor."""
+    mean, std = (
+        torch.tensor(v, device=images.device).view(3, 1, 1) for v in (processor.image_mean, processor.image_std)
+    )
+    return (images - mean) / std

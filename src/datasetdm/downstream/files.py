@@ -1,0 +1,122 @@
+"""Students as folders of `transformers`, written whole or not at all, and opened again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasetdm.backbones import pick_device
+from datasetdm.backbones.quiet import quiet
+from datasetdm.downstream import STUDENTS, Student
+from datasetdm.errors import ConfigError
+from datasetdm.io.files import write_json, writing
+from datasetdm.records import Labels, Sample
+
+CONFIG = "config.json"
+"""The file that is written last: a folder that holds it is whole."""
+STORY = "datasetdm.json"
+"""What a folder of ours says beside: the vocabulary with its skeletons, and what the model was trained on."""
+
+
+def build_model(student: Student[Any], variant: Mapping[str, Any], encoder: str | None = None) -> Any:
+    """A model of `transformers`: fresh, or with the weights of `encoder` where they fit (a head for other labels is new).
+
+    Args:
+        student: whose model it is.
+        variant: settings of the configuration.
+        encoder: a folder or hub id of the same architecture; its sizes go before the variant's.
+
+    Raises:
+        ConfigError: no such folder, or one of another architecture.
+    """
+    config, kind = student.classes()
+    if encoder is None:
+        return kind(config(**variant, **student.settings()))
+    own = _read_config(encoder)
+    if own.model_type != student.model_type:
+        raise ConfigError(
+            f"the encoder is a {own.model_type}",
+            where=encoder,
+            expected=f"a folder or hub id of a {student.model_type}",
+            remedy="choose the --student of this architecture",
+        )
+    chosen = config(**{**own.to_dict(), **student.settings(), "architectures": None})
+    return quiet(lambda: kind.from_pretrained(encoder, config=chosen, ignore_mismatched_sizes=True))
+
+
+def _read_config(name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as e:
+        raise ConfigError(
+            f"no model can be read: {str(e).splitlines()[0]}", where=name, expected="a folder or hub id of transformers"
+        ) from e
+
+
+def save_model(folder: Path, model: Any, processor: Any, story: Mapping[str, Any]) -> None:
+    """Write model, image processor and story into a folder, `config.json` last."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".model.", suffix=".tmp", dir=folder))
+        try:
+            quiet(lambda: model.save_pretrained(temporary))
+            processor.save_pretrained(temporary)
+            write_json(temporary / STORY, dict(story))
+            for path in sorted(temporary.iterdir(), key=lambda p: p.name == CONFIG):
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what it needs to annotate images."""
+
+    student: Student[Any]
+    model: Any
+    processor: Any
+
+    @classmethod
+    def load(cls, name: str | Path, device: str = "auto") -> TrainedModel:
+        """A folder that `train` wrote, or any other folder or hub id of `transformers` with an architecture of `STUDENTS`.
+
+        Raises:
+            ConfigError: no such folder, or no known architecture.
+        """
+        from transformers import AutoImageProcessor
+
+        config = _read_config(str(name))
+        kinds = [STUDENTS.load(n) for n in STUDENTS]
+        story = _read_story(Path(name))
+        kind = next((k for k in kinds if k.model_type == config.model_type), None)
+        if kind is None:
+            known = ", ".join(sorted({k.model_type for k in kinds}))
+            raise ConfigError(f"no student is a {config.model_type}", where=name, expected=f"one of: {known}")
+        names = tuple(config.id2label[i] for i in range(len(config.id2label)))
+        student = kind(Labels.from_json(story["labels"]) if story else Labels(names))
+        model = quiet(lambda: student.classes()[1].from_pretrained(name)).eval().to(pick_device(device))
+        return cls(student, model, quiet(lambda: AutoImageProcessor.from_pretrained(name)))
+
+    def annotate(self, samples: Iterable[Sample], batch: int = 16) -> Iterator[tuple[Sample, Sample]]:
+        """(given, annotated) pairs, the latter in the model's labels."""
+        iterator = iter(samples)
+        while chunk := list(islice(iterator, batch)):
+            found = self.student.annotate(self.model, self.processor, chunk)
+            for sample, own in zip(chunk, found, strict=True):
+                yield sample, Sample(sample.key, sample.image, self.student.labels, sample.prompt, **own.fields())
+
+
+def _read_story(folder: Path) -> dict[str, Any]:
+    path = folder / STORY
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as e:
+        raise ConfigError(f"the file is no JSON: {e}", where=path, remedy="train the model again") from e

@@ -1,0 +1,200 @@
+"""Training samples at random: the first ones decoded in memory, the rest encoded in one file, so that memory does not grow.
+
+A batch depends on the seed and the number of its step alone. Batches are made ahead in threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from datasetdm.downstream import Batch, Student
+from datasetdm.errors import DataError
+from datasetdm.io.files import writing
+from datasetdm.records import ANNOTATIONS, IGNORE, Labels, Sample
+from datasetdm.records.edits import relabel
+from datasetdm.store.rows import from_row, to_row, to_table
+from datasetdm.store.schema import SCHEMA
+
+MEMORY_BYTES = 2**30
+"""Of decoded samples that a pool keeps; the rest lies in its file."""
+
+AHEAD, THREADS = 2, 2
+"""Batches that are made before they are asked for, and threads that make them."""
+
+
+class Pool:
+    """Samples by number, those that the student can learn from, in the student's labels.
+
+    Args:
+        samples: read once; labels are matched by name.
+        student: which annotations are kept, and who observes every sample.
+        spill: the file for what does not fit into `memory` bytes.
+
+    Raises:
+        DataError: no label in common, or no sample with the annotations that the student learns from.
+    """
+
+    def __init__(self, samples: Iterable[Sample], student: Student[Any], spill: Path, memory: int = MEMORY_BYTES):
+        self.labels, self.spill = student.labels, spill
+        self.read = self.without_labels = 0
+        self._held: list[Sample] = []
+        self._rows: Any = None
+        digest, writer, left = hashlib.sha256(), None, memory
+        try:
+            for sample in samples:
+                self.read += 1
+                kept = _needed(_relabelled(sample, student.labels), student.reads)
+                if any(getattr(kept, name) is None for name in student.reads):
+                    self.without_labels += 1
+                    continue
+                digest.update((kept.key + kept.digest()).encode())
+                student.observe(kept)
+                left -= _bytes(kept)
+                if left >= 0:
+                    self._held.append(kept)
+                    continue
+                with writing(spill):
+                    if writer is None:
+                        spill.parent.mkdir(parents=True, exist_ok=True)
+                        writer = pa.ipc.new_file(str(spill), SCHEMA)
+                    writer.write_table(to_table([to_row(kept)]))
+        finally:
+            if writer is not None:
+                writer.close()
+        self.digest = digest.hexdigest()
+        if writer is not None:
+            self._rows = pa.ipc.open_file(pa.memory_map(str(spill)))
+        if not len(self):
+            raise DataError(
+                f"no sample has labels that the student {student.name} learns from",
+                expected=f"samples with {' and '.join(student.reads)}",
+                remedy="choose another --student, or other data",
+            )
+
+    def __len__(self) -> int:
+        return len(self._held) + (0 if self._rows is None else self._rows.num_record_batches)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index < len(self._held):
+            return self._held[index]
+        row = self._rows.get_batch(index - len(self._held)).to_pylist()[0]
+        return from_row(row, self.labels)
+
+
+def _relabelled(sample: Sample, labels: Labels) -> Sample:
+    """The sample in other labels of the same names; pixels of others are ignored, their objects left out."""
+    if sample.labels == labels:
+        return sample
+    ids = _matched(sample.labels.names, labels.names)
+    if all(i == IGNORE for i in ids):
+        raise DataError(
+            "the data have no label of the student's",
+            where=f"sample {sample.key!r}, labels {', '.join(sample.labels.names[:6])}, ...",
+            expected=f"some of: {', '.join(labels.names[:6])}, ...",
+            remedy="rename labels with the transform remap-labels",
+        )
+    return relabel(sample, labels, ids)
+
+
+@lru_cache(8)
+def _matched(names: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
+    return [wanted.index(n) if n in wanted else IGNORE for n in names]
+
+
+def _needed(sample: Sample, fields: Sequence[str]) -> Sample:
+    """The image and the annotations that are learnt from."""
+    unknown = {name: None for name in ANNOTATIONS if name not in fields}
+    return replace(sample, **unknown, encoded=None, prompt=None)
+
+
+def _bytes(sample: Sample) -> int:
+    """About what a decoded sample holds: image, and two bytes per pixel and dense map."""
+    pixels = sample.size[0] * sample.size[1]
+    return pixels * (3 + 4 * (sample.depth is not None) + 2 * (sample.semantic is not None)) + 4096
+
+
+class Batches:
+    """The batches of a training.
+
+    Args:
+        student: who views the samples.
+        real, synthetic: pools; without a synthetic one all is real.
+        fraction: of every batch that is synthetic, on average over steps.
+        batch: images per step.
+        side: of the views in pixels.
+        seed: of the order of the samples and of random views.
+    """
+
+    def __init__(
+        self,
+        student: Student[Any],
+        real: Pool,
+        synthetic: Pool | None,
+        fraction: float,
+        batch: int,
+        side: int,
+        seed: int,
+    ):
+        self.student, self.batch, self.side, self.seed = student, batch, side, seed
+        self.pools = (real,) if synthetic is None else (real, synthetic)
+        self.fraction = fraction if synthetic is not None else 0.0
+        self._epoch = lru_cache(2 * len(self.pools) + 2)(self._shuffled)
+
+    def from_step(self, first: int, last: int) -> Generator[Batch[Any]]:
+        """The batches of the steps `first` to before `last`."""
+        with ThreadPoolExecutor(THREADS) as threads:
+            waiting: deque[Future[Batch[Any]]] = deque()
+            steps = iter(range(first, last))
+            try:
+                for step in steps:
+                    waiting.append(threads.submit(self.make, step))
+                    if len(waiting) > AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def chosen(self, step: int) -> list[tuple[int, int]]:
+        """(pool, number) of the samples of a step. Every sample of a pool is used once before any is used again."""
+        made = [round_down(s * self.batch * self.fraction) for s in (step, step + 1)]
+        rows = [(1, self._number(1, k)) for k in range(*made)]
+        real = [s * self.batch - m for s, m in zip((step, step + 1), made, strict=True)]
+        return [(0, self._number(0, k)) for k in range(*real)] + rows
+
+    def make(self, step: int) -> Batch[Any]:
+        """The batch of a step, not augmented."""
+        chosen = self.chosen(step)
+        views = [
+            self.student.view(self.pools[p][n], self.side, np.random.default_rng((self.seed, step, row)))
+            for row, (p, n) in enumerate(chosen)
+        ]
+        images, targets = zip(*views, strict=True)
+        return Batch(
+            torch.cat(images),
+            self.student.collate(targets),
+            torch.tensor([p == 1 for p, _ in chosen], dtype=torch.bool),
+        )
+
+    def _number(self, pool: int, k: int) -> int:
+        size = len(self.pools[pool])
+        return int(self._epoch(pool, k // size)[k % size])
+
+    def _shuffled(self, pool: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, pool, epoch)).permutation(len(self.pools[pool]))
+
+
+def round_down(value: float) -> int:
+    """The whole part, safe against the last bit of a product."""
+    return int(value + 1e-9)

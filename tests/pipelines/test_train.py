@@ -1,0 +1,107 @@
+"""Training an ordinary model from the command line and in recipes: places, locks, references."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import run
+from datasetdm.errors import ConfigError, DataError, OutputError
+from datasetdm.io.files import locked
+from datasetdm.pipelines.settings import TrainConfig
+from datasetdm.pipelines.train import LOCK, iter_train
+from datasetdm.recipe.run import make_recipe, run_recipe
+from datasetdm.store.store import Store
+from datasetdm.store.writer import write_store
+from factory import LABELS, make_sample
+
+QUICK: dict[str, Any] = dict(size=32, batch=2, steps=2, save_every=1)
+WORDS = [word for k, v in QUICK.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_store([make_sample(f"s{i}", seed=i) for i in range(3)], tmp_path / "given", LABELS)
+    return tmp_path / "given"
+
+
+@pytest.mark.slow
+def test_from_the_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, figures = tmp_path / "m", tmp_path / "f.json"
+    assert run("train", "--data", str(store), "--synthetic", str(store), "--out", str(out), *WORDS) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n" and "trained on 3 images and 3 synthetic ones" in said.err
+    assert run("evaluate", "--model", str(out), "--data", str(store), "--json", str(figures)) == 0
+    assert 0 <= json.loads(figures.read_text())["semantic"]["miou"] <= 1
+    story = json.loads((out / "datasetdm.json").read_text())["trained"]
+    assert story["config"]["steps"] == 2 and story["images"] == story["synthetic_images"] == 3
+    assert run("train", "--data", str(store), "--out", str(out), *WORDS) == 2, "a finished model is not overwritten"
+    assert "not empty" in capsys.readouterr().err
+    again = tmp_path / "again"
+    assert run("train", "--data", str(store), "--out", str(again), "--encoder", str(out), "--frozen", *WORDS) == 0
+    from safetensors.torch import load_file
+
+    first, second = (load_file(p / "model.safetensors") for p in (out, again))
+    same = {name for name in first if (first[name] == second[name]).all()}
+    assert {n for n in first if n.startswith("segformer.")} <= same
+    assert "decode_head.classifier.weight" not in same
+
+
+@pytest.mark.slow
+def test_in_a_recipe(store: Path, tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "stages": {
+            "student": {"kind": "train", "data": str(store), **QUICK},
+            "figures": {"kind": "evaluate", "data": str(store), "model": "stage:student"},
+        }
+    }
+    out = tmp_path / "out"
+
+    def actions() -> list[str]:
+        return [f"{s.name}: {s.action}" for s, _ in run_recipe(make_recipe(content), out)]
+
+    assert actions() == ["student: run", "figures: run"]
+    assert actions() == ["student: reuse", "figures: reuse"]
+    content["stages"]["student"]["seed"] = 1
+    assert actions() == ["student: run again", "figures: run again"]
+    content["stages"]["figures"]["model"] = "stage:figures"
+    with pytest.raises(ConfigError):
+        make_recipe(content)
+    content["stages"]["figures"]["model"] = str(store)
+    with pytest.raises(ConfigError, match="no model can be read"):
+        actions()
+
+
+def test_places_and_settings_that_are_refused(store: Path, tmp_path: Path) -> None:
+    data = Store(store)
+
+    def begin(out: Path, **changes: Any) -> None:
+        next(iter_train(data, out, config=TrainConfig(**{**QUICK, **changes}), device="cpu"))
+
+    with pytest.raises(ConfigError, match="unknown variant 'tinny'"):
+        begin(tmp_path / "m", variant="tinny")
+    with pytest.raises(ConfigError, match="unknown student"):
+        begin(tmp_path / "m", student="resnet")
+    with pytest.raises(ConfigError, match="no model can be read"):
+        begin(tmp_path / "e", encoder=str(tmp_path))
+    with locked(tmp_path / "l" / LOCK, "model"), pytest.raises(OutputError, match="being written by another"):
+        begin(tmp_path / "l")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    with pytest.raises(OutputError, match="not empty"):
+        begin(tmp_path / "mine")
+    begin(tmp_path / "begun")
+    with pytest.raises(OutputError, match="another, unfinished training"):
+        begin(tmp_path / "begun", seed=1)
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the loss is not finite") as caught:
+        for _ in iter_train(
+            Store(store), tmp_path / "m", config=TrainConfig(**{**QUICK, "steps": 40, "learning_rate": 1e30})
+        ):
+            pass
+    assert "s1" in str(caught.value.where) or "s2" in str(caught.value.where)
