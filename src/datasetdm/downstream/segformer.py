@@ -29,7 +29,7 @@ class Segformer(Student[SemanticTargets]):
     """See the module."""
 
     name = model_type = encoder = "segformer"
-    reads = ("semantic",)
+    reads = (SemanticTask.field,)
     variants: ClassVar[Mapping[str, Variant]] = {
         "tiny": Variant(
             128,
@@ -97,7 +97,7 @@ class Segformer(Student[SemanticTargets]):
         return found
 
     def meters(self) -> dict[str, Meter]:
-        return {"semantic": SemanticMeter()}
+        return {SemanticTask.name: SemanticMeter()}
 
 
 def cross_entropy(

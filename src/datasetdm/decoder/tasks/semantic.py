@@ -73,7 +73,7 @@ class SemanticTask:
 
     name = "semantic"
     field: AnnotationName = "semantic"
-    needs: tuple[str, ...] = ()
+    needs: tuple[AnnotationName, ...] = ()
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> SemanticHead:
         return SemanticHead(specs, widths, text_width)
