@@ -302,7 +302,7 @@ class PipelineBackbone(ABC):
     def _tokenizers(self) -> list[tuple[Any, int]]:
         """The tokenizers of its text encoders, each with the number of tokens that are encoded."""
         names = [n for n in self.pipe.components if n.startswith("tokenizer")]
-        used = [n for n in names if getattr(self.pipe, n.replace("tokenizer", "text_encoder")) is not None]
+        used = [n for n in names if getattr(self.pipe, n.replace("tokenizer", "text_encoder"), None) is not None]
         limits = {n: getattr(self.pipe, n).model_max_length for n in used}
         if self.long_tokenizer in limits:
             own = inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
