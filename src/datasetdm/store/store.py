@@ -184,7 +184,9 @@ class Store:
                     table = _whole(file.read_row_group(group), version, shard.path)
                     rows = [self._with_quality(row) for row in table.slice(0, left).to_pylist()]
                     left -= len(rows)
-                    yield _Group(shard.path, version, rows, table.nbytes / table.num_rows)
+                    row_bytes = table.nbytes / table.num_rows
+                    del table  # not held while its rows are in use
+                    yield _Group(shard.path, version, rows, row_bytes)
 
     def _locate(self, index: int) -> tuple[Shard, int, pa.Table]:
         if not 0 <= index < len(self):
