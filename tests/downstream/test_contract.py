@@ -68,7 +68,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.slow
 def test_the_loss_falls_on_two_images(name: str, two: InMemoryReader, tmp_path: Path) -> None:
-    found = losses(two, tmp_path / "m", settings(name, steps=30, augment=False))
+    found = losses(two, tmp_path / "m", settings(name, steps=20, learning_rate=3e-3, augment=False))
     assert np.mean(found[-5:]) < 0.8 * np.mean(found[:3])
 
 
@@ -99,6 +99,19 @@ def test_an_ordinary_folder_with_equal_outputs(name: str, two: InMemoryReader, t
     assert all(torch.equal(a, b) for a, b in zip(*(first_tensors(o) for o in outputs), strict=True))
     assert student.labels == LABELS and evaluate_model(again, two, LABELS)
     assert plain.config.model_type == student.model_type
+
+
+@pytest.mark.slow
+def test_an_onnx_file_with_equal_outputs(name: str, two: InMemoryReader, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    trained = train(two, tmp_path / "m", **{"student": name, **QUICK, "steps": 1, "onnx": True})
+    images = torch.rand(3, 3, 32, 32)
+    session = onnxruntime.InferenceSession(tmp_path / "m" / "model.onnx")
+    with torch.no_grad():
+        outputs = trained.model(pixel_values=images)
+    found = session.run(None, {"pixel_values": images.numpy()})
+    for own, other in zip(trained.student.outputs, found, strict=True):
+        np.testing.assert_allclose(outputs[own].numpy(), other, atol=1e-4)
 
 
 def first_tensors(outputs: Any) -> list[torch.Tensor]:

@@ -76,6 +76,8 @@ class Student(ABC, Generic[T]):
     """The fields of `Sample` that it learns from; samples that lack one teach nothing."""
     encoder: ClassVar[str]
     """The attribute of the model that holds the encoder."""
+    outputs: ClassVar[tuple[str, ...]]
+    """The outputs of the model that an ONNX file has."""
     variants: ClassVar[Mapping[str, Variant]]
 
     def __init__(self, labels: Labels, options: LossOptions | None = None):
@@ -140,6 +142,7 @@ STUDENTS: Registry[type[Student[Any]]] = Registry(
     "datasetdm.students",
     {
         "segformer": "datasetdm.downstream.segformer:Segformer",
+        "glpn": "datasetdm.downstream.glpn:Glpn",
     },
 )
 """Student name -> its class."""

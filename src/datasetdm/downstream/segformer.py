@@ -30,6 +30,7 @@ class Segformer(Student[SemanticTargets]):
 
     name = model_type = encoder = "segformer"
     reads = (SemanticTask.field,)
+    outputs = ("logits",)
     variants: ClassVar[Mapping[str, Variant]] = {
         "tiny": Variant(
             128,

@@ -103,8 +103,8 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    student: str = Field("segformer", description="The kind of model: segformer (semantic).")
-    variant: str = Field("tiny", description="Its size: tiny (for a CPU) up to the paper's; segformer: b0 to b5.")
+    student: str = Field("segformer", description="The kind of model: segformer (semantic), glpn (depth).")
+    variant: str = Field("tiny", description="Its size: tiny (for a CPU) up to the paper's; an unknown one lists them.")
     size: int | None = Field(
         None, ge=32, description="Side of the square images that the model sees, in pixels; default the variant's."
     )
@@ -125,6 +125,7 @@ class TrainConfig(BaseModel):
     class_weights: bool = Field(True, description="Rare labels weigh more: by the inverse root of their pixels.")
     augment: bool = Field(True, description="Mirror, crop and recolour the images at random.")
     save_every: int = Field(200, ge=1, description="Steps between two checkpoints.")
+    onnx: bool = Field(False, description="Also write the model as an ONNX file.")
     seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the initial weights, the order of the samples and the augmentation."
     )

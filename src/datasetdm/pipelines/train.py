@@ -20,6 +20,7 @@ import torch
 from datasetdm.backbones import pick_device, pick_dtype
 from datasetdm.downstream import STUDENTS, Batch, LossOptions, Student, Variant, normalise
 from datasetdm.downstream.files import TrainedModel, build_model, save_model
+from datasetdm.downstream.onnx import FILE, export_onnx, require_onnx
 from datasetdm.downstream.pool import Batches, Pool
 from datasetdm.errors import DataError, OutputError, unknown_name
 from datasetdm.io.files import locked, occupied, remove_leftovers, write_json, write_text
@@ -94,6 +95,8 @@ def iter_train(
     kind = STUDENTS.load(config.student)
     variant = choose_variant(kind, config.variant)
     side = config.size or variant.side
+    if config.onnx:
+        require_onnx()
     with locked(out / LOCK, "model"):
         _check_place(out)
         remove_leftovers(out)
@@ -108,6 +111,8 @@ def iter_train(
         batches = Batches(student, real, more, config.synthetic_fraction, config.batch, side, config.seed)
         run = _Run(student, model, student.processor(side), batches, config, out, target)
         yield from run.steps()
+        if config.onnx:
+            export_onnx(run.average.module, side, student.outputs, out / FILE)
         images = {"images": len(real), "synthetic_images": 0 if more is None else len(more)}
         save_model(
             out,
@@ -145,7 +150,7 @@ def _recipe(config: TrainConfig, student: Student[Any], real: Pool, synthetic: P
     """All that the weights depend on, JSON-ready."""
     value = {
         "rules": RULES,
-        "config": config.model_dump(exclude={"save_every"}),
+        "config": config.model_dump(exclude={"save_every", "onnx"}),
         "data": real.digest,
         "synthetic": None if synthetic is None else synthetic.digest,
         "names": student.labels.names,

@@ -113,7 +113,7 @@ class DepthTask:
 
     name = "depth"
     field: AnnotationName = "depth"
-    needs = ()
+    needs: tuple[AnnotationName, ...] = ()
 
     def head(self, specs: Sequence[FeatureSpec], widths: Mapping[int, int], text_width: int) -> DepthHead:
         return DepthHead(widths, text_width)
