@@ -14,7 +14,7 @@ from datasetdm.backbones import Backbone
 from datasetdm.decoder.model import PDecoder
 from datasetdm.engines.local import write
 from datasetdm.errors import ConfigError, StoreError
-from datasetdm.pipelines.edit import Editor, erode, grow, plan_edit, replace_label
+from datasetdm.pipelines.edit import Editor, erode, grow, plan_edit, replace_labels
 from datasetdm.pipelines.settings import EditConfig
 from datasetdm.pipelines.stream import Data, Source
 from datasetdm.records import Labels, Prompt, Sample
@@ -131,7 +131,7 @@ def test_regions_and_prompts_of_every_kind() -> None:
     ],
 )
 def test_words_are_replaced_with_article_and_number(caption: str, new: str, expected: str) -> None:
-    assert replace_label(caption, LABELS, "dog", new) == expected
+    assert replace_labels(caption, LABELS, {"dog": new}) == expected
 
 
 def test_growing_and_eroding_leave_the_border_of_the_image_alone() -> None:
@@ -139,3 +139,8 @@ def test_growing_and_eroding_leave_the_border_of_the_image_alone() -> None:
     region[0, :, :4] = True
     assert grow(region, 1)[0].sum() == 40 and erode(region, 1)[0].sum() == 24
     assert torch.equal(erode(grow(region, 2), 2), region)
+
+
+def test_labels_that_change_places_are_replaced_at_once() -> None:
+    swap = {"dog": "cat", "cat": "dog"}
+    assert replace_labels("a cat, a dog and puppies", CAT, swap) == "a dog, a cat and puppies"

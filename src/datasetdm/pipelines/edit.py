@@ -7,7 +7,7 @@ labels the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -236,27 +236,25 @@ def pixels_of(sample: Sample, names: set[str] | list[str]) -> Bool[np.ndarray, "
     return pixels
 
 
-def edited_caption(sample: Sample, new: dict[str, str], gone: set[str], left: Sequence[str], background: str) -> str:
+def edited_caption(sample: Sample, new: Mapping[str, str], gone: set[str], left: Sequence[str], background: str) -> str:
     """The sample's caption with the new words; composed from the labels where it cannot be edited word by word."""
     caption = sample.caption
     if background or gone or not all(n in sample.labels.named_in(caption) for n in new if n in {*_shown(sample)}):
         return " ".join(filter(None, (describe(left), background)))
-    for old, text in new.items():
-        caption = replace_label(caption, sample.labels, old, text)
-    return caption
+    return replace_labels(caption, sample.labels, new)
 
 
-def replace_label(caption: str, labels: Labels, old: str, new: str) -> str:
-    """The caption with another word for a label, in the number and with the article that it needs."""
-    for word in (old, *labels.synonyms[labels.index[old]]):
-        pattern = rf"\b(?:(an?) )?{re.escape(word)}(e?s)?\b"
+def replace_labels(caption: str, labels: Labels, new: Mapping[str, str]) -> str:
+    """The caption with other words for labels, all at once, each in the number and with the article that it needs."""
+    words = {w.lower(): n for n in new for w in (n, *labels.synonyms[labels.index[n]])}
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
 
-        def other(match: re.Match[str]) -> str:
-            article = "" if not match[1] else ("an " if new[0].lower() in "aeiou" else "a ")
-            return article + new + ("s" if match[2] else "")
+    def other(match: re.Match[str]) -> str:
+        text = new[words[match[2].lower()]]
+        article = "" if not match[1] else ("an " if text[0].lower() in "aeiou" else "a ")
+        return article + text + ("s" if match[3] else "")
 
-        caption = re.sub(pattern, other, caption, flags=re.IGNORECASE)
-    return caption
+    return re.sub(rf"\b(?:(an?) )?({longest_first})(e?s)?\b", other, caption, flags=re.IGNORECASE)
 
 
 def grow(region: Bool[Tensor, "1 H W"], pixels: int) -> Bool[Tensor, "1 H W"]:
