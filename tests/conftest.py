@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 
 CHECKED = (
     "io", "metrics", "prompts", "store", "readers", "transforms", "exporters", "viewer",
-    "backbones", "decoder", "training", "downstream", "pipelines", "engines", "recipe",
+    "backbones", "decoder", "training", "downstream", "quality", "pipelines", "engines", "recipe",
 )  # fmt: skip
 install_import_hook([f"datasetdm.{part}" for part in CHECKED], "beartype.beartype")
 

@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "datasetdm"
 
 ORDER = [
     "errors", "records", "io", "metrics", "prompts", "store", "readers", "transforms", "exporters", "viewer",
-    "backbones", "decoder", "training", "downstream", "pipelines", "engines", "recipe", "cli",
+    "backbones", "decoder", "training", "downstream", "quality", "pipelines", "engines", "recipe", "cli",
 ]  # fmt: skip
 """A part may import those before it (and itself)."""
 

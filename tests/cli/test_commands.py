@@ -216,3 +216,40 @@ def test_an_export_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False" and (tmp_path / "coco" / "annotations").is_dir()
+
+
+# ---------------------------------------------------------------------- filters
+def test_filters_show_first_what_they_would_reject(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = [p.read_bytes() for p in sorted((store / "data").iterdir())]
+    words = ("filter", str(store), "--min-confidence", "0.499", "--duplicates", "0.02")
+    assert run(*words, "--dry-run") == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{store}\n" and "nothing was written" in shown.err and "uncertain labels" in shown.err
+    assert all(s.accepted for s in Store(store)), "a dry run writes nothing"
+    assert run(*words) == 0
+    rejected = [s.key for s in Store(store) if not s.accepted]
+    assert 0 < len(rejected) < 4 and f"{4 - len(rejected)} of 4 samples are accepted" in capsys.readouterr().err
+    assert [p.read_bytes() for p in sorted((store / "data").iterdir())] == shards
+    assert run("export", str(store), "--out", str(store.parent / "coco")) == 0
+    assert len(list((store.parent / "coco" / "images").iterdir())) == 4 - len(rejected)
+
+
+def test_a_later_run_of_a_filter_replaces_the_earlier_one(store: Path) -> None:
+    assert run("filter", str(store), "--min-contrast", "1", "--min-area", "0.05") == 0
+    assert {s.quality.reasons for s in Store(store)} == {("filter-by-contrast: blank image",)}
+    written = (store / "quality.jsonl").read_bytes()
+    assert run("filter", str(store), "--min-contrast", "1") == 0
+    assert (store / "quality.jsonl").read_bytes() == written, "what is known already is not written again"
+    assert run("filter", str(store), "--min-contrast", "0.01") == 0
+    found = list(Store(store))
+    assert all(s.accepted and [*s.quality.scores] == ["filter-by-area", "filter-by-contrast"] for s in found)
+    assert run("filter", str(store), "--clear") == 0
+    assert all(not s.quality.scores for s in Store(store))
+
+
+def test_filters_that_cannot_be(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("filter", str(store)) == 2 and "no filter was chosen" in capsys.readouterr().err
+    assert run("filter", str(store), "--min-area", "2") == 2 and "--min-area 2" in capsys.readouterr().err
+    assert run("filter", str(store), "--limbs-of", "nothing:x") == 2 and "nothing" in capsys.readouterr().err
+    assert run("filter", str(store / "no"), "--min-area", "0.1") == 2
+    assert not (store / "quality.jsonl").exists()

@@ -12,15 +12,21 @@ import numpy as np
 import pytest
 
 from datasetdm.errors import ConfigError
+from datasetdm.quality.copies import FilterCopies
+from datasetdm.quality.limbs import FilterByLimbs
 from datasetdm.records import Instances, Keypoints, Labels, Sample, Skeleton
 from datasetdm.store import write_store
 from datasetdm.store.reviews import Review, append_review
 from datasetdm.transforms import TRANSFORMS, Transform, accepted, apply, transform_from_json
 from datasetdm.transforms.choose import Choose
+from datasetdm.transforms.duplicates import FilterDuplicates
+from datasetdm.transforms.images import FilterByClipping, FilterByContrast
+from datasetdm.transforms.objects import FilterByArea, FilterByBoundary, FilterFragments
+from datasetdm.transforms.prompted import FilterByPrompt
 from datasetdm.transforms.remap import RemapLabels
 from datasetdm.transforms.reviews import ApplyReviews
 from datasetdm.transforms.split import Split
-from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
+from datasetdm.transforms.threshold import FilterByConfidence, FilterByScore, MaskByConfidence
 from factory import make_sample
 
 LABELS = Labels(("sky", "dog", "grass"), ((), ("puppy",), ()), (), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
@@ -48,9 +54,24 @@ def reviewed_store(folder: Path) -> ApplyReviews:
     return ApplyReviews(store=folder / "store")
 
 
+def labelled_store(folder: Path) -> str:
+    write_store([with_dogs(f"l{i}", i) for i in range(9)], folder / "labelled", LABELS)
+    return f"store:{folder / 'labelled'}"
+
+
 MAKERS: dict[str, Callable[[Path], Transform]] = {
     "apply-reviews": reviewed_store,
     "choose": lambda _: Choose(limit=4, balance=True, seed=3),
+    "filter-by-area": lambda _: FilterByArea(minimum=0.05),
+    "filter-by-boundary": lambda _: FilterByBoundary(minimum=0.4),
+    "filter-by-clipping": lambda _: FilterByClipping(minimum=0.9),
+    "filter-by-confidence": lambda _: FilterByConfidence(minimum=0.5),
+    "filter-by-contrast": lambda _: FilterByContrast(minimum=0.1),
+    "filter-by-limbs": lambda folder: FilterByLimbs(data=labelled_store(folder)),
+    "filter-by-prompt": lambda _: FilterByPrompt(area=0.05),
+    "filter-copies": lambda folder: FilterCopies(data=labelled_store(folder), distance=0.05),
+    "filter-duplicates": lambda _: FilterDuplicates(distance=0.05),
+    "filter-fragments": lambda _: FilterFragments(),
     "filter-by-score": lambda _: FilterByScore(minimum=0.5),
     "mask-by-confidence": lambda _: MaskByConfidence(minimum=0.5),
     "remap-labels": lambda _: RemapLabels(mapping={"dog": "animal", "grass": None}),

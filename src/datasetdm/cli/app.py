@@ -12,7 +12,7 @@ from datasetdm import __version__
 COMMANDS = {
     "recipes": ("demo", "run"),
     "decoders": ("fit", "train", "evaluate", "backbones"),
-    "stores": ("generate", "annotate", "edit", "view", "merge"),
+    "stores": ("generate", "annotate", "edit", "filter", "view", "merge"),
     "data": ("inspect", "export", "formats"),
 }
 """Module -> its commands."""

@@ -1,4 +1,4 @@
-"""Commands on stores: generate, annotate, edit, view, merge."""
+"""Commands on stores: generate, annotate, edit, filter, view, merge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from datasetdm.cli.work import perform
-from datasetdm.errors import StoreError
+from datasetdm.errors import ConfigError, StoreError
+from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.recipe.schema import AnnotateStage, EditStage, GenerateStage, PageOptions, PageStage
 
 _STORE = Parameter(help="The store: a new folder, or one that the same command began.")
@@ -30,6 +31,39 @@ def edit(*, stage: Annotated[EditStage, Parameter(name="*")], out: Annotated[Pat
     """Put other things into annotated images, and label the result: --replace dog=cat, --remove person, --background TEXT."""
     perform(stage, out)
     print(out)
+
+
+def filter(
+    store: Annotated[Path, Parameter(help="The store's folder.")],
+    *,
+    options: Annotated[FilterConfig | None, Parameter(name="*")] = None,
+    clear: Annotated[
+        bool, Parameter(help="Forget first what filters found since the store was written.", negative=())
+    ] = False,
+    dry_run: Annotated[bool, Parameter(help="Only show what would be rejected.", negative=())] = False,
+) -> None:
+    """Reject samples of a store by its own annotations and images; rows stay, and export, fit and evaluate skip them.
+
+    Scores and reasons are written beside the shards, in quality.jsonl. A later run of the same filters replaces theirs. Objects
+    stay in the store: unsound ones only reject their sample, beyond --tolerate.
+    """
+    from datasetdm.cli.bars import say, track
+    from datasetdm.cli.tables import show_yield
+    from datasetdm.pipelines.filter import Yield, filter_store, make_filters
+    from datasetdm.store.store import Store
+
+    opened, filters = Store(store), make_filters(options or FilterConfig())
+    if not filters and not clear:
+        raise ConfigError(
+            "no filter was chosen", expected="one or more, for instance --min-area 0.002 --duplicates 0.02"
+        )
+    found = Yield()
+    for sample in track(filter_store(opened, filters, clear, dry_run), "filter", len(opened), "sample"):
+        found.add(sample)
+    show_yield(found)
+    if dry_run:
+        say("nothing was written (--dry-run)")
+    print(store)
 
 
 def view(

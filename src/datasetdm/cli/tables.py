@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datasetdm.cli.bars import say
+from datasetdm.cli.bars import console, say
 from datasetdm.engines.progress import Outcome
 from datasetdm.errors import DataError
 
 if TYPE_CHECKING:
     from datasetdm.backbones.catalogue import Model
+    from datasetdm.pipelines.filter import Yield
     from datasetdm.readers.overview import Summary
 
 MOST = 10
@@ -55,6 +56,29 @@ def show_skipped(errors: Sequence[DataError]) -> None:
         say(f"  {error.what} ({error.where})")
     if len(errors) > MOST:
         say(f"  ... and {len(errors) - MOST} more")
+
+
+def show_yield(found: Yield) -> None:
+    """How many samples were accepted, why the others were not, and what that leaves of every label."""
+    table = Table("reason")
+    table.add_column("samples", justify="right")
+    for reason, count in found.reasons.most_common():
+        table.add_row(Text(reason), str(count))
+    console.print(f"{found.accepted} of {found.samples} samples are accepted ({_part(found.accepted, found.samples)})")
+    if not found.reasons:
+        return
+    console.print(table)
+    table = Table("label")
+    for title in ("samples", "accepted", "yield"):
+        table.add_column(title, justify="right")
+    for label, count in sorted(found.labels.items(), key=lambda pair: _part(found.accepted_labels[pair[0]], pair[1])):
+        kept = found.accepted_labels[label]
+        table.add_row(Text(label), str(count), str(kept), _part(kept, count))
+    console.print(table)
+
+
+def _part(some: int, of: int) -> str:
+    return f"{some / max(1, of):4.0%}"
 
 
 def show_figures(figures: Mapping[str, object]) -> None:

@@ -128,4 +128,59 @@ class TrainConfig(BaseModel):
     onnx: bool = Field(False, description="Also write the model as an ONNX file.")
     seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the initial weights, the order of the samples and the augmentation."
+
+
+class FilterConfig(BaseModel):
+    """Filters of a store's samples; one that is None does not run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_area: float | None = Field(
+        None, ge=0, le=1, description="Objects that cover a smaller fraction of the image are unsound."
+    )
+    min_piece: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Objects whose largest connected part is a smaller fraction of them, or that have more than 4, are unsound.",
+    )
+    min_boundary: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Objects whose outline has a lower mean rank among the image's gradients are unsound; 0.5 is chance.",
+    )
+    limbs_of: str | None = Field(
+        None,
+        description="Objects whose limbs are longer or shorter than those of these labelled data, FORMAT:PATH, are unsound.",
+    )
+    tolerate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Reject samples with a larger fraction of unsound objects, for each of these filters.",
+    )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="Reject samples of a lower mean confidence of their semantic map."
+    )
+    min_prompted: float | None = Field(
+        None, ge=0, le=1, description="Reject samples that show a smaller fraction of the labels in their prompt."
+    )
+    min_contrast: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Reject images whose brightness has a smaller standard deviation, for instance 0.02.",
+    )
+    min_unclipped: float | None = Field(
+        None, ge=0, le=1, description="Reject images with a smaller fraction of values that are neither 0 nor 255."
+    )
+    duplicates: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Reject images that are nearer to an earlier one, mirrored or not, for instance 0.02.",
+    )
+    copies_of: str | None = Field(
+        None, description="Reject images that are nearer than 0.02 to an image of these labelled data, FORMAT:PATH."
     )

@@ -69,12 +69,12 @@ class Stream:
     transforms: Sequence[Transform] = ()
 
     def __post_init__(self) -> None:
-        choice = next((t for t in self.transforms if t.selects), None)
+        choice = next((t for t in self.transforms if t.selects or t.compares), None)
         if choice and self.source.endless:
             raise ConfigError(
                 f"the transform {choice.name!r} looks at all samples, and this source never ends",
                 expected="a source that ends, for instance a store",
-                remedy="write a store first, then choose from it",
+                remedy="write a store first, then choose from it or filter it (`datasetdm filter`)",
             )
 
     @property
@@ -94,7 +94,7 @@ class Stream:
 
     def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """The samples that leave, without those whose key is in `done`."""
-        if any(t.selects for t in self.transforms):  # a choice looks at all samples, whatever is done
+        if any(t.selects or t.compares for t in self.transforms):  # they look at all samples, whatever is done
             stream = iter(apply(self.source.samples(), self.source.labels, self.transforms)[0])
             return (s for s in stream if s.key not in done)
         return iter(apply(self.source.samples(done), self.source.labels, self.transforms)[0])

@@ -22,6 +22,19 @@ def keep_objects(sample: Sample, keep: Bool[np.ndarray, "n"]) -> Sample:
     return replace(sample, instances=sample.instances.take(keep), keypoints=points)
 
 
+def drop_objects(sample: Sample, keep: Bool[np.ndarray, "n"]) -> Sample:
+    """The sample with only the chosen objects; pixels of the others that no chosen one covers are ignored."""
+    objects, semantic = sample.instances, sample.semantic
+    if objects is None or keep.all():
+        return sample
+    if semantic is not None:
+        others, dropped = ~objects.masks[keep].union(), np.zeros(sample.size, bool)
+        for mask, label in zip(objects.masks[~keep], objects.label_ids[~keep], strict=True):
+            dropped |= mask & others & (semantic.ids == label)
+        sample = ignore_pixels(sample, dropped)
+    return keep_objects(sample, keep)
+
+
 def relabel(
     sample: Sample, labels: Labels, new_ids: Sequence[int], objects: Mapping[int, int] = MappingProxyType({})
 ) -> Sample:
@@ -65,6 +78,17 @@ def drop_depth(sample: Sample, pixels: Bool[np.ndarray, "h w"]) -> Sample:
     if sample.depth is None:
         return sample
     return replace(sample, depth=replace(sample.depth, valid=sample.depth.valid & ~pixels))
+
+
+def judge(sample: Sample, name: str, value: float, minimum: float, reason: str) -> Sample:
+    """The sample with a filter's score; a score below the minimum rejects it.
+
+    Args:
+        name: of the filter; the reason begins with it.
+        reason: what a lower score means, in a few words.
+    """
+    sample = score(sample, name, value)
+    return reject(sample, f"{name}: {reason}") if value < minimum else sample
 
 
 def reject(sample: Sample, reason: str) -> Sample:

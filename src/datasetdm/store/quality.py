@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -32,7 +32,13 @@ def read_quality(folder: Path) -> dict[str, Quality]:
 
 def append_quality(folder: Path, key: str, quality: Quality) -> None:
     """Write one line; the caller holds the store's lock."""
-    append_lines(folder / QUALITY, [{"key": key, "scores": dict(quality.scores), "reasons": quality.reasons}])
+    append_qualities(folder, {key: quality})
+
+
+def append_qualities(folder: Path, found: Mapping[str, Quality]) -> None:
+    """Write one line per key, all at once; the caller holds the store's lock."""
+    lines = ({"key": key, "scores": dict(q.scores), "reasons": q.reasons} for key, q in found.items())
+    append_lines(folder / QUALITY, lines)
 
 
 # ----------------------------------------------------------------- files that are only appended to

@@ -4,7 +4,8 @@ A transform is its own configuration: a frozen pydantic model with a name, JSON-
 they are listed. A filter never deletes a sample: it writes scores and reasons (`Sample.quality`), the row stays, and
 exporting, fitting and evaluation skip what was rejected (`accepted`).
 
-An installed package adds one by an entry point of the group `datasetdm.transforms`.
+Filters that compare samples with labelled data lie in `datasetdm.quality`. An installed package adds a transform by an entry
+point of the group `datasetdm.transforms`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class Transform(BaseModel, ABC):
     selects: ClassVar[bool] = False
     """Whether it passes on a part of the samples. Only a choice of the source's samples does; filters write reasons."""
 
+    compares: ClassVar[bool] = False
+    """Whether what it says of a sample depends on the samples before it: such a filter reads a source from its start."""
+
     @abstractmethod
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """The samples, changed, in their order. Raises DataError for one that it cannot change."""
@@ -50,7 +54,17 @@ TRANSFORMS: Registry[type[Transform]] = Registry(
     {
         "apply-reviews": "datasetdm.transforms.reviews:ApplyReviews",
         "choose": "datasetdm.transforms.choose:Choose",
+        "filter-by-area": "datasetdm.transforms.objects:FilterByArea",
+        "filter-by-boundary": "datasetdm.transforms.objects:FilterByBoundary",
+        "filter-by-clipping": "datasetdm.transforms.images:FilterByClipping",
+        "filter-by-confidence": "datasetdm.transforms.threshold:FilterByConfidence",
+        "filter-by-contrast": "datasetdm.transforms.images:FilterByContrast",
+        "filter-by-limbs": "datasetdm.quality.limbs:FilterByLimbs",
+        "filter-by-prompt": "datasetdm.transforms.prompted:FilterByPrompt",
         "filter-by-score": "datasetdm.transforms.threshold:FilterByScore",
+        "filter-copies": "datasetdm.quality.copies:FilterCopies",
+        "filter-duplicates": "datasetdm.transforms.duplicates:FilterDuplicates",
+        "filter-fragments": "datasetdm.transforms.objects:FilterFragments",
         "mask-by-confidence": "datasetdm.transforms.threshold:MaskByConfidence",
         "remap-labels": "datasetdm.transforms.remap:RemapLabels",
         "split": "datasetdm.transforms.split:Split",

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import field_validator
 
 from datasetdm.errors import ConfigError
-from datasetdm.records import Sample
-from datasetdm.records.edits import drop_depth, ignore_pixels, keep_objects
+from datasetdm.records import IGNORE, Sample
+from datasetdm.records.edits import drop_depth, drop_objects, ignore_pixels, judge
 from datasetdm.transforms import Transform
 
 
@@ -50,12 +50,7 @@ class FilterByScore(_Threshold):
             for region in (semantic.ids == i for i in np.unique(semantic.ids)):
                 doubtful |= region & (semantic.confidence[region].mean(dtype=np.float64) < self.minimum)
         if objects is not None:
-            keep = objects.scores >= np.float32(self.minimum)
-            if semantic is not None:
-                others = ~objects.masks[keep].union()
-                for mask, label in zip(objects.masks[~keep], objects.label_ids[~keep], strict=True):
-                    doubtful |= mask & others & (semantic.ids == label)
-            sample = keep_objects(sample, keep)
+            sample = drop_objects(sample, objects.scores >= np.float32(self.minimum))
         return ignore_pixels(sample, doubtful)
 
 
@@ -75,3 +70,24 @@ class MaskByConfidence(_Threshold):
         if depth is not None and depth.confidence is not None:
             sample = drop_depth(sample, depth.confidence < self.minimum)
         return sample
+
+
+class FilterByConfidence(_Threshold):
+    """Rejects samples whose semantic map has a lower mean confidence; its score is that mean.
+
+    Args:
+        minimum: mean confidence of the labelled pixels, 0 to 1.
+    """
+
+    name: ClassVar[str] = "filter-by-confidence"
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        return map(self._judge, samples)
+
+    def _judge(self, sample: Sample) -> Sample:
+        semantic = sample.semantic
+        if semantic is None or semantic.confidence is None:
+            return sample
+        labelled = semantic.confidence[semantic.ids != IGNORE]
+        mean = float(labelled.mean(dtype=np.float64)) if labelled.size else 0.0
+        return judge(sample, self.name, mean, self.minimum, "uncertain labels")
