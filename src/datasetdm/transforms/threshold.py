@@ -81,10 +81,7 @@ class FilterByConfidence(_Threshold):
 
     name: ClassVar[str] = "filter-by-confidence"
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        return map(self._judge, samples)
-
-    def _judge(self, sample: Sample) -> Sample:
+    def _change(self, sample: Sample) -> Sample:
         semantic = sample.semantic
         if semantic is None or semantic.confidence is None:
             return sample
