@@ -128,6 +128,7 @@ class TrainConfig(BaseModel):
     onnx: bool = Field(False, description="Also write the model as an ONNX file.")
     seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the initial weights, the order of the samples and the augmentation."
+    )
 
 
 class FilterConfig(BaseModel):
