@@ -280,9 +280,13 @@ def test_other_label_names_are_another_fit(samples: list[Sample], tiny: Backbone
         fit(InMemoryReader(others), tmp_path / "d", backbone=tiny, **QUICK)
 
 
-def test_figures_of_other_labels_are_refused(samples: list[Sample], tiny: Backbone) -> None:
+def test_figures_match_labels_by_name_and_refuse_others(samples: list[Sample], tiny: Backbone) -> None:
+    torch.manual_seed(0)
     decoder = PDecoder.for_backbone(tiny, Labels(("dog", "sky", "grass")), ("semantic",), width=32).eval()
-    with pytest.raises(DataError, match="labels are not the decoder's"):
+    own = [relabel(s, decoder.config.labels, [1, 0, 2]) for s in samples[:2]]
+    assert evaluate(decoder, tiny, samples[:2]) == evaluate(decoder, tiny, own)
+    decoder = PDecoder.for_backbone(tiny, Labels(("dog", "heaven", "grass")), ("semantic",), width=32).eval()
+    with pytest.raises(DataError, match="only the data have sky; only the decoder has heaven"):
         evaluate(decoder, tiny, samples[:1])
 
 

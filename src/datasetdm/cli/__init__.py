@@ -6,6 +6,7 @@ then from the command line; the later wins. Exit codes: 0 done, 2 wrong input, 1
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ class Terminated(KeyboardInterrupt):
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: one clear message and a code instead of a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _signals():
             app(arguments, exit_on_error=False, print_error=False)

@@ -16,16 +16,19 @@ _DATA = Parameter(help=ExportStage.model_fields["data"].description)
 
 def inspect(data: Annotated[str, _DATA], *, options: Annotated[DataOptions | None, Parameter(name="*")] = None) -> None:
     """Say what is in labelled data: images, labels, sizes."""
-    from datasetdm.cli.bars import track
+    from datasetdm.cli.bars import say, track
     from datasetdm.cli.tables import show_skipped, show_summary
     from datasetdm.readers.overview import summarise
     from datasetdm.recipe.data import open_data
 
     opened = open_data(data, options or DataOptions())
-    show_summary(summarise(track(opened.reader, "read", len(opened)), opened.reader.labels), data)
+    found = summarise(track(opened.reader, "read", len(opened)), opened.reader.labels)
+    show_summary(found, data)
     for note in opened.reader.source.notes:
         print(note)
     show_skipped(opened.reader.skipped)
+    word = "fit" if found.tasks else "annotate"
+    say(f"next: datasetdm {word} --data {data} --out DIR")
 
 
 def export(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -93,6 +94,7 @@ def iter_export(
     *,
     link: bool = False,
     licence: str = "unknown",
+    counts: Counter[str] | None = None,
 ) -> Iterator[None]:
     """Write samples in another format; yields after every sample. The folder appears when all of it is there.
 
@@ -104,6 +106,7 @@ def iter_export(
         transforms: what is done to the samples first, in this order.
         link: images that are files become links instead of copies.
         licence: of the data, an SPDX-like name, for formats that say so.
+        counts: gets in how many of the images each label occurs.
 
     Raises:
         ConfigError: an unknown format, or a transform that does not fit the labels.
@@ -114,7 +117,7 @@ def iter_export(
     require_free(folder)
     stream, labels = apply(samples, labels, transforms)
     parts = next((tuple(t.parts) for t in reversed(transforms) if isinstance(t, Split)), ())
-    return _export(write, _exportable(stream), Target(folder, labels, parts, link, licence))
+    return _export(write, _exportable(stream, counts), Target(folder, labels, parts, link, licence))
 
 
 def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
@@ -144,7 +147,7 @@ def _one_error(folder: Path) -> Generator[None]:
         raise OutputError(e.what, where=folder, expected=e.expected, remedy=remedy) from e
 
 
-def _exportable(samples: Iterable[Sample]) -> Generator[Sample]:
+def _exportable(samples: Iterable[Sample], counts: Counter[str] | None) -> Generator[Sample]:
     """The accepted samples, checked. The keys seen lie in a database on the disk, for any number of samples."""
     with closing(sqlite3.connect("")) as seen:
         seen.execute("create table keys (key text primary key) without rowid")
@@ -157,6 +160,8 @@ def _exportable(samples: Iterable[Sample]) -> Generator[Sample]:
                 if safe_name(sample.split) != sample.split:
                     where, expected = f"sample {sample.key!r}", "letters, digits, `.`, `_` and `-`"
                     raise DataError(f"the split {sample.split!r} is no file name", where=where, expected=expected)
+                if counts is not None:
+                    counts.update(sample.labels.names[i] for i in sample.annotations.labels_in())
                 yield sample
         except OSError as e:  # else it would be taken for one of writing
             raise DataError(f"a sample cannot be read: {e}") from e

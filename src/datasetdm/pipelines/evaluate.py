@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from datasetdm.backbones import Backbone
@@ -39,7 +39,7 @@ def evaluate(
             images: the captions say what is to be found.
 
     Raises:
-        DataError: a sample with other labels.
+        DataError: a sample with labels of other names. Their order, capitals and outer spaces do not matter.
     """
     fields = {task.field for task in decoder.tasks.values()}
     true_objects = true_objects or any(set(task.needs) - fields for task in decoder.tasks.values())
@@ -48,8 +48,9 @@ def evaluate(
         meters["panoptic"] = PanopticMeter()
     for reviews in reviews_of(samples):
         samples = reviews(samples)
-    own = (labels or decoder.config.labels).names
-    read = (s if composed else _own_caption(s) for s in accepted(samples))
+    own = labels or decoder.config.labels
+    named = (in_order_of(s, own) for s in accepted(samples))
+    read = (s if composed else _own_caption(s) for s in named)
     pairs = annotate(decoder, backbone, read, captions, true_objects=true_objects, labels=labels)
     return compare(pairs, meters, own)
 
@@ -78,16 +79,16 @@ def evaluate_model(trained: TrainedModel, samples: Iterable[Sample], labels: Lab
             remedy="rename labels with the transform remap-labels",
         )
     pairs = ((true, relabel(found, labels, ids)) for true, found in trained.annotate(accepted(samples)))
-    return compare(pairs, meters, labels.names)
+    return compare(pairs, meters, labels)
 
 
 def compare(
-    pairs: Iterable[tuple[Sample, Sample]], meters: Mapping[str, Meter], names: Sequence[str]
+    pairs: Iterable[tuple[Sample, Sample]], meters: Mapping[str, Meter], own: Labels
 ) -> dict[str, dict[str, float]]:
     """Figures of (true, predicted) pairs by the meters' names, without those that never had anything to compare.
 
     Args:
-        names: of the labels of all predictions.
+        own: the labels of all predictions.
 
     Raises:
         DataError: a true sample with other labels.
@@ -95,17 +96,56 @@ def compare(
     compared: set[str] = set()
     for true, predicted in pairs:
         known = {n for n, m in meters.items() if _has(true, m) and _has(predicted, m)}
-        if true.labels.names != tuple(names) and any(meters[n].by_label for n in known):
-            raise DataError(
-                "the data's labels are not the decoder's",
-                where=f"sample {true.key!r}, labels {', '.join(true.labels.names[:6])}, ...",
-                expected=f"{len(names)} labels in this order: {', '.join(names[:6])}, ...",
-                remedy="use data with the labels that the decoder was fitted on",
-            )
+        if true.labels.names != own.names and any(meters[n].by_label for n in known):
+            raise other_labels(true.labels, own, f"sample {true.key!r}")
         for name in known:
             meters[name].update(predicted, true)
         compared |= known
     return {name: meter.compute() for name, meter in meters.items() if name in compared}
+
+
+def in_order_of(sample: Sample, labels: Labels) -> Sample:
+    """The sample in another vocabulary of the same names; as it is, where the names differ."""
+    if sample.labels.names == labels.names or not same_names(sample.labels, labels):
+        return sample
+    index = {_plain(n): i for i, n in enumerate(labels.names)}
+    return relabel(sample, labels, [index[_plain(n)] for n in sample.labels.names])
+
+
+def same_names(labels: Labels, others: Labels) -> bool:
+    """Whether two vocabularies have the same names, in whatever order; case and outer spaces do not count."""
+    return {*map(_plain, labels.names)} == {*map(_plain, others.names)}
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower()
+
+
+def other_labels(found: Labels, own: Labels, where: str) -> DataError:
+    """The error of data with other labels than the decoder's: what each of them has alone."""
+    sides = {_plain(n): n for n in found.names}, {_plain(n): n for n in own.names}
+    alone = [[n for k, n in one.items() if k not in other] for one, other in (sides, sides[::-1])]
+    shown = [
+        ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none" for names in alone
+    ]
+    return DataError(
+        f"the data's labels are not the decoder's: only the data have {shown[0]}; only the decoder has {shown[1]}",
+        where=where,
+        expected=f"the decoder's {len(own)} labels, in any order",
+        remedy="rename the data's labels (transform remap-labels of a recipe), or fit a decoder on them",
+    )
+
+
+def require_comparable(decoder: PDecoder, sample: Sample) -> None:
+    """Refuse data whose labels are not the decoder's, by their first sample, before a backbone is loaded.
+
+    Raises:
+        DataError: it has annotations by label that the decoder gives, too, under other names.
+    """
+    meters = [t.meter() for t in decoder.tasks.values()]
+    by_label = any(m.by_label and all(getattr(sample, f) is not None for f in m.reads) for m in meters)
+    if by_label and not same_names(sample.labels, decoder.config.labels):
+        raise other_labels(sample.labels, decoder.config.labels, f"sample {sample.key!r}")
 
 
 def _own_caption(sample: Sample) -> Sample:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -30,6 +31,7 @@ from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT, FitConfig
 from datasetdm.readers import Reader, read
+from datasetdm.readers.overview import constant_notes
 from datasetdm.records import ANNOTATIONS, Labels, Sample
 from datasetdm.training.cache import FeatureCache, Targets, place_target
 from datasetdm.training.loop import (
@@ -77,6 +79,8 @@ class FitProgress:
     loss: float = float("nan")
     held_out: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """How many images hold each label."""
     """What the user should know of the data."""
 
 
@@ -132,9 +136,11 @@ def iter_fit(
         if work is None:
             return
         cache = FeatureCache(kept, decoder, work, config.variants, config.batch, dropout, config.seed)
-        notes = _caption_notes(kept + held, frozen, composed, dropout)
+        counts = Counter(reader.labels.names[i] for s in kept + held for i in s.annotations.labels_in())
+        semantic = any(s.semantic is not None for s in kept)
+        notes = [*_caption_notes(kept + held, frozen, composed, dropout), *constant_notes(counts, semantic)]
         for done, total in cache.fill(frozen):
-            yield FitProgress("features", done, total, notes=notes)
+            yield FitProgress("features", done, total, notes=notes, labels=counts)
         cache.measure()
         fitted = yield from _train(cache, held, frozen, config, work)
         _calibrate(fitted, held, frozen, config.batch, (True, False) if 2 * composed > len(kept + held) else (True,))

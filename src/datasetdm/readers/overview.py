@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +59,7 @@ class Summary:
             notes.append(f"ignored pixels: {self.ignored / self.pixels:.1%} of the semantic maps")
         if self.crowds:
             notes.append(f"crowd regions: {self.crowds}, neither trained on nor scored")
+        notes += constant_notes(self.images, bool(self.pixels))
         for unit, (low, high) in self.depth.items():
             notes.append(f"depth: {low:.3g} to {high:.3g} " + ("m" if unit == "metre" else "(relative, no unit)"))
         for points, names in _grouped(self.mirrored).items():
@@ -71,6 +72,22 @@ _ORIGINS = {
     "caption": "{} from the data", "labels": "{} composed of the labels", "user": "{} prompts of a user",
     "grammar": "{} of a grammar", "language-model": "{} of a language model", "unknown": "{} of unknown origin",
 }  # fmt: skip
+
+
+def constant_notes(images: Mapping[str, int], semantic: bool) -> list[str]:
+    """A note where semantic maps hold one label only, so that a decoder learns to find it everywhere.
+
+    Args:
+        images: by label, in how many images it occurs.
+        semantic: whether there are semantic maps.
+    """
+    found = [name for name, count in images.items() if count]
+    if not semantic or len(found) != 1:
+        return []
+    return [
+        f"one label only ({found[0]}) and no background: a decoder fitted on these data finds it in every pixel; give the "
+        "pixels of everything else a label of their own"
+    ]
 
 
 def _grouped(pairs: dict[str, list[tuple[str, str]]]) -> dict[tuple[tuple[str, str], ...], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
@@ -23,8 +25,16 @@ def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
             "the output folder lies inside the store that is read", where=out, remedy="choose another --out"
         )
     transforms = (*data.transforms, *export_transforms(stage))
+    labels: Counter[str] = Counter()
     writes = iter_export(
-        data.reader, data.reader.labels, stage.format, out, transforms, link=stage.link, licence=stage.licence
+        data.reader,
+        data.reader.labels,
+        stage.format,
+        out,
+        transforms,
+        link=stage.link,
+        licence=stage.licence,
+        counts=labels,
     )
     written = 0
     for written, _ in enumerate(writes, 1):
@@ -33,9 +43,31 @@ def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
         out,
         f"{written} images as {stage.format}",
         written,
+        labels,
         skipped=data.reader.skipped,
-        notes=review_notes(data),
+        notes=[*review_notes(data), *data.reader.source.notes],
+        next=f"datasetdm inspect {made}" if (made := data_of(stage.format, out, stage.split)) else "",
     )
+
+
+def data_of(format: str, out: Path, parts: Collection[str] = ()) -> str:
+    """An exported folder as data to read, its first part if it has some; empty for formats that are not read here."""
+    part = next(iter(parts), "")
+    option, end, folder = (f"@{part}", f"_{part}", f"/{part}") if part else ("", "", "")
+    names = {
+        "coco": f"coco:{out}/annotations/instances{end}.json",
+        "coco-panoptic": f"coco-panoptic:{out}/annotations/panoptic{end}.json",
+        "voc": f"voc:{out}{option}",
+        "masks": f"masks:{out}{option}",
+        "hf": f"hf:{out}{option}",
+        "depth-kitti": f"kitti:{out}{folder}",
+        "depth-npy": f"masks:{out}{option}",
+        "depth-exr": f"masks:{out}{option}",
+        "yolo-detect": f"yolo:{out}/data.yaml{option}",
+        "yolo-pose": f"yolo:{out}/data.yaml{option}",
+        "yolo-seg": f"yolo:{out}/data.yaml{option}",
+    }
+    return names.get(format, "")
 
 
 def page(stage: PageStage, out: Path, report: Report) -> Outcome:
@@ -46,4 +78,4 @@ def page(stage: PageStage, out: Path, report: Report) -> Outcome:
     title = f"{shown} of {len(data)} samples" if shown < len(data) else f"{shown} samples"
     for done, _ in enumerate(write_gallery(islice(data, stage.limit), data.labels, out, title), 1):
         report(Progress("gallery", done, shown))
-    return Outcome(out, f"a page of {title}", shown)
+    return Outcome(out, f"a page of {title}", shown, next=f"open {out} in a browser")

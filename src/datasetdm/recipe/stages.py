@@ -24,7 +24,8 @@ from datasetdm.backbones import (
     with_loras,
 )
 from datasetdm.backbones.words import CutTexts
-from datasetdm.decoder.model import BUILTIN, load_pair, read_config
+from datasetdm.decoder.config import read_config
+from datasetdm.decoder.model import BUILTIN, PDecoder, load_pair
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
@@ -91,16 +92,19 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     name, options = with_loras(stage.backbone, stage.lora), RunOptions.chosen(stage.low_memory)
     frozen = load_backbone(name, config=features, device=stage.device, options=options)
     figures: Mapping[str, float] = {}
+    labels: Mapping[str, int] = {}
     notes: Sequence[str] = ()
     with closing(iter_fit(data, out, backbone=frozen, config=config)) as work:
         for event in work:
             unit = "image" if event.stage == "features" else "step"
             report(Progress(f"fit: {event.stage}", event.done, event.total, unit))
             figures, notes = event.held_out or figures, event.notes or notes
+            labels = event.labels or labels
     return Outcome(
         out,
         f"a decoder fitted on {len(data)} images",
         len(data),
+        labels,
         figures=figures,
         skipped=data.reader.skipped,
         notes=notes,
@@ -235,8 +239,13 @@ def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
     data = open_data(stage.data, stage)
     if stage.model is not None:
         return evaluate_trained(stage, data, out, report)
-    model, frozen = load_pair(stage.decoder, stage.backbone, stage.device, RunOptions.chosen(stage.low_memory))
+    loaded = PDecoder.load(stage.decoder)
+    if (first := next(iter(data), None)) is not None:
+        evaluation.require_comparable(loaded, first)
+    model, frozen = load_pair(loaded, stage.backbone, stage.device, RunOptions.chosen(stage.low_memory))
     cut, composed = CutTexts(frozen.kept_texts, "captions"), 0
+    found: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
 
     def reported(what: str) -> Iterator[Sample]:
         nonlocal composed
@@ -244,10 +253,20 @@ def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
             if what == "evaluate":
                 composed += sample.prompt is not None and sample.prompt.composed
                 cut.add(sample.caption if stage.captions else "")
+                found.update(n for n, r in sample.annotations.fields().items() if r is not None)
+                labels.update(sample.labels.names[i] for i in sample.annotations.labels_in())
             yield sample
             report(Progress(what, done, len(data)))
 
     figures: dict[str, Any] = dict(evaluation.evaluate(model, frozen, reported("evaluate"), stage.captions))
+    if not figures:
+        there = ", ".join(f"{n} on {c} images" for n, c in found.items()) or "no annotations"
+        raise DataError(
+            "there is nothing to measure",
+            where=stage.data,
+            expected=f"annotations that the decoder gives: {', '.join(model.tasks)}; the data have {there}",
+            remedy="choose data or a decoder of the same tasks",
+        )
     notes = cut.notes()
     if composed and stage.captions:
         figures[COMPOSED] = evaluation.evaluate(
@@ -260,4 +279,13 @@ def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
     if out is not None:
         write_json(out / places.FIGURES, figures)
     made = f"figures of {stage.decoder} on {len(data)} images"
-    return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped, notes=notes)
+    return Outcome(
+        out or Path(),
+        made,
+        len(data),
+        labels,
+        figures=figures,
+        skipped=data.reader.skipped,
+        notes=notes,
+        next=f"datasetdm annotate --data images:DIR --decoder {stage.decoder} --out DIR",
+    )
