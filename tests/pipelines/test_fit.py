@@ -24,7 +24,7 @@ from datasetdm.pipelines.fit import FitConfig, fit, iter_fit, split
 from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT
 from datasetdm.readers import read
 from datasetdm.records import DepthMap, Labels, Prompt, Sample, Skeleton
-from datasetdm.records.edits import reject
+from datasetdm.records.edits import reject, relabel
 from datasetdm.store.reviews import Review, append_review
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store

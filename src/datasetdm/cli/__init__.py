@@ -30,8 +30,9 @@ class Terminated(KeyboardInterrupt):
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: one clear message and a code instead of a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what no encoding has
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _signals():
             app(arguments, exit_on_error=False, print_error=False)
