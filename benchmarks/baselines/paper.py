@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.baselines.base import BareSemanticHead, Baseline, PlainDepthHead
-from benchmarks.baselines.matching import matched_loss
 from datasetdm.decoder.blocks.pixel import Pyramid, Standardise, level_widths, module_key, positions
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import Head, Previous, Task, Tensors, make_task, sample_pixels
 from datasetdm.decoder.tasks.depth import DepthHead, DepthOutputs, DepthTargets, DepthTask
 from datasetdm.decoder.tasks.instance import InstanceTargets, InstanceTask
 from datasetdm.decoder.tasks.semantic import SemanticOutputs, SemanticTargets, SemanticTask
+from datasetdm.downstream.matching import matched_loss
 from datasetdm.records import IGNORE, Annotations, Instances, Labels, Sample
 
 WIDTH, LAYERS, HEADS, QUERIES, FEEDFORWARD, LEVELS = 256, 10, 8, 100, 1024, 3

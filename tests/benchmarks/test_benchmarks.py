@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.baselines import attention, matching, mlp, paper, pixels, words
+from benchmarks.baselines import attention, mlp, paper, pixels, words
 from benchmarks.baselines.base import Baseline, without_caption_labels
 from benchmarks.baselines.mlp import PixelMLP
 from benchmarks.baselines.paper import PaperDecoder
@@ -25,6 +25,7 @@ from benchmarks import fitting, report, spine, tasks, zero_shot
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TASKS
+from datasetdm.downstream import matching
 from datasetdm.metrics import SemanticMeter
 from datasetdm.pipelines.fit import FitConfig, iter_fit
 from datasetdm.records import IGNORE, Labels, Prompt, SemanticMap, Skeleton

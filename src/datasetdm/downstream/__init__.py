@@ -77,7 +77,7 @@ class Student(ABC, Generic[T]):
     encoder: ClassVar[str]
     """The attribute of the model that holds the encoder."""
     outputs: ClassVar[tuple[str, ...]]
-    """The outputs of the model that an ONNX file has."""
+    """The outputs of the model that an ONNX file has; none where there can be no such file."""
     variants: ClassVar[Mapping[str, Variant]]
 
     def __init__(self, labels: Labels, options: LossOptions | None = None):
@@ -143,6 +143,7 @@ STUDENTS: Registry[type[Student[Any]]] = Registry(
     {
         "segformer": "datasetdm.downstream.segformer:Segformer",
         "glpn": "datasetdm.downstream.glpn:Glpn",
+        "mask2former": "datasetdm.downstream.mask2former:Mask2Former",
     },
 )
 """Student name -> its class."""

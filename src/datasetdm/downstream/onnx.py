@@ -21,8 +21,10 @@ TOLERANCE = 1e-3
 """By how much outputs of onnxruntime may differ from torch's, in units of their largest value."""
 
 
-def require_onnx() -> None:
-    """Raises ConfigError if a package that writes or checks ONNX files is missing."""
+def require_onnx(student: str, outputs: tuple[str, ...]) -> None:
+    """Raises ConfigError if the student cannot be an ONNX file, or a package that writes or checks them is missing."""
+    if not outputs:
+        raise ConfigError(f"a {student} cannot be written as an ONNX file", remedy="leave --onnx out")
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
             f"ONNX files need packages that are not there: {', '.join(missing)}",
@@ -54,10 +56,8 @@ def export_onnx(model: Any, side: int, outputs: tuple[str, ...], path: Path) -> 
         path: the file.
 
     Raises:
-        ConfigError: a package is missing.
         OutputError: onnxruntime gives other outputs than torch.
     """
-    require_onnx()
     wrapped = _Outputs(model.eval().cpu(), outputs).eval()
     batched = {name: {0: "batch"} for name in ("pixel_values", *outputs)}
     with atomic(path) as temporary:

@@ -103,7 +103,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    student: str = Field("segformer", description="The kind of model: segformer (semantic), glpn (depth).")
+    student: str = Field(
+        "segformer", description="The kind of model: segformer (semantic), glpn (depth), mask2former (instance)."
+    )
     variant: str = Field("tiny", description="Its size: tiny (for a CPU) up to the paper's; an unknown one lists them.")
     size: int | None = Field(
         None, ge=32, description="Side of the square images that the model sees, in pixels; default the variant's."

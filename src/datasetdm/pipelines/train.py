@@ -96,7 +96,7 @@ def iter_train(
     variant = choose_variant(kind, config.variant)
     side = config.size or variant.side
     if config.onnx:
-        require_onnx()
+        require_onnx(kind.name, kind.outputs)
     with locked(out / LOCK, "model"):
         _check_place(out)
         remove_leftovers(out)
