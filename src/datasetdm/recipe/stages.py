@@ -207,7 +207,7 @@ def _write(
     data: StageData | None = None,
 ) -> Outcome:
     labels: Counter[str] = Counter()
-    held = new = 0
+    held = new = composed = 0
     with closing(iter_write(source, out, count)) as work:
         for held, sample in work:
             if sample is not None:
@@ -215,11 +215,15 @@ def _write(
                 names = sample.labels.names
                 labels.update(names[i] for i in sample.annotations.labels_in())
                 cut.add(sample.caption)
+                composed += sample.prompt is not None and sample.prompt.composed
             total = max(held, count) if count is not None else None if data is None else max(held, len(data))
             report(Progress(what, held, total))
     made = f"{held} annotated images" if new == held else f"{held} annotated images, {new} of them new"
     skipped = () if data is None else data.reader.skipped
-    return Outcome(out, made, held, labels, skipped=skipped, notes=[*notes, *cut.notes()], next=f"datasetdm view {out}")
+    notes = [*notes, *cut.notes()]
+    if composed and what == "annotate":
+        notes.append(f"{composed} of {new} images were read under captions composed of the labels that the data have")
+    return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}")
 
 
 def default_batch(out: Path, count: int) -> int:
