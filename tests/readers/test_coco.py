@@ -71,6 +71,7 @@ BAD = {
     "wrong size": (edit("images", 0, width=31), "30x20 pixels"),
     "no image": (edit("images", 1, file_name="none.png"), "missing"),
     "no labels": (lambda c: c.update(categories=[], annotations=[]), "label set is empty"),
+    "no annotation": (lambda c: c.update(annotations=[]), "none of the 2 images has an annotation"),
     "clash": (edit("categories", 0, name="Cat"), "clash"),
     "no list": (lambda c: c.pop("images"), "no list images"),
     "list as id": (edit("annotations", 0, image_id=[5]), "wrong kind"),
@@ -413,7 +414,7 @@ def segment(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda c: c["annotations"][0].pop("segments_info"), "no segments_info"),
         (lambda c: c["annotations"][0].update(file_name="../panoptic/a.png"), "leaves its folder"),
         (lambda c: c["annotations"][0].update(file_name="b.png"), "missing"),
-        (lambda c: c["annotations"].clear(), "0 annotations"),
+        (lambda c: c["annotations"].clear(), "has an annotation"),
         (lambda c: c["images"][0].update(width=20), "30x20 pixels"),
     ],
 )

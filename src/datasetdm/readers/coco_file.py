@@ -74,6 +74,13 @@ class CocoFile:
                 raise DataError("the label set is empty", where=f"{path}, categories", expected="at least one category")
             if not self.images:
                 raise DataError("there are no images", where=f"{path}, images", expected="at least one image")
+            if not content["annotations"]:
+                raise DataError(
+                    f"none of the {len(self.images)} images has an annotation",
+                    where=f"{path}, annotations",
+                    expected="at least one",
+                    remedy="name another file; images without labels are read as images:DIR",
+                )
             self._unique([c["id"] for c in self.categories], "category id")
             self._drop_headings(content["annotations"])
             self._name_points(content["annotations"])
