@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasetdm.errors import ConfigError
+from datasetdm.errors import ConfigError, DataError
 from datasetdm.prompts import PromptFile, PromptRow, PromptSource, asked_labels, describe, files, nameless, open_prompts
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.readers.formats.mini import LABELS as MINI
@@ -221,3 +221,9 @@ def test_the_grammar_is_reproducible_and_varied() -> None:
     named = {n for p in prompts for n in MINI.named_in(p)}
     assert set(MINI.names[:18]) <= named, "every thing of the world is drawn"
     assert not any("  " in p or " a orange" in f" {p}" for p in prompts)
+
+
+def test_a_prompt_that_utf8_cannot_hold_is_named() -> None:
+    """As a shell passes on the bytes of a Latin-1 text."""
+    with pytest.raises(DataError, match="with a dog' cannot be written as UTF-8"):
+        open_prompts(["a cat", b"a caf\xe9 with a dog".decode("utf-8", "surrogateescape")])

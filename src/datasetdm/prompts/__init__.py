@@ -11,6 +11,7 @@ from datasetdm.errors import ConfigError
 from datasetdm.prompts.files import SUFFIXES, OnRead, PromptFile
 from datasetdm.prompts.rows import PromptRow
 from datasetdm.records import BACKGROUND, Labels
+from datasetdm.records.checks import require_text
 
 __all__ = [
     "PromptFile",
@@ -43,12 +44,13 @@ class PromptSource(Protocol):
 
 
 class PromptList:
-    """Prompts that are used in turn. Raises ConfigError if there is none."""
+    """Prompts that are used in turn. Raises ConfigError if there is none, DataError for one that UTF-8 cannot hold."""
 
     def __init__(self, prompts: Iterable[str]):
         self.prompts = tuple(p.strip() for p in prompts if p.strip())
         if not self.prompts:
             raise ConfigError("there is no prompt", expected="--prompts FILE or --prompts 'a photo of a dog' ...")
+        require_text(self.prompts, "prompts")
 
     @property
     def count(self) -> int:

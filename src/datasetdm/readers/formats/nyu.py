@@ -81,7 +81,7 @@ class H5Source(Source):
         with _opened(path) as f:
             rgb, depth = _dataset(f, "rgb", path, 3), _dataset(f, "depth", path, 2)
             if rgb.dtype != np.uint8 or rgb.shape != (3, *depth.shape) or depth.dtype.kind not in "fui":
-                what = f"rgb is {rgb.dtype} {rgb.shape}, depth {depth.shape}"
+                what = f"rgb is {rgb.dtype} {rgb.shape}, depth {depth.dtype} {depth.shape}"
                 raise DataError(what, where=path, expected="rgb u8[3 h w] and depth [h w]")
 
     def __getitem__(self, index: int) -> Sample:
