@@ -13,6 +13,7 @@ COMMANDS = {
     "recipes": ("demo", "run"),
     "decoders": ("fit", "train", "evaluate", "backbones"),
     "stores": ("generate", "annotate", "edit", "filter", "view", "merge"),
+    "prompts": ("prompts",),
     "data": ("inspect", "export", "formats"),
 }
 """Module -> its commands."""

@@ -30,7 +30,7 @@ def show_outcome(outcome: Outcome, seconds: float) -> None:
     if outcome.labels:
         ranked = sorted(outcome.labels.items(), key=lambda pair: (-pair[1], pair[0]))
         more = f", and {len(ranked) - MOST} more labels" if len(ranked) > MOST else ""
-        say("images per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more)
+        say(f"{outcome.unit}s per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more)
     show_skipped(outcome.skipped)
     if outcome.next:
         say(f"next: {outcome.next}")

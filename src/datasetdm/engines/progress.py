@@ -27,12 +27,14 @@ class Outcome:
     Args:
         out: where it lies.
         made: one sentence.
-        count: of images.
-        labels: how many of the images that were made now hold each label.
+        count: of images, or of what `unit` says.
+        labels: how many of those that were made now hold each label.
         figures: what was measured, by task.
         skipped: errors in the data that were skipped.
         notes: what else the user should know.
+        unit: what is counted.
         next: a command to type now.
+        complete: False if the same work would go on, for instance past a limit of cost.
     """
 
     out: Path
@@ -42,7 +44,9 @@ class Outcome:
     figures: Mapping[str, object] = field(default_factory=dict)
     skipped: Sequence[DataError] = ()
     notes: Sequence[str] = ()
+    unit: str = "image"
     next: str = ""
+    complete: bool = True
 
 
 Report = Callable[[Progress], None]

@@ -27,7 +27,6 @@ from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import validated
-from datasetdm.pipelines.generate import choose_labels
 from datasetdm.pipelines.settings import EditConfig
 from datasetdm.pipelines.stream import CHECKED, Keys, Source, other_data
 from datasetdm.prompts import describe
@@ -81,7 +80,7 @@ class Editor:
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
-        self.labels = choose_labels(self.config.labels, self.decoder.config.labels)
+        self.labels = self.decoder.config.labels.with_names(self.config.labels)
         unknown = [n for n in self.config.replace.values() if n and n.lower() not in self.labels.by_word]
         if unknown:
             raise ConfigError(

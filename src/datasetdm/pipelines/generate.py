@@ -25,7 +25,7 @@ from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.pipelines.stream import Keys
 from datasetdm.prompts import PromptList, PromptRow, PromptSource, asked_labels
-from datasetdm.records import Labels, Prompt, Provenance, Sample
+from datasetdm.records import Prompt, Provenance, Sample
 from datasetdm.store.store import Store
 
 
@@ -64,7 +64,7 @@ class DatasetGenerator:
         self.contrasts = self.backbone.contrasts(self.guidance)
         if self.config.negative and not self.contrasts:
             raise no_contrast(self.backbone.name, self.guidance)
-        self.labels = choose_labels(self.config.labels, self.decoder.config.labels)
+        self.labels = self.decoder.config.labels.with_names(self.config.labels)
         self._fingerprint = self.decoder.fingerprint()
         self._origin = Provenance(backbone=self.backbone.identity[:12], decoder=self._fingerprint[:12])
 
@@ -160,13 +160,3 @@ def generate(
     if count is not None and "batch" not in settings:
         settings["batch"] = min(16, count)
     return islice(DatasetGenerator(prompts, **settings).samples({key(i) for i in range(start)}), count)
-
-
-def choose_labels(names: Sequence[str] | None, known: Labels) -> Labels:
-    """The decoder's own labels, or others (with what is known about those among them)."""
-    if names is None:
-        return known
-    synonyms = dict(zip(known.names, known.synonyms, strict=True))
-    stuff = tuple(n for n in known.stuff if n in names)
-    skeletons = {n: s for n, s in known.skeletons.items() if n in names}
-    return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names), stuff, skeletons)

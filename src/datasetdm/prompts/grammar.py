@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from datasetdm.prompts.rows import PromptRow
+from datasetdm.prompts.wording import article, plural
 
 MINI = Path(__file__).parent.parent / "assets" / "mini-grammar.json"
 
 _COUNTS = ("a", "a", "a", "two", "three")
-_PLURALS = {"sheep": "sheep", "person": "people", "bus": "buses"}
 _OPENINGS = ("a photo of ", "a photo of ", "a picture of ", "")
 
 
@@ -78,8 +78,8 @@ class Grammar:
     def _thing(self, thing: str, rng: np.random.Generator, single: bool = False) -> str:
         count = "a" if single else str(rng.choice(_COUNTS))
         colour = str(rng.choice(self.colours[thing])) if thing in self.colours else ""
-        noun = thing if count == "a" else _PLURALS.get(thing, thing + "s")
-        article = "an" if count == "a" and (colour or noun)[0] in "aeiou" else count
+        noun = thing if count == "a" else plural(thing)
+        lead = article(colour or noun) if count == "a" else count
         if thing == "person":
-            return f"{article} {noun}" if count != "a" or not colour else f"a person in a {colour} shirt"
-        return " ".join(f"{article} {colour} {noun}".split())
+            return f"{lead} {noun}" if count != "a" or not colour else f"a person in a {colour} shirt"
+        return " ".join(f"{lead} {colour} {noun}".split())

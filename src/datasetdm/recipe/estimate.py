@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasetdm.io.files import parse_json
-from datasetdm.recipe.schema import FitStage, GenerateStage, Stage, TrainStage
+from datasetdm.recipe.schema import FitStage, GenerateStage, PromptsStage, Stage, TrainStage
 
 SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "edit": 0.4, "evaluate": 0.1, "export": 0.002, "page": 0.05}
 """By kind of stage, 128 x 128 pixels (benchmarks: spine, throughput, formats)."""
@@ -24,6 +24,10 @@ SECONDS_PER_TRAINED_IMAGE = 0.02
 """Of a training of the smallest SegFormer at its own side: forward and backward pass of one image."""
 MODEL_BYTES = 2_000_000
 """Of that model."""
+SECONDS_PER_PROMPT = 0.002
+"""Composed and chosen offline."""
+BYTES_PER_PROMPT = 250
+"""With what it is meant to show."""
 
 EMBEDDED_SIDE = 128
 """Side of the embedded model's images in pixels."""
@@ -50,6 +54,9 @@ def estimate(
         smallest = (stage.student, stage.variant, stage.size, stage.encoder) == ("segformer", "tiny", None, None)
         seconds = stage.steps * stage.batch * SECONDS_PER_TRAINED_IMAGE
         return (seconds, float(MODEL_BYTES)) if smallest else (None, None)
+    if isinstance(stage, PromptsStage):
+        offline = stage.source in ("grammar", "names")
+        return stage.count * SECONDS_PER_PROMPT if offline else None, float(stage.count * BYTES_PER_PROMPT)
     if count is None or stage.kind == "evaluate":
         return (None if count is None else count * SECONDS_PER_IMAGE[stage.kind]), 0.0
     if {"count", "seconds", "bytes"} <= mark.keys() and mark["count"]:

@@ -27,10 +27,13 @@ from datasetdm.transforms import transform_from_json
 
 MARK = ".stage.json"
 """The mark's name inside a stage's folder; beside a file it is `.NAME.stage.json`."""
-PAGE = ".html"
+SUFFIXES = {"file": ".html", "prompts": ".jsonl"}
+"""What a stage makes, if that is a file -> its suffix."""
 
-GROWS = {"generate": "count", "annotate": "content"}
+GROWS = {"generate": "count", "annotate": "content", "prompts": "count"}
 """Kind of stage -> the input that may change while the store is continued."""
+
+UNFINISHED = "unfinished"
 
 Action = Literal["reuse", "continue", "run", "run again"]
 
@@ -74,9 +77,10 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
     """
     steps: dict[str, Step] = {}
     for name, stage in recipe.stages.items():
-        place = out / (name + PAGE if stage.MAKES == "file" else name)
+        place = out / (name + SUFFIXES.get(stage.MAKES, ""))
         earlier = {f: steps[other] for f, other in references(stage).items()}
-        resolved = stage.model_copy(update={f: str(s.out) for f, s in earlier.items()})
+        places = {f: (str(s.out),) if f == "prompts" else str(s.out) for f, s in earlier.items()}
+        resolved = stage.model_copy(update=places)
         _check_names(stage)
         inputs, count = _inputs(stage, earlier)
         step = _decide(name, resolved, place, inputs, {f: s.name for f, s in earlier.items()})
@@ -126,9 +130,9 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earli
     old, grows = mark["inputs"], GROWS.get(stage.kind)
     different = sorted(k for k in {*old, *inputs} if old.get(k) != inputs.get(k))
     if not different and not mark["done"] and stage.MAKES not in RESUMABLE:
-        return Step(name, stage, out, inputs, "run again", "unfinished", mark)
+        return Step(name, stage, out, inputs, "run again", UNFINISHED, mark)
     if not different:
-        return Step(name, stage, out, inputs, "reuse" if mark["done"] else "continue", "unfinished", mark)
+        return Step(name, stage, out, inputs, "reuse" if mark["done"] else "continue", UNFINISHED, mark)
     why = ", ".join(
         f"stage {earlier[k]} changes" if k in earlier else _difference(k, old.get(k), inputs.get(k)) for k in different
     )
@@ -149,10 +153,10 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
     count: int | None = getattr(stage, "count", None)
     values = stage.model_dump(mode="json", exclude=set(stage.HOW))
     for name, step in earlier.items():
-        values[name] = digest(dict(step.inputs)) + _reviews_digest(step.out)
+        values[name] = digest(dict(step.inputs)) + _made_digest(step)
     if "data" in earlier:
         count = earlier["data"].count
-    elif "data" in values:
+    elif values.get("data"):
         values["content"], count = data_digest(values["data"], stage)
     if values.get("synthetic") and "synthetic" not in earlier:
         values["synthetic_content"], _ = data_digest(values["synthetic"], stage)
@@ -166,9 +170,17 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
     for name in ("transforms", "synthetic_transforms"):
         if name in values:
             values[name] = [transform_from_json(t).to_json() for t in values[name]]
-    if stage.kind == "generate" and stage.prompts != (GRAMMAR,):
+    if stage.kind == "generate" and "prompts" not in earlier and stage.prompts != (GRAMMAR,):
         values["prompts"] = open_prompts(stage.prompts).origin()
-    return values, count
+    return values, getattr(stage, "count", count)
+
+
+def _made_digest(step: Step) -> str:
+    """SHA-256 of what a stage made beyond its inputs: the reviews of a store, the prompts of a language model."""
+    if step.stage.MAKES != "prompts":
+        return _reviews_digest(step.out)
+    stays = step.action == "reuse" or step.why == UNFINISHED
+    return _file_digest(step.out) if stays and step.out.is_file() else ""
 
 
 def _reviews_digest(store: Path) -> str:
@@ -214,7 +226,7 @@ def data_digest(data: str, stage: Stage) -> tuple[str, int]:
 # ---------------------------------------------------------------------- marks
 def mark_path(out: Path) -> Path:
     """Where the mark of an output lies: inside a folder, beside a file."""
-    return out.with_name(f".{out.name}{MARK}") if out.suffix == PAGE else out / MARK
+    return out.with_name(f".{out.name}{MARK}") if out.suffix in SUFFIXES.values() else out / MARK
 
 
 def read_mark(out: Path) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def run_step(step: Step, report: Report) -> Outcome:
         if aside is not None and not occupied(step.out):
             _put_back(step, aside)
         raise
-    write_mark(step, done=True, **_measured(step, outcome, time.monotonic() - began))
+    write_mark(step, done=outcome.complete, **_measured(step, outcome, time.monotonic() - began))
     if aside is not None:
         outcome = replace(outcome, notes=[*outcome.notes, f"what was there before is now {aside}"])
     return outcome

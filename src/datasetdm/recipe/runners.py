@@ -16,6 +16,7 @@ RUNNERS: Registry[Callable[..., Outcome]] = Registry(
         **{kind: f"datasetdm.recipe.stages:{kind}" for kind in _WITH_MODELS},
         "train": "datasetdm.recipe.training:train",
         **{kind: f"datasetdm.recipe.outputs:{kind}" for kind in ("export", "page")},
+        "prompts": "datasetdm.recipe.prompting:prompts",
     },
 )
 """Kind of stage -> the function that runs it: (stage, out, report) -> Outcome."""

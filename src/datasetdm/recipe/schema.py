@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
 from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig, TrainConfig
+from datasetdm.recipe.prompt_settings import RUNNING, PromptsConfig
 
 REFERENCE = "stage:"
 """What a reference to an earlier stage begins with."""
@@ -30,6 +31,7 @@ GRAMMAR = "grammar"
 REFERS_TO = {
     "data": ("store", "a stage of kind generate, annotate or edit"),
     "synthetic": ("store", "a stage of kind generate, annotate or edit"),
+    "prompts": ("prompts", "a stage of kind prompts"),
     "decoder": ("decoder", "a fit"),
     "model": ("model", "a stage of kind train"),
     "encoder": ("model", "a stage of kind train"),
@@ -47,7 +49,7 @@ class _Stage(BaseModel):
 
     HOW: ClassVar[frozenset[str]] = frozenset({"device", "low_memory", "compile"})
     """Settings that change how the work is done, but not what comes out."""
-    MAKES: ClassVar[Literal["decoder", "model", "store", "folder", "file"]]
+    MAKES: ClassVar[Literal["decoder", "model", "store", "folder", "file", "prompts"]]
     """What the stage leaves in the recipe's folder."""
 
 
@@ -105,11 +107,24 @@ class FitStage(_Backbone, FitConfig, DataOptions, _Reads):
     kind: Annotated[Literal["fit"], _HIDDEN] = "fit"
 
 
+class PromptsStage(PromptsConfig, DataOptions):
+    """Make prompts for labels, with what each is meant to show; the same command goes on with an unfinished file."""
+
+    HOW = DataOptions.HOW | RUNNING
+    MAKES = "prompts"
+    kind: Annotated[Literal["prompts"], _HIDDEN] = "prompts"
+    data: str | None = Field(
+        None,
+        description="Labelled data (a store's folder, or FORMAT:PATH): their labels, and how these occur together.",
+    )
+    count: int = Field(ge=1, description="Number of prompts.")
+
+
 class _Prompts(_Stage):
     prompts: Texts = Field(
         min_length=1,
         description="A file of prompts (one per line, or .jsonl, .json, .csv, .tsv), or prompts; they are used in turn. "
-        "`grammar` composes some.",
+        "`grammar` composes some for the embedded model.",
     )
     count: int = Field(ge=1, description="Number of samples that the store shall hold.")
 
@@ -218,8 +233,18 @@ class PageStage(PageOptions, _Reads):
     kind: Annotated[Literal["page"], _HIDDEN] = "page"
 
 
-Stage = FitStage | GenerateStage | AnnotateStage | EditStage | TrainStage | EvaluateStage | ExportStage | PageStage
-RESUMABLE = ("decoder", "model", "store")
+Stage = (
+    FitStage
+    | PromptsStage
+    | GenerateStage
+    | AnnotateStage
+    | EditStage
+    | TrainStage
+    | EvaluateStage
+    | ExportStage
+    | PageStage
+)
+RESUMABLE = ("decoder", "model", "store", "prompts")
 """What an interrupted stage makes if the same stage goes on with it."""
 
 KINDS = get_args(Stage)
@@ -258,4 +283,6 @@ class Recipe(BaseModel):
 def references(stage: _Stage) -> dict[str, str]:
     """Field -> name of the earlier stage that it refers to."""
     values = {f: getattr(stage, f, None) for f in REFERS_TO}
+    if isinstance(prompts := values["prompts"], tuple):
+        values["prompts"] = prompts[0] if len(prompts) == 1 else None
     return {f: v.removeprefix(REFERENCE) for f, v in values.items() if isinstance(v, str) and v.startswith(REFERENCE)}

@@ -91,6 +91,15 @@ class Labels:
         """The skeleton of a label's objects, if it has one."""
         return self.skeletons.get(self.names[label_id])
 
+    def with_names(self, names: Sequence[str] | None) -> Labels:
+        """These labels; or others, with what is known about those among them."""
+        if names is None:
+            return self
+        synonyms = dict(zip(self.names, self.synonyms, strict=True))
+        stuff = tuple(n for n in self.stuff if n in names)
+        skeletons = {n: s for n, s in self.skeletons.items() if n in names}
+        return Labels(tuple(names), tuple(synonyms.get(n, ()) for n in names), stuff, skeletons)
+
     def to_json(self) -> dict[str, Any]:
         """All of it, JSON-ready."""
         value: dict[str, Any] = {"names": list(self.names), "synonyms": [list(s) for s in self.synonyms]}
