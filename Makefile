@@ -1,11 +1,13 @@
 # make demo: an annotated dataset from text, and a page that shows it.
 # make quick: lint, types and the fast tests, within a minute.   make test: everything, with branch coverage.
+# make bench: what is missing of docs/results.md.   make bench-quick: four rows of it with one seed.   make spine: the decoder.
 PYTHON ?= python3
 WORKERS ?= 2
+ROWS ?= benchmarks/results/rows
 VENV := .venv
 RUN := $(VENV)/bin/
 
-.PHONY: demo quick test lint docs bench clean
+.PHONY: demo quick test lint docs bench bench-quick spine clean
 
 demo: $(VENV)/installed
 	$(RUN)datasetdm demo
@@ -25,6 +27,13 @@ docs: $(VENV)/installed-dev
 	$(RUN)sphinx-build -q -W docs docs/_build
 
 bench: $(VENV)/installed-dev
+	$(RUN)python -m benchmarks.students --rows $(ROWS)
+	$(RUN)python -m benchmarks.students --rows $(ROWS) --report
+
+bench-quick: $(VENV)/installed-dev
+	$(RUN)python -m benchmarks.students --quick
+
+spine: $(VENV)/installed-dev
 	$(RUN)python -m benchmarks.spine --json benchmarks/results/spine.json
 
 $(VENV)/bin/python:

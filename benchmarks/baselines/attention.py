@@ -72,13 +72,26 @@ def _maps(
             yield from ((p.undo(x), [s]) for p, x, s in zip(places, full.split(1), chunk, strict=True))
 
 
-def _meter(batches: Iterable[tuple[Tensor, list[Sample]]], way: Way, names: Sequence[str]) -> SemanticMeter:
-    meter = SemanticMeter()
+def annotate(
+    backbone: Backbone, samples: Iterable[Sample], names: Sequence[str], way: Way
+) -> Iterator[tuple[Sample, SemanticMap]]:
+    """Samples with their labels by attention."""
+    return _label(_maps(samples, backbone, names, way.name), way, names)
+
+
+def _label(
+    batches: Iterable[tuple[Tensor, list[Sample]]], way: Way, names: Sequence[str]
+) -> Iterator[tuple[Sample, SemanticMap]]:
     for maps, chunk in batches:
         for score, sample in zip((maps - way.mean) / way.std, chunk, strict=True):
             if way.mentioned and sample.prompt and sample.prompt.labels:
                 absent = torch.tensor([n not in sample.prompt.labels for n in names])
                 score = score.masked_fill(absent[:, None, None], float("-inf"))
-            ids = score.argmax(0).numpy().astype(np.uint16)
-            meter.update(replace(sample, semantic=SemanticMap(ids)), sample)
+            yield sample, SemanticMap(score.argmax(0).numpy().astype(np.uint16))
+
+
+def _meter(batches: Iterable[tuple[Tensor, list[Sample]]], way: Way, names: Sequence[str]) -> SemanticMeter:
+    meter = SemanticMeter()
+    for sample, found in _label(batches, way, names):
+        meter.update(replace(sample, semantic=found), sample)
     return meter

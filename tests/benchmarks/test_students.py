@@ -1,0 +1,157 @@
+"""Tables of students: rows as small files, gains with intervals, a report of what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from benchmarks.students import data, report, tables
+from benchmarks.students.__main__ import main
+from benchmarks.students.data import Data
+from benchmarks.students.rows import Bench, Settings, miou, pack, unpack
+
+from datasetdm.errors import ConfigError
+from datasetdm.metrics import SemanticMeter
+from datasetdm.pipelines.stream import Keys
+from datasetdm.readers import read
+from datasetdm.readers.formats.mini import LABELS, PACKAGED
+from datasetdm.records import Sample, SemanticMap
+from datasetdm.store.store import Store
+
+TINY = Settings(steps=3, trial_steps=1, learning_rates=(1e-3, 2e-3), batch=2, size=32)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A generator whose images are packaged renders, but for their pixels' noise."""
+
+    labels = LABELS
+    endless = False
+
+    def origin(self) -> dict[str, Any]:
+        return {"source": "test"}
+
+    def check(self, store: Store) -> None: ...
+
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
+        return (s for s in islice(read("mini:test"), 4) if s.key not in done)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Two labelled renders among four; two to choose by, three to test on."""
+    rows = pq.read_table(next(PACKAGED.glob("train-*.parquet"))).slice(0, 12)
+    places = {"labelled": (0, 2), "everything": (0, 4), "val": (4, 2), "test": (6, 3)}
+    for name, place in places.items():
+        pq.write_table(rows.slice(*place), tmp_path / f"{name}-000000.parquet")
+    splits = {name: tmp_path / name for name in places}
+    return Bench(Data(4, tmp_path / "work", **splits, generator=Shown), tmp_path / "rows", TINY)
+
+
+@pytest.mark.slow
+def test_rows_are_measured_once_and_reported(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = bench.measure("semantic", "self_training", 0)
+    assert value["figure"] == pytest.approx(miou(unpack(value["counts"]).sum(0))) and value["images"] == 4
+    assert value["val"].keys() == {"0.001", "0.002"} and value["learning_rate"] in TINY.learning_rates
+    assert {p.name for p in bench.rows.glob("*")} == {f"{bench.name('semantic', 'self_training', 0)}.json"}
+    bench.measure("semantic", "real", 0)  # the teacher that is there already
+    monkeypatch.setattr("benchmarks.students.rows.iter_train", lambda *_, **__: pytest.fail("trained again"))
+    assert bench.measure("semantic", "self_training", 0) == json.loads(json.dumps(value))
+
+    paths = report.write_report(bench, [0, 1], tmp_path / "docs")
+    found, page = json.loads(paths[0].read_text())["tables"], paths[1].read_text()
+    assert set(found) == set(tables.TABLES) and all(set(rows) == set(tables.ROWS) for rows in found.values())
+    own = found["semantic"]["self_training"]
+    assert own["mean"] == value["figure"] and own["deviation"] is None and own["seeds"] == [0]
+    assert own["gain"]["low"] <= own["gain"]["high"] and own["seconds"] > 0 and own["metric"] == "mIoU"
+    assert found["semantic"]["both"]["mean"] is None and found["depth"]["real"]["needs"]
+    assert "--row both --images 4  # seeds 0, 1" in page and "--row real --images 4  # seeds 1" in page
+    assert "| `both` | both: real, and generated with the P-Decoder's labels | not measured yet |" in page
+
+
+def test_a_name_says_all_that_a_result_depends_on(bench: Bench, tmp_path: Path) -> None:
+    def names(other: Bench) -> dict[str, str]:
+        return {row: other.name("semantic", row, 0) for row in tables.ROWS}
+
+    same, more = (
+        names(Bench(bench.data, tmp_path)),
+        names(Bench(Data(**{**vars_of(bench), "count": 5}), tmp_path, TINY)),
+    )
+    own = names(bench)
+    assert len({*own.values()}) == len(tables.ROWS) and not {*own.values()} & {*same.values()}
+    assert {row for row in own if own[row] == more[row]} == {"real", "upper"}
+    assert bench.name("semantic", "real", 1) != own["real"]
+    with pytest.raises(ConfigError, match="cannot be measured yet"):
+        bench.name("pose", "real", 0)
+    with pytest.raises(ConfigError, match="unknown name 'rael'"):
+        bench.name("semantic", "rael", 0)
+
+
+def vars_of(bench: Bench) -> dict[str, Any]:
+    """What the data of a bench were made with."""
+    return {name: getattr(bench.data, name) for name in Data.__dataclass_fields__}
+
+
+def test_the_parts_of_the_mixes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled = {s.digest() for s in bench.data.reader(tables.LABELLED)}
+    pool = list(bench.data.reader(tables.RENDERS))
+    assert len(pool) == 2 and not labelled & {s.digest() for s in pool}
+    twin, images = (list(bench.data.reader(p)) for p in (tables.ORACLE, tables.GENERATED))
+    assert [s.key for s in twin] == [s.key for s in images] and len(twin) == 4
+    assert all((a.image == b.image).all() and a.depth is None for a, b in zip(twin, images, strict=True))
+    assert any(
+        (a.semantic.ids != b.semantic.ids).any() for a, b in zip(twin, images, strict=True) if a.semantic and b.semantic
+    )
+    monkeypatch.setattr(data, "load_oracle", lambda: pytest.fail("labelled again"))
+    assert [s.digest() for s in bench.data.reader(tables.ORACLE)] == [s.digest() for s in twin]
+    kept = {s.key for s in bench.data.reader(tables.FILTERED)}
+    assert kept <= {s.key for s in images}
+
+
+def test_figures_are_those_of_the_meter() -> None:
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 5, (2, 6, 8, 8)).astype(np.uint16)
+    meter, rows = SemanticMeter(), []
+    for t, g in zip(truth, guess, strict=True):
+        shown = [Sample("a", np.zeros((8, 8, 3), np.uint8), LABELS, semantic=SemanticMap(x)) for x in (g, t)]
+        meter.update(*shown)
+        rows.append(np.stack([np.bincount(x, minlength=30) for x in (t[t == g], t.ravel(), g.ravel())], 1))
+    counts = np.stack(rows)
+    assert miou(counts.sum(0)) == pytest.approx(meter.compute()["miou"])
+    assert (unpack(json.loads(json.dumps(pack(counts)))) == counts).all()
+
+
+def test_the_interval_is_that_of_resampled_images() -> None:
+    rng = np.random.default_rng(1)
+
+    def counts(right: float) -> np.ndarray:
+        true = rng.integers(20, 60, (40, 3))
+        hit = rng.binomial(true, right)
+        return np.stack([hit, true, hit + rng.integers(0, 9, hit.shape)], -1)
+
+    good, bad = {0: counts(0.7), 1: counts(0.7)}, {0: counts(0.5), 1: counts(0.5), 2: counts(0.5)}
+    found = report.difference(good, bad)
+    assert found is not None and found["seeds"] == [0, 1]
+    again = np.random.default_rng(5).integers(0, 40, (1000, 40))  # plain loops as the reference
+    sampled = [np.mean([miou(good[s][i].sum(0)) - miou(bad[s][i].sum(0)) for s in (0, 1)]) for i in again]
+    low, high = np.percentile(sampled, report.INTERVAL)
+    assert found["low"] == pytest.approx(low, abs=0.003) and found["high"] == pytest.approx(high, abs=0.003)
+    assert found["low"] < found["gain"] < found["high"] and found["low"] > 0
+    assert report.difference(good, good) == {"gain": 0, "low": 0, "high": 0, "seeds": [0, 1]}
+    assert report.difference(good, {}) is None
+
+
+def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and "--report" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["--table", "pose", "--row", "real"])
+    assert "needs rows with a student for keypoints" in str(stop.value)
