@@ -92,6 +92,7 @@ def test_depth_by_hand() -> None:
     assert figures["absrel"] == pytest.approx((0.2 + 0 + 0.5) / 3, rel=1e-5)
     assert figures["delta1"] == pytest.approx(2 / 3)
     assert figures["rmse"] == pytest.approx(np.sqrt((0.16 + 25) / 3), rel=1e-5)
+    assert figures["delta2"] == pytest.approx(2 / 3) and figures["delta3"] == pytest.approx(2 / 3)
     # per-picture scale: the median ratio of truth to prediction is 1, so nothing changes here
     assert figures["absrel_scaled"] == pytest.approx(figures["absrel"], rel=1e-5)
 
@@ -101,7 +102,10 @@ def test_scaled_depth_forgives_a_wrong_scale_only() -> None:
     meter = DepthMeter()
     meter.update(depth(DepthMap(true.depth * 3, true.valid)), depth(true))
     figures = meter.compute()
-    assert figures["delta1"] == 0 and figures["absrel"] == pytest.approx(2)
+    assert figures["delta1"] == figures["delta3"] == 0 and figures["absrel"] == pytest.approx(2)
+    near = DepthMeter()
+    near.update(depth(DepthMap(true.depth * 1.5, true.valid)), depth(true))
+    assert [near.compute()[f"delta{n}"] for n in (1, 2, 3)] == [0, 1, 1]
     assert figures["delta1_scaled"] == 1 and figures["absrel_scaled"] == pytest.approx(0, abs=1e-6)
 
 
@@ -140,6 +144,8 @@ def test_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> Non
     figures = meter.compute()
     assert 0 < figures["ap"] < 1
     assert (figures["ap"], figures["ap50"]) == pytest.approx(tuple(reference.stats[:2]), abs=1e-9)
+    sizes = [figures.get(f"ap_{size}", -1) for size in ("small", "medium", "large")]
+    assert sizes == pytest.approx(list(reference.stats[3:6]), abs=1e-9)
 
 
 def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong() -> None:

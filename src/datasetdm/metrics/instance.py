@@ -10,9 +10,12 @@ from hotcoco import COCO, COCOeval
 from datasetdm.io.codecs import compress_runs
 from datasetdm.records import AnnotationName, Sample
 
+FIGURES = ("ap", "ap50", "ap_small", "ap_medium", "ap_large")
+
 
 class InstanceMeter:
-    """COCO's mask AP: averaged over IoU 0.50 to 0.95 and the labels that occur in the truth; ap50 at IoU 0.5.
+    """COCO's mask AP: averaged over IoU 0.50 to 0.95 and the labels that occur in the truth; ap50 at IoU 0.5; ap_small below
+    32 x 32 pixels, ap_medium, and ap_large from 96 x 96 on.
 
     What is found in a true crowd of its label counts neither as right nor as wrong; predicted crowds are left out.
     """
@@ -44,17 +47,23 @@ class InstanceMeter:
                 rows.append(row | {"bbox": box, "area": float(area), "iscrowd": int(crowd), "score": score})
 
     def compute(self) -> dict[str, float]:
-        """ap and ap50, 0 to 1."""
+        """`FIGURES`, 0 to 1, without those of sizes that no true object has."""
         if all(row["iscrowd"] for row in self.true):
-            return {"ap": float("nan"), "ap50": float("nan")}
+            return dict.fromkeys(FIGURES[:2], float("nan"))
         if not self.found:
-            return {"ap": 0.0, "ap50": 0.0}
+            return dict.fromkeys(FIGURES[:2], 0.0)
         categories = [{"id": i + 1, "name": str(i)} for i in range(self.labels)]
         truth = COCO({"images": self.images, "annotations": self.true, "categories": categories})
         evaluation = COCOeval(truth, truth.load_res(self.found), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
-        curves = evaluation.eval or {}
-        precision = np.asarray(curves["precision"])[..., 0, -1]  # IoU, recall, label; -1: not in the truth
-        ap, ap50 = (float(p[p >= 0].mean()) for p in (precision, precision[0]))
-        return {"ap": ap, "ap50": ap50}
+        precision = np.asarray((evaluation.eval or {})["precision"])[..., -1]  # IoU, recall, label, area
+        sizes = [_mean(precision[..., area]) for area in range(4)]  # all, small, medium, large
+        values = (sizes[0], _mean(precision[0, ..., 0]), *sizes[1:])
+        return {name: v for name, v in zip(FIGURES, values, strict=True) if v is not None}
+
+
+def _mean(precision: np.ndarray) -> float | None:
+    """Over what the truth has (the others are -1); None if it has none."""
+    known = precision[precision >= 0]
+    return float(known.mean()) if known.size else None
