@@ -168,3 +168,17 @@ def hidden(sample: Sample) -> Sample:
         ),
         keypoints=replace(points, visibility=np.zeros_like(points.visibility)),
     )
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_transformers_finds_the_same(two: InMemoryReader, tmp_path: Path) -> None:
+    from PIL import Image
+    from transformers import pipeline
+
+    trained = train(two, tmp_path / "m", **{**QUICK, "steps": 1})
+    image = two.samples[0].image
+    found = pipeline("image-segmentation", model=str(tmp_path / "m"), device="cpu")(Image.fromarray(image))
+    ((_, own),) = trained.annotate(two.samples[:1])
+    assert own.semantic is not None and found
+    for part in found:
+        assert np.array_equal(np.asarray(part["mask"]) > 0, own.semantic.ids == LABELS.index[part["label"]])
