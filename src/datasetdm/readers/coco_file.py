@@ -35,6 +35,10 @@ CHUNK = 1_000_000
 """Numbers of polygons that are checked at once."""
 
 
+FIRST = 1000
+"""Annotations that are searched for keypoints without names; such points of later ones are an error."""
+
+
 class CocoFile:
     """An annotation file.
 
@@ -147,9 +151,9 @@ class CocoFile:
         return Skeleton(tuple(points), tuple(good))
 
     def _name_points(self, annotations: Sequence[Any]) -> None:
-        """Categories whose objects have keypoints that the file does not name: they get numbers."""
+        """Categories whose objects, among the first, have keypoints that the file does not name: they get numbers."""
         nameless = {c["id"]: c for c in self.categories if not c.get("keypoints")}
-        for a in annotations if nameless else ():
+        for a in annotations[:FIRST] if nameless else ():
             if not isinstance(a, dict) or not isinstance(points := a.get("keypoints"), list) or not points:
                 continue
             category = nameless.pop(id_of(a["category_id"]), None) if is_id(a.get("category_id")) else None
@@ -194,7 +198,7 @@ class CocoFile:
             try:
                 self._check_annotation(a, sizes[place])
                 shape = a.get("segmentation")
-                if isinstance(shape, list) and len(shape) >= 6 and all(type(v) in (int, float) for v in shape):
+                if isinstance(shape, list) and len(shape) >= 6 and not isinstance(shape[0], (list, dict)):
                     shape = a["segmentation"] = [shape]  # one polygon without the list around it
                 if not shape and self._boxes and "bbox" in a:
                     self._leaving += check_box(a["bbox"], sizes[place])
@@ -255,9 +259,9 @@ class CocoFile:
             )
         if (a.get("iscrowd") or 0) not in (0, 1):
             raise DataError(f"iscrowd is {a['iscrowd']!r}", expected="0 or 1")
-        if a.get("keypoints") is None:
-            a.pop("keypoints", None)
-        else:
+        if "keypoints" in a and a["keypoints"] is None:
+            del a["keypoints"]
+        if "keypoints" in a:
             self._lost_points += check_points(a["keypoints"], 3 * points, size)
 
     def _check_outlines(
