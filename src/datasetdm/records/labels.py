@@ -114,7 +114,12 @@ class Labels:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Labels:
         """What `to_json` gave. Raises KeyError, TypeError, ValueError or DataError where it did not."""
-        skeletons = {k: Skeleton(tuple(s["points"]), tuple(s["edges"])) for k, s in value.get("skeletons", {}).items()}
+        try:
+            skeletons = {
+                k: Skeleton(tuple(s["points"]), tuple(s["edges"])) for k, s in value.get("skeletons", {}).items()
+            }
+        except OverflowError as e:
+            raise ValueError(f"an edge is no pair of whole numbers: {e}") from e
         synonyms = tuple(tuple(s) for s in value["synonyms"])
         return cls(tuple(value["names"]), synonyms, tuple(value.get("stuff", ())), skeletons)
 

@@ -57,8 +57,13 @@ class Manifest:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
         """What `asdict` gave. Raises KeyError, TypeError, ValueError where it did not."""
-        keys, blocks = tuple(map(str, value["keys"])), tuple(map(int, value["blocks"]))
-        return cls(keys, int(value["size"]), blocks, int(value["version"]), bool(value["closed"]))
+        keys, blocks, size = tuple(map(str, value["keys"])), tuple(map(int, value["blocks"])), int(value["size"])
+        version = int(value["version"])
+        if not blocks or len(blocks) != -(-size // BLOCK):
+            raise ValueError(f"{len(blocks)} checksums for {size} bytes")
+        if version not in (*MIGRATIONS, VERSION):
+            raise ValueError(f"version {version}")
+        return cls(keys, size, blocks, version, bool(value["closed"]))
 
     @classmethod
     def of_file(cls, path: Path, keys: Sequence[str], version: int = VERSION, closed: bool = False) -> Manifest:
@@ -282,7 +287,7 @@ def _read_states(shard: Path) -> list[Manifest | None]:
         raise StoreError(
             "the manifest of a shard is missing", where=path, expected="one per shard", remedy=RESTORE
         ) from e
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
         raise StoreError(
             f"the manifest of a shard is damaged: {e}", where=path, expected="the file as written", remedy=RESTORE
         ) from e
@@ -298,3 +303,5 @@ def _is(shard: Path, manifest: Manifest) -> bool:
             return zlib.crc32(f.read()) == manifest.blocks[-1]
     except FileNotFoundError:
         return False
+    except OSError as e:
+        raise damaged(shard, f"it cannot be read: {e.strerror}") from e

@@ -57,9 +57,9 @@ def read_latest(path: Path, what: str, parse: Callable[[Any], tuple[str, Parsed]
     for where, line in _read_lines(path, what):
         try:
             key, value = parse(line)
+            found[key] = value
         except (AttributeError, KeyError, TypeError, ValueError, DataError) as e:
             raise _bad_line(what, where, e) from e
-        found[key] = value
     return found
 
 

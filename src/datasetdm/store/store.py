@@ -283,7 +283,7 @@ def open_shard(path: Path, checked: bool) -> Generator[tuple[pq.ParquetFile, int
             if file.metadata.num_rows != manifest.rows:
                 raise damaged(path, f"{file.metadata.num_rows} rows instead of {manifest.rows}")
             yield file, manifest.version
-    except (OSError, pa.ArrowException) as e:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
         raise damaged(path, str(e) or repr(e)) from e
 
 
