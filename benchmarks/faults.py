@@ -1,0 +1,309 @@
+"""Kills at random moments: what is resumed must be equal, byte for byte, to what was never disturbed.
+
+    python -m benchmarks.faults --json PATH [--rounds 24] [--seed 0]
+
+In every round a command (generate, annotate, fit or export, in turn) is begun, killed by SIGKILL or SIGTERM when its output has
+changed a random number of times, and resumed; after two kills it runs to its end. In every fourth round a second process of the
+same command is started on the same output. Then the output is compared with that of an undisturbed run:
+
+    rounds        that were run; `killed` counts the processes that died before they had finished, by signal
+    lost          samples (files, for fit and export) that are missing
+    duplicated    samples that are there twice
+    differing     samples or files with other bytes
+    leftovers     temporary files, locks and work folders that are still there
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import stamp
+from datasetdm import cli
+from datasetdm.io.files import write_json
+from datasetdm.store.store import Store
+
+FORK = multiprocessing.get_context("fork")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+KILLS = 2
+"""Processes that are killed in a round, at most."""
+PATIENCE = 120
+"""Seconds that one process may take."""
+LOOK = 0.004
+"""Seconds between two looks at the output."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command, without its `--out`.
+
+    Args:
+        words: of the command line.
+        store: whether it writes a store; its samples are compared, otherwise its files.
+    """
+
+    words: Sequence[str]
+    store: bool = False
+
+
+@dataclass
+class Found:
+    """What was wrong in one round or more."""
+
+    lost: int = 0
+    duplicated: int = 0
+    differing: int = 0
+    leftovers: int = 0
+
+    def add(self, other: Found) -> None:
+        """Sums."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+def small_work(folder: Path, count: int = 24, steps: int = 2) -> dict[str, Work]:
+    """Commands of a few seconds with the embedded model; what they read is made in `folder` first."""
+    from itertools import islice
+
+    from PIL import Image
+
+    from datasetdm.readers import read
+
+    images = folder / "images"
+    images.mkdir()
+    for i, sample in enumerate(islice(read("mini:test"), count)):
+        Image.fromarray(sample.image).save(images / f"{i:02d}.png")
+    return {
+        "generate": Work(
+            ("generate", "--prompts", "a photo of a dog", "two cats on a sofa", "a red car", "--count", str(count),
+             "--steps", str(steps), "--batch", "2", "--device", "cpu"), True,
+        ),
+        "annotate": Work(("annotate", "--data", f"images:{images}", "--device", "cpu"), True),
+        "fit": Work(
+            ("fit", "--data", "mini:train", "--limit", "12", "--steps", "12", "--variants", "2", "--evaluate-every", "3",
+             "--batch", "4", "--width", "32", "--tasks", "semantic", "--device", "cpu"),
+        ),
+        "export": Work(("export", "mini:train", "--format", "coco")),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------- processes
+@dataclass
+class Running:
+    """A process, and the file of what it says."""
+
+    process: BaseProcess
+    said: Path
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and what it said; one that takes too long is killed."""
+        self.process.join(PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        code, said = self.process.exitcode or 0, self.said.read_text(errors="replace")
+        self.said.unlink()
+        return code, said
+
+
+def start(work: Work, out: Path) -> Running:
+    """Begin the command in a fork of this process, which has imported all that it needs: kills meet work, not imports."""
+    handle, name = tempfile.mkstemp(prefix="said-", dir=out.parent)
+    process = FORK.Process(target=_command, args=([*work.words, "--out", str(out)], handle))
+    process.start()
+    os.close(handle)
+    return Running(process, Path(name))
+
+
+def _command(words: list[str], said: int) -> None:
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    cli.main(words)
+
+
+def import_all() -> None:
+    """Load a model once, so that forks need not import."""
+    from datasetdm.decoder.model import load_pair
+
+    for module in ("outputs", "stages"):
+        import_module(f"datasetdm.recipe.{module}")
+    load_pair("mini", None, "cpu")
+
+
+def written(out: Path) -> int:
+    """Bytes below the output and beside it under a temporary name; they grow while the work goes on."""
+    total = 0
+    for top in (out, *out.parent.glob(f".{out.name}.*.tmp")):
+        for folder, _, names in os.walk(top):
+            for name in names:
+                try:
+                    total += (Path(folder) / name).stat().st_size
+                except OSError:  # it was renamed meanwhile
+                    continue
+    return total
+
+
+def growth(work: Work, out: Path) -> list[int]:
+    """Sizes that an undisturbed run's output had, each once, in the order in which they came."""
+    running, sizes = start(work, out), [0]
+    while running.process.is_alive():
+        size = written(out)
+        if size != sizes[-1]:
+            sizes.append(size)
+        time.sleep(LOOK)
+    code, said = running.end()
+    if code:
+        raise SystemExit(f"error: the undisturbed run ended with {code}: {said}")
+    return sizes
+
+
+def kill_at(process: BaseProcess, out: Path, changes: int, delay: float, number: int) -> bool:
+    """Send a signal when the output has changed so many times, and `delay` seconds later; whether it had not ended before."""
+    last, seen, until = written(out), 0, time.monotonic() + PATIENCE
+    while seen < changes and process.is_alive() and time.monotonic() < until:
+        size = written(out)
+        seen += size != last
+        last = size
+        time.sleep(LOOK)
+    time.sleep(delay)
+    if process.is_alive() and process.pid is not None:
+        os.kill(process.pid, number)
+        return True
+    return False
+
+
+# ---------------------------------------------------------------------- comparing
+def contents(work: Work, out: Path) -> list[tuple[str, str]]:
+    """Key and hash of every sample, or of every file."""
+    if work.store:
+        rows = [(sample.key, sample.digest()) for sample in Store(out)]
+        shards = [(p.name, _hash(p)) for p in sorted((out / "data").glob("*.parquet"))]
+        return rows + shards
+    return [(str(p.relative_to(out)), _hash(p)) for p in sorted(out.rglob("*")) if p.is_file()]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a run should have taken it away."""
+    return path.suffix in (".tmp", ".lock", ".holder") or path.name == "work"
+
+
+def compare(right: Sequence[tuple[str, str]], work: Work, out: Path) -> Found:
+    """An output against the contents of an undisturbed one."""
+    try:
+        found = contents(work, out)
+    except Exception as e:
+        print(f"  {out} cannot be read: {e}", flush=True)
+        return Found(lost=len(right))
+    expected, names = dict(right), Counter(name for name, _ in found)
+    left = [p for p in (*out.rglob("*"), *out.parent.glob(f".{out.name}.*")) if is_leftover(p)]
+    result = Found(
+        lost=len(expected.keys() - names.keys()),
+        duplicated=sum(n - 1 for n in names.values()) + len(names.keys() - expected.keys()),
+        differing=sum(name in expected and expected[name] != value for name, value in found),
+        leftovers=len(left),
+    )
+    if any(vars(result).values()):
+        print(f"  {out}: {vars(result)} {left[:3]}", flush=True)
+    return result
+
+
+# ---------------------------------------------------------------------- rounds
+def is_done(work: Work, out: Path) -> bool:
+    """Whether the command before has finished its output: it would refuse to write it again."""
+    if work.store:
+        return False
+    return out.exists() and not (out / "work").exists() and any(out.iterdir())
+
+
+def disturbed(
+    work: Work, out: Path, sizes: Sequence[int], rng: np.random.Generator, together: bool
+) -> tuple[Counter[str], int]:
+    """Begin, kill and resume a command, then let it end; how many processes each signal ended, and how many were refused."""
+    killed: Counter[str] = Counter()
+    refused = 0
+    for _ in range(KILLS):
+        if is_done(work, out):
+            break
+        number = SIGNALS[int(rng.integers(2))]
+        running = [start(work, out) for _ in range(2 if together else 1)]
+        changes = int(rng.integers(1, max(2, len(sizes) // KILLS)))
+        if kill_at(running[0].process, out, changes, float(rng.uniform(0, 0.05)), number):
+            killed[signal.Signals(number).name] += 1
+        for one in running:
+            code, said = one.end()
+            if "being written by another process" in said:
+                refused += 1
+                assert code == 2
+            elif code not in (0, 2, -number, 128 + number):
+                raise SystemExit(f"error: a run ended with {code}: {said}")
+            if "Traceback" in said:
+                raise SystemExit(f"error: a traceback: {said}")
+    if not is_done(work, out):
+        code, said = start(work, out).end()
+        if code and not is_done(work, out):
+            raise SystemExit(f"error: the resumed run ended with {code}: {said}")
+    return killed, refused
+
+
+def measure(works: Mapping[str, Work], folder: Path, rounds: int, seed: int) -> dict[str, Any]:
+    """Run rounds; the figures."""
+    total, killed, refused, by_command = Found(), Counter[str](), 0, Counter[str]()
+    undisturbed: dict[str, tuple[list[int], list[tuple[str, str]]]] = {}
+    for number in range(rounds):
+        name = list(works)[number % len(works)]
+        work, out = works[name], folder / f"{name}-{number}"
+        if name not in undisturbed:
+            sizes = growth(work, folder / name)
+            undisturbed[name] = sizes, contents(work, folder / name)
+        sizes, right = undisturbed[name]
+        together = number // len(works) % 4 == number % len(works)
+        rng = np.random.default_rng((seed, number))
+        signals, others = disturbed(work, out, sizes, rng, together)
+        total.add(compare(right, work, out))
+        by_command[name] += 1
+        killed, refused = killed + signals, refused + others
+        print(f"round {number}: {name}{', two processes' if together else ''}: killed {dict(signals)}", flush=True)
+    return {
+        "rounds": rounds,
+        **vars(total),
+        "killed": dict(killed),
+        "refused_second_processes": refused,
+        "rounds_by_command": dict(by_command),
+    }
+
+
+def main() -> None:
+    """Disturb, compare and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    import_all()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        figures = measure(small_work(Path(folder)), Path(folder), given.rounds, given.seed)
+    print(figures)
+    if given.json:
+        write_json(given.json, stamp([given.seed]) | figures)
+
+
+if __name__ == "__main__":
+    main()
