@@ -1,6 +1,6 @@
 """Kills at random moments: what is resumed must be equal, byte for byte, to what was never disturbed.
 
-    python -m benchmarks.faults --json PATH [--rounds 24] [--seed 0]
+    python -m benchmarks.faults --json PATH [--rounds 24] [--seed 0] [--count 24] [--commands generate annotate fit export]
 
 In every round a command (generate, annotate, fit or export, in turn) is begun, killed by SIGKILL or SIGTERM when its output has
 changed a random number of times, and resumed; after two kills it runs to its end. In every fourth round a second process of the
@@ -296,10 +296,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=24, help="samples of a store")
+    parser.add_argument("--commands", nargs="+", default=None, help="all by default")
     given = parser.parse_args()
     import_all()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        figures = measure(small_work(Path(folder)), Path(folder), given.rounds, given.seed)
+        works = small_work(Path(folder), given.count)
+        works = {name: works[name] for name in given.commands or works}
+        figures = measure(works, Path(folder), given.rounds, given.seed)
     print(figures)
     if given.json:
         write_json(given.json, stamp([given.seed]) | figures)

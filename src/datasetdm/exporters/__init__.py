@@ -5,6 +5,7 @@ An installed package adds one by an entry point of the group `datasetdm.exporter
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -126,13 +127,17 @@ def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iter
     with _one_error(folder), locked(folder.parent / f".{folder.name}.lock", "folder"):
         remove_leftovers(folder.parent, folder.name)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        made = os.open(temporary, os.O_RDONLY)  # open, so that no other folder gets its number
         try:
             yield from write(ahead(samples, size=lambda s: s.image.nbytes), replace(target, folder=temporary))
+            if not os.path.samestat(os.fstat(made), temporary.stat()):
+                raise OutputError("the folder was deleted while it was written", where=folder, remedy="export again")
             temporary.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
             temporary.rename(folder)
         finally:
+            os.close(made)
             shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -143,7 +148,8 @@ def _one_error(folder: Path) -> Generator[None]:
         with writing(folder):
             yield
     except OutputError as e:
-        remedy = e.remedy and "free some space, then export again; nothing was left behind"
+        full = e.remedy is not None and e.remedy.startswith("free some space")
+        remedy = "free some space, then export again; nothing was left behind" if full else e.remedy
         raise OutputError(e.what, where=folder, expected=e.expected, remedy=remedy) from e
 
 

@@ -83,8 +83,9 @@ def locked(path: Path, what: str) -> Generator[None]:
     try:
         yield
     finally:
-        holder.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for own in (holder, path):
+            with contextlib.suppress(OSError):  # the folder may be gone, or closed to us
+                own.unlink()
         lock.release()
         if made:
             with contextlib.suppress(OSError):
