@@ -99,7 +99,7 @@ def results(bench: Bench, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _row(bench: Bench, table: str, row: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """Mean over seeds, sample deviation, the seeds, mean seconds."""
+    """Mean over seeds, sample deviation, the seeds, mean seconds, the results' files."""
     found = [] if TABLES[table].needs else [v for s in seeds if (v := bench.find(table, row, s)) is not None]
     figures = [v["figure"] for v in found]
     return {
@@ -108,6 +108,7 @@ def _row(bench: Bench, table: str, row: str, seeds: Sequence[int]) -> dict[str, 
         "seeds": [v["seed"] for v in found],
         "seconds": statistics.fmean(v["seconds"] for v in found) if found else None,
         "metric": TABLES[table].metric,
+        "files": [f"{bench.name(table, row, v['seed'])}.json" for v in found],
         **({"needs": TABLES[table].needs} if TABLES[table].needs else {}),
     }
 

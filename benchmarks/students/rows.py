@@ -1,7 +1,7 @@
 """One row: a student trained on one mix of data with one seed, and its result as a small JSON file.
 
 The file is named by a hash of all that the result depends on, so rows can be computed one by one, anywhere, and put into one
-folder. A row that was stopped goes on from its last checkpoint.
+folder. A row that was stopped goes on from its last checkpoint; its seconds are then those of the last process.
 """
 
 from __future__ import annotations

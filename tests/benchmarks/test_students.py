@@ -148,6 +148,18 @@ def test_the_interval_is_that_of_resampled_images() -> None:
     assert report.difference(good, {}) is None
 
 
+def test_committed_figures_are_those_of_the_committed_rows() -> None:
+    root = Path(report.__file__).parents[2]
+    committed = json.loads((root / "docs" / "results.json").read_text())["tables"]
+    page = (root / "docs" / "results.md").read_text()
+    assert set(committed) == set(tables.TABLES) and all(set(rows) == set(tables.ROWS) for rows in committed.values())
+    for name, row in ((n, row) for rows in committed.values() for n, row in rows.items() if row["files"]):
+        values = [json.loads((root / "benchmarks/results/rows" / f).read_text()) for f in row["files"]]
+        assert row["mean"] == pytest.approx(np.mean([miou(unpack(v["counts"]).sum(0)) for v in values]))
+        assert row["seeds"] == [v["seed"] for v in values] and {v["row"] for v in values} == {name}
+        assert any(line.startswith(f"| `{name}` ") and f"| {row['mean']:.3f} |" in line for line in page.splitlines())
+
+
 def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
