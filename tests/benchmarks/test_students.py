@@ -167,3 +167,23 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stop:
         main(["--table", "pose", "--row", "real"])
     assert "needs rows with a student for keypoints" in str(stop.value)
+
+
+def test_quick_measures_four_rows_and_prints_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = pack(np.array([[[5, 10, 10], [4, 6, 5]]]))
+
+    def measure(bench: Bench, table: str, row: str, seed: int) -> dict[str, Any]:
+        assert bench.data.count == 512 and table == "semantic"
+        value = {"figure": 0.25, "seconds": 2.0, "seed": seed, "metric": "mIoU", "counts": counts}
+        tmp_path.joinpath(f"{row}-{seed}.json").write_text(json.dumps(value))
+        return value
+
+    monkeypatch.setattr(Bench, "name", lambda _, table, row, seed: f"{row}-{seed}")
+    monkeypatch.setattr(Bench, "measure", measure)
+    main(["--quick", "--rows", str(tmp_path)])
+    assert {p.stem for p in tmp_path.iterdir()} == {f"{row}-0" for row in report.QUICK_ROWS}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:4]] == [*report.QUICK_ROWS]
+    assert lines[-4].startswith("| `real` |") and lines[-3].endswith("| 0.250 |  | 0 | +0.0 [+0.0, +0.0] | 2 |")
