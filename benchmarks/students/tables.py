@@ -66,7 +66,7 @@ TABLES: dict[str, Table] = {
     "semantic_pretrained": Table(
         "Semantic segmentation, pretrained encoder", "mIoU", "a SegFormer encoder pretrained on the captions' words"
     ),
-    "instance": Table("Instance segmentation", "AP", "rows with a student for instances"),
+    "instance": Table("Instance segmentation", "AP", "rows with the student mask2former"),
     "depth": Table("Depth", "AbsRel", "rows with the student glpn"),
     "pose": Table("Keypoints", "OKS AP", "rows with a student for keypoints"),
     "zero_shot": Table("Labels without labelled images", "harmonic mIoU", "a split of the labels into seen and unseen"),
