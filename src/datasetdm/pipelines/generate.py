@@ -25,6 +25,7 @@ from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.pipelines.stream import Keys
 from datasetdm.prompts import PromptList, PromptRow, PromptSource, asked_labels
+from datasetdm.quality.checks import Check, FlipConsistency, Made
 from datasetdm.records import Prompt, Provenance, Sample
 from datasetdm.store.store import Store
 
@@ -37,6 +38,7 @@ class DatasetGenerator:
         decoder: a name, a folder, or a loaded one.
         backbone: likewise; None is the one that the decoder was fitted on.
         options: how a backbone that is loaded here is held and run.
+        checks: filters that look at latents and features while samples are made; by default what the settings ask for.
         settings: fields of `GenerateConfig`.
 
     Raises:
@@ -54,9 +56,12 @@ class DatasetGenerator:
         backbone: str | Backbone | None = None,
         device: str = "auto",
         options: RunOptions | None = None,
+        checks: Sequence[Check] | None = None,
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, **settings)
+        asked = self.config.flip_agreement
+        self.checks = ([FlipConsistency(minimum=asked)] if asked else []) if checks is None else checks
         self.prompts = prompts if isinstance(prompts, PromptSource) else PromptList(prompts)
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
@@ -71,6 +76,7 @@ class DatasetGenerator:
     def origin(self) -> dict[str, Any]:
         """All that the samples depend on: prompts and models by hash, and the settings."""
         negative = {"negative": self.config.negative} if self.config.negative else {}
+        checks = {"checks": [c.to_json() for c in self.checks]} if self.checks else {}
         return {
             "source": "generate",
             "prompts": self.prompts.origin(),
@@ -81,6 +87,7 @@ class DatasetGenerator:
             "backbone": self.backbone.identity,
             "decoder": self._fingerprint,
             **negative,
+            **checks,
         }
 
     def check(self, store: Store) -> None:
@@ -124,12 +131,17 @@ class DatasetGenerator:
         found = self.decoder.annotate(inputs, places, self.labels)
         details = [row.details() | ({"negative": n} if n else {}) for row, n in zip(asked, negatives, strict=True)]
         origins = [replace(self._origin, index=i, details=own) for i, own in enumerate(details, first)]
-        return [
+        samples = [
             Sample(key(i), image, self.labels, prompt, **own.fields(), provenance=origin)
             for i, (image, prompt, own, origin) in enumerate(
                 zip(to_uint8(features.images), prompts, found, origins, strict=True), first
             )
         ]
+        mentioned = [p.labels for p in prompts]
+        made = Made(latents, features, texts, mentioned, self.labels, self.backbone, self.decoder)
+        for check in self.checks:
+            samples = check(samples, made)
+        return samples
 
     def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """Samples 0, 1, ... without end, but for those whose key is in `done`."""

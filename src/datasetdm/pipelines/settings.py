@@ -64,6 +64,12 @@ class GenerateConfig(BaseModel):
         None, ge=0, description="Guidance scale; default the model's (1, which is none, for distilled ones)."
     )
     negative: str = Field("", description="What no image shall show.")
+    flip_agreement: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Ignore pixels on which image and mirror image agree less, for instance 0.5; takes a third longer.",
+    )
     labels: Names | None = Field(None, description="Comma-separated labels to annotate instead of the decoder's own.")
 
 
