@@ -221,8 +221,8 @@ def safetensors_head(rng: Rng, data: bytes) -> bytes:
     """Tensors with another head, whose length is right most of the time."""
     size = int.from_bytes(data[:8], "little")
     head = change_json(rng, data[8 : 8 + size])
-    told = len(head) if rng.random() < 0.9 else pick(rng, (*SIZES, 2**63))
-    return struct.pack("<Q", told) + head + data[8 + size :]
+    stated = len(head) if rng.random() < 0.9 else pick(rng, (*SIZES, 2**63))
+    return struct.pack("<Q", stated) + head + data[8 + size :]
 
 
 BYTES: tuple[Mutation, ...] = (flip, flip, cut, splice, splice, number, other_magic, nothing)

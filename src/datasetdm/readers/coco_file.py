@@ -259,10 +259,10 @@ class CocoFile:
             )
         if (a.get("iscrowd") or 0) not in (0, 1):
             raise DataError(f"iscrowd is {a['iscrowd']!r}", expected="0 or 1")
-        if "keypoints" in a and a["keypoints"] is None:
-            del a["keypoints"]
-        if "keypoints" in a:
-            self._lost_points += check_points(a["keypoints"], 3 * points, size)
+        if (found := a.get("keypoints")) is None:
+            a.pop("keypoints", None)
+        else:
+            self._lost_points += check_points(found, 3 * points, size)
 
     def _check_outlines(
         self, polygons: Sequence[list[Any]], owners: Sequence[tuple[int, dict[str, Any]]], sizes: Sequence[Size]
