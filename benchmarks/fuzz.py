@@ -4,8 +4,9 @@
     python -m benchmarks.fuzz --targets coco --input 123       the same input again, with its traceback
 
 Every input is good data with one or two files mutated (`benchmarks/mutations.py`); it depends on the seed, the target's name
-and its number alone. Right is a `DatasetDMError`, or no error. A failure is any other exception, more than `SECONDS`, more
-memory than `MEMORY` above the start, or the end of the process; failures are reported with the number of their input.
+and its number alone. Right is a `DatasetDMError` that was foreseen, or no error. A failure is any other exception, more than
+`SECONDS`, more memory than `MEMORY` above the start, or the end of the process; failures are reported with the number of their
+input.
 
 `targets`: inputs, refused (by an error with a remedy), seconds of the slowest and its number, peak memory of each; `inputs` and
 `failures` of all.
@@ -38,6 +39,7 @@ from benchmarks.mutations import Rng, change_value, mutate, pick
 from datasetdm.errors import DatasetDMError
 from datasetdm.io.files import write_json
 from datasetdm.readers import READERS, read
+from datasetdm.readers.source import UNFORESEEN
 
 SECONDS = 10
 """That one input may take."""
@@ -290,7 +292,7 @@ def run_inputs(
                 target.use(folder, rng)
             except DatasetDMError as e:
                 result.refused = 1
-                if not e.what:
+                if not e.what or e.what.startswith(UNFORESEEN):
                     result.failures = [_failure(name, number, e)]
             except (Exception, TooSlow) as e:
                 if raising:

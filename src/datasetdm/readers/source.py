@@ -114,6 +114,10 @@ class ValidatingReader:
         self.skipped.append(error if isinstance(error, DataError) else DataError(error.what, where=error.where))
 
 
+UNFORESEEN = "the data cannot be read:"
+"""How an error begins that a reader did not foresee; whoever tests readers counts it as a fault of theirs."""
+
+
 def as_data_error(error: Exception, source: object, index: int | None = None) -> DatasetDMError:
     """The error itself if it is one of ours that concerns data; else what a reader met and did not expect, as a DataError.
 
@@ -124,7 +128,7 @@ def as_data_error(error: Exception, source: object, index: int | None = None) ->
         return error
     if isinstance(error, DatasetDMError):
         raise error
-    what = f"the data cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    what = f"{UNFORESEEN} {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     place = source if isinstance(source, Path) else getattr(source, "path", None) or type(source).__name__
     found = DataError(
         what, where=place if index is None else f"{place}, sample {index} (from 0)", expected="data of this format"
