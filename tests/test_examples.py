@@ -64,6 +64,7 @@ for sample in stream:
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_package_adds_a_reader_and_a_transform(tmp_path: Path) -> None:
     """Both are found by their entry points, and the command line reads the new format."""
     noise_image(tmp_path / "a.png", (20, 30))

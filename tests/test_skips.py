@@ -23,12 +23,14 @@ missing = pytest.importorskip("no_such_package")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ci", "code", "failed"), [("", 5, False), ("true", 2, True)])
 def test_modules_that_need_a_package(ci: str, code: int, failed: bool, tmp_path: Path) -> None:
     done = run(SKIPPED, ci, tmp_path)
     assert done.returncode == code and ("could not import 'no_such_package'" in done.stdout) is failed, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ci", "code", "summary"), [("", 0, "2 skipped"), ("true", 1, "1 failed, 1 skipped")])
 def test_tests_that_need_a_program(ci: str, code: int, summary: str, tmp_path: Path) -> None:
     done = run(SKIPPED.partition("missing")[0], ci, tmp_path)

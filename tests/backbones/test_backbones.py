@@ -146,6 +146,7 @@ def test_folders_that_are_no_pipeline(tiny_folder: Path, tmp_path: Path) -> None
         load_backbone(str(broken))
 
 
+@pytest.mark.slow
 def test_a_package_can_offer_another_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point of the group `datasetdm.backbones`: name = pipeline class, value = what loads it."""
     body = "from datasetdm.backbones import load_backbone\ndef load(*_, **__): return load_backbone('mini', device='cpu')\n"

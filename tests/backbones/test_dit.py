@@ -132,6 +132,7 @@ def test_flow_inversion_is_undone_by_the_sampler(joint: JointBackbone, monkeypat
     assert float((x - latents).abs().mean()) < 0.1 * float((there - latents).abs().mean())
 
 
+@pytest.mark.slow
 def test_stable_diffusion_3_without_its_largest_encoder(tmp_path: Path) -> None:
     """Its authors allow to leave T5 out; labels are then read by CLIP alone."""
     backbone = without(sd3(), tmp_path, text_encoder_3=None, tokenizer_3=None)

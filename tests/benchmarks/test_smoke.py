@@ -148,7 +148,7 @@ def test_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     ways = {name: formats.WAYS[name] for name in ("coco", "yolo-pose")}
     monkeypatch.setattr(formats, "WAYS", ways)
     monkeypatch.setattr(formats, "EXPORTERS", [*ways])
-    verdicts, compared = formats.round_trips(2)
+    verdicts, compared = formats.round_trips(6)
     assert set(verdicts) == {"mini", "store", "coco (coco)", "yolo (yolo-pose)"} == set(compared)
     assert all(set(row) == set(ways) for row in verdicts.values()) and verdicts["mini"]["coco"] == "equal"
     assert formats.coco_export_per_second(2, repeats=1) > 0

@@ -205,6 +205,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert (out / "page.html").read_text().count("<figure") == 1
 
 
+@pytest.mark.slow
 def test_an_export_needs_no_torch(tmp_path: Path) -> None:
     """It would take seconds and 200 MB."""
     write_store([make_sample("a")], tmp_path / "s", LABELS)

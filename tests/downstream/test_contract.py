@@ -124,6 +124,7 @@ def first_tensors(outputs: Any) -> list[torch.Tensor]:
     return [v for v in outputs.values() if isinstance(v, torch.Tensor)]
 
 
+@pytest.mark.slow
 def test_label_order_does_not_matter(name: str, two: InMemoryReader, tmp_path: Path) -> None:
     """Labels are matched by name: data in another order teach the same."""
     order = Labels(tuple(reversed(LABELS.names)), tuple(reversed(LABELS.synonyms)))

@@ -158,6 +158,7 @@ def test_splits(format: str, tmp_path: Path) -> None:
     assert run(samples, format, tmp_path / "out", split) == 12 == images(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_objects(format: str, tmp_path: Path) -> None:
     """Of 120 objects on one image never more than a few are dense at a time."""
     h, w = 600, 800

@@ -55,6 +55,7 @@ cli.main([])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_ends_at_once_and_keeps_what_is_finished(
     number: signal.Signals, code: int, tmp_path: Path

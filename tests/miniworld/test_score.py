@@ -127,6 +127,7 @@ def test_a_model_without_its_story_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert stop.value.code == 2 and "training.json is missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_oracles_training_goes_on(tmp_path: Path, held: Renders) -> None:
     """Two calls: the second one starts at the first one's last step, with its weights."""
     few, config = held[:8], OracleConfig(batch=4)

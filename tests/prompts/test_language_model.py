@@ -80,6 +80,7 @@ def test_prompts_carry_what_they_show_and_requests_a_schema(tmp_path: Path) -> N
     assert outcome.complete and sum(outcome.labels.values()) >= 12
 
 
+@pytest.mark.slow
 def test_requests_run_in_parallel_but_not_in_more_than_asked(tmp_path: Path) -> None:
     def slow(server: Server, request: dict[str, Any]) -> Answer:
         answer = good(server, request)
@@ -91,6 +92,7 @@ def test_requests_run_in_parallel_but_not_in_more_than_asked(tmp_path: Path) -> 
     assert server.most_running == 3
 
 
+@pytest.mark.slow
 def test_the_order_of_replies_changes_nothing(tmp_path: Path) -> None:
     def uneven(server: Server, request: dict[str, Any]) -> Answer:
         answer = good(server, request)
@@ -135,6 +137,7 @@ def test_captions_by_a_model_that_looks_and_paraphrases(tmp_path: Path) -> None:
     assert len(texts(tmp_path / "p.jsonl")) == 8 and len(server.asked) > given
 
 
+@pytest.mark.slow
 # ---------------------------------------------------------------------- resume
 def test_a_killed_run_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     def dies(server: Server, request: dict[str, Any]) -> Answer:

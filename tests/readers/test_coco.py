@@ -377,6 +377,7 @@ def test_polygons_are_checked_at_once_as_one_by_one(data: st.DataObject) -> None
             assert x.min() >= -1 and x.max() <= 31 and y.min() >= -1 and y.max() <= 21
 
 
+@pytest.mark.slow
 def test_reading_is_not_slower_than_the_target() -> None:
     """A small version of `benchmarks/coco_reading.py`, with room for a busy machine."""
     code = "from benchmarks.coco_reading import coco_read_ratio; print(coco_read_ratio(images=500, repeats=5))"

@@ -146,6 +146,7 @@ def test_a_summary_tells_what_is_missing(tmp_path: Path) -> None:
     assert 0 < low < high and f"depth: {low:.3g} to {high:.3g} m" in found.notes() and not found.unlabelled
 
 
+@pytest.mark.slow
 def test_a_balanced_part_holds_rare_labels() -> None:
     reader = read("mini:train")
     small = Choose(limit=20, balance=True, seed=3).select(reader)

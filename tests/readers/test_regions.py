@@ -67,6 +67,7 @@ def test_painting_nothing() -> None:
     assert (paint([], (2, 3), 7) == 7).all()
 
 
+@pytest.mark.slow
 def test_a_large_image_with_many_outlines_needs_little_memory(tmp_path: Path) -> None:
     """4000 x 3000 pixels with 200 polygons of 60 points: as dense masks 2.4 GB."""
     rng = np.random.default_rng(0)

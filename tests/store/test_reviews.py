@@ -158,6 +158,7 @@ def test_a_line_that_is_no_review_is_an_error_that_names_it(tmp_path: Path, line
     assert str(caught.value.where).endswith(f"{REVIEWS}:2")
 
 
+@pytest.mark.slow
 def test_two_processes_append_at_once_and_lose_nothing(tmp_path: Path) -> None:
     code = """
 import sys

@@ -44,6 +44,7 @@ def fill(folder: Path, samples: list[Sample], shard_size: int = 5) -> None:
                 writer.add(sample)
 
 
+@pytest.mark.slow
 def test_a_kill_between_any_two_steps_costs_nothing_that_was_flushed(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ with Writer(sys.argv[1], Labels(("a",)), {"seed": 0}, 7) as writer:
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL, timeout=100)
@@ -135,6 +137,7 @@ except OutputError as e:
     assert not subprocess.run(second, capture_output=True, text=True, check=True, timeout=100).stdout
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
     code = f"{KILLED}\n    import os; os.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", code, str(tmp_path / "s")]

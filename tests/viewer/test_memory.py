@@ -47,6 +47,7 @@ def peak(process: subprocess.Popen[str]) -> float:
     return int(peak) / 1024
 
 
+@pytest.mark.slow
 def test_a_large_image_with_many_objects(tmp_path: Path) -> None:
     write_store([large_sample()], tmp_path / "s", LABELS)
     command = [sys.executable, "-m", "datasetdm.cli", "view", str(tmp_path / "s")]

@@ -91,6 +91,7 @@ def is_good(answer: Answer) -> None:
         assert answer.headers["content-security-policy"]
 
 
+@pytest.mark.slow
 @BOUNDED
 @given(METHODS, PATHS, QUERIES)
 @example("GET", f"/api/sample/{HUGE}", [])
@@ -102,6 +103,7 @@ def test_any_address(client: Client, method: str, path: str, query: list[tuple[s
     is_good(client.ask(f"{path}?{urlencode(query)}" if query else path, method))
 
 
+@pytest.mark.slow
 @BOUNDED
 @given(BODIES, ROWS)
 @example(b"[" * 100_000, "1")
@@ -114,6 +116,7 @@ def test_any_review(client: Client, body: bytes, row: str) -> None:
     is_good(client.ask(f"/api/review/{quote(row)}", "POST", body, **headers))
 
 
+@pytest.mark.slow
 @BOUNDED
 @given(st.sampled_from(["Host", "Origin", "Content-Type", "Range", "If-None-Match", "Accept"]), st.text(max_size=20))
 def test_any_header(client: Client, name: str, value: str) -> None:

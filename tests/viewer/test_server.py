@@ -258,6 +258,7 @@ def test_many_reviews_at_once(mine: tuple[Client, Path]) -> None:
     assert sorted(read_reviews(folder)) == sorted(f"s{i}" for i in range(12))
 
 
+@pytest.mark.slow
 def test_two_viewers_of_one_store(mine: tuple[Client, Path]) -> None:
     """In processes of their own: each sees the other's reviews, neither loses any, and none replaces one that it had not seen."""
     one, folder = mine
@@ -371,6 +372,7 @@ def test_a_damaged_shard_is_an_answer(samples: list[Sample], tmp_path: Path) -> 
         Rows(Store(tmp_path / "s"))
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(samples: list[Sample], tmp_path: Path) -> None:
     write_store(samples, tmp_path / "s", LABELS)
     command = [sys.executable, "-m", "datasetdm.cli", "view", str(tmp_path / "s")]
