@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from datasetdm.cli import main
-from datasetdm.errors import ConfigError, DataError
+from datasetdm.errors import ConfigError, DataError, StoreError
 from datasetdm.io.codecs import decode_png, encode_png
 from datasetdm.readers import READERS, read
 from datasetdm.readers.formats.mini import CLASSES, PACKAGED
 from datasetdm.readers.overview import summarise
-from datasetdm.readers.source import Source, ValidatingReader
+from datasetdm.readers.source import UNFORESEEN, Source, ValidatingReader, as_data_error
 from datasetdm.records import IGNORE, Sample
 from datasetdm.store import write_store
 from datasetdm.transforms.choose import Choose
@@ -258,3 +258,14 @@ def test_a_decompression_bomb_is_met_before_work_starts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="pixels"):
         read(f"masks:{folder}")
     assert len(read(f"masks:{folder}", on_error="skip")) == 1
+
+
+def test_what_a_reader_did_not_foresee_is_an_error_of_the_data() -> None:
+    found = as_data_error(RuntimeError("an odd\nbyte"), Path("a.json"), 3)
+    assert isinstance(found, DataError) and found.what == f"{UNFORESEEN} RuntimeError: an odd byte"
+    assert "a.json, sample 3" in str(found.where) and isinstance(found.__cause__, RuntimeError)
+    assert as_data_error(MemoryError(), Path("a.json")).what == "there is not enough memory to read the data"
+    own = StoreError("damaged")
+    assert as_data_error(own, Path("a.json")) is own
+    with pytest.raises(ConfigError):
+        as_data_error(ConfigError("not installed"), Path("a.json"))

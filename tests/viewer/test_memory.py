@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from datasetdm.records import Instances, MaskStack, Sample
 from datasetdm.store import write_store

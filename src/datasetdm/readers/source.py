@@ -129,6 +129,8 @@ def as_data_error(error: Exception, source: object, index: int | None = None) ->
     if isinstance(error, DatasetDMError):
         raise error
     what = f"{UNFORESEEN} {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if isinstance(error, MemoryError):  # an image header may declare up to MAX_PIXELS
+        what = "there is not enough memory to read the data"
     place = source if isinstance(source, Path) else getattr(source, "path", None) or type(source).__name__
     found = DataError(
         what, where=place if index is None else f"{place}, sample {index} (from 0)", expected="data of this format"
