@@ -89,7 +89,7 @@ BAD = {
     "number as text": (edit("annotations", 0, segmentation=[[4, 4, "9", 4, 9, 9]]), "finite"),
     "infinite": (edit("annotations", 0, segmentation=[[4, 4, float("-inf"), 4, 9, 9]]), "finite"),
     "no name": (edit("images", 0, file_name=""), "leaves its folder"),
-    "huge image": (edit("images", 0, width=10**9), "30x20 pixels"),
+    "huge image": (edit("images", 0, width=10**9), "size 1000000000x20"),
     "list of lists": (lambda c: c["annotations"].append([1]), "no image_id"),
     "no key": (lambda c: c["annotations"][0].pop("segmentation"), "no segmentation"),
 }
@@ -219,6 +219,7 @@ def test_other_spellings_of_the_same_labels(case: str, tmp_path: Path) -> None:
 
 
 ODD = {
+    "an image beyond every size": (edit("images", 0, width=10**20, height=30), "size 100000000000x30"),
     "category 0 twice": (lambda c: [k.update(id=0) for k in c["categories"]], "category id 0 occurs twice"),
     "annotation 0 twice": (lambda c: [a.update(id=0) for a in c["annotations"]], "annotation id 0 occurs twice"),
     "broken run lengths": (edit("annotations", 2, segmentation={"size": [20, 30], "counts": [0, 40.5, 559.5]}), "fill"),

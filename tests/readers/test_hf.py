@@ -155,6 +155,15 @@ def test_a_damaged_offset_is_an_error_and_no_crash(tmp_path: Path) -> None:
         read(f"hf:{folder}")
 
 
+def test_a_dataset_that_was_saved_with_a_format_is_read_as_without(tmp_path: Path) -> None:
+    """A format may hide columns from whoever opens the dataset."""
+    folder = hf_folder(tmp_path)
+    plain = [s.digest() for s in read(f"hf:{folder}")]
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {"_format_columns": ["image"], "_format_type": "numpy"}))
+    assert [s.digest() for s in read(f"hf:{folder}")] == plain
+
+
 @pytest.mark.parametrize(
     "columns",
     [

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from datasetdm.errors import DataError
+from datasetdm.io.codecs import MAX_PIXELS
 from datasetdm.readers.coco_shapes import (
     MARGIN,
     Size,
@@ -340,8 +341,10 @@ def _check_image(image: Any, size_of: Callable[[str], Size] | None) -> None:
         raise DataError("id, file_name or caption is of the wrong kind", expected="number or text, text, text")
     image["id"] = id_of(image["id"])
     inside(Path(), image["file_name"], None)
-    if not all(type(image[k]) is int and image[k] > 0 for k in ("width", "height")):
-        raise DataError(f"size {image['width']}x{image['height']}", expected="positive whole numbers")
+    sides = (image["width"], image["height"])
+    if not all(type(n) is int and 0 < n <= MAX_PIXELS for n in sides) or sides[0] * sides[1] > MAX_PIXELS:
+        shown = "x".join(str(n)[:12] for n in sides)
+        raise DataError(f"size {shown}", expected=f"positive whole numbers, at most {MAX_PIXELS // 10**6} MP")
 
 
 def _inside(name: str) -> str:

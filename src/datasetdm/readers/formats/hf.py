@@ -204,6 +204,7 @@ def _load(name: str, split: str, root: Path | None) -> tuple[Any, list[str]]:
             if table is not None:
                 table.validate(full=True)
         images = [c for c, f in data.features.items() if isinstance(f, datasets.Image)]
+        data = data.with_format(None)  # one that was saved with it may hide columns, or give tensors
         for column in images:
             data = data.cast_column(column, datasets.Image(decode=False))
     except Exception as e:  # as above
