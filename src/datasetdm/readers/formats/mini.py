@@ -130,7 +130,7 @@ class MiniSource(Source):
             found = [pq.ParquetFile(f) for f in self._files]
             self._rows = Rows(self._files, [f.metadata.num_rows for f in found])
             missing = COLUMNS - set.intersection(*(set(f.schema_arrow.names) for f in found))
-        except (OSError, pa.ArrowException) as e:
+        except (OSError, ValueError, pa.ArrowException) as e:  # ValueError: names that are not UTF-8
             raise DataError(f"a file cannot be read: {e}", where=prefix.parent, expected="whole Parquet files") from e
         if missing:
             raise DataError(f"these are no labelled renders: no {', '.join(sorted(missing))}", where=prefix.parent)
