@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import time
@@ -45,6 +46,11 @@ PATIENCE = 120
 """Seconds that one process may take."""
 LOOK = 0.004
 """Seconds between two looks at the output."""
+
+IN_FINALISER = re.compile(
+    r"Exception ignored in: .*?\n(?:datasetdm\.cli\.Terminated|KeyboardInterrupt)[^\n]*\n", re.DOTALL
+)
+"""What Python prints, and then ignores, if a signal arrives while an object is cleaned up: the run goes on to its end."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +260,7 @@ def disturbed(
                 assert code == 2
             elif code not in (0, 2, -number, 128 + number):
                 raise SystemExit(f"error: a run ended with {code}: {said}")
-            if "Traceback" in said:
+            if "Traceback" in IN_FINALISER.sub("", said):
                 raise SystemExit(f"error: a traceback: {said}")
     if not is_done(work, out):
         code, said = start(work, out).end()
