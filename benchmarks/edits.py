@@ -18,6 +18,7 @@ from miniworld.score.oracle import Oracle, load_oracle, look
 from torch.nn import functional as F
 
 from benchmarks.common import stamp
+from benchmarks.fitting import InMemoryReader
 from benchmarks.generated import agreement
 from datasetdm.backbones import Backbone
 from datasetdm.backbones.canvas import Placement, stack_images, to_uint8
@@ -32,19 +33,6 @@ from datasetdm.records import Labels, Sample
 
 LAST_THING = 20
 """The largest class id of a thing."""
-
-
-class _Samples:
-    """Samples as a reader."""
-
-    def __init__(self, samples: Sequence[Sample], labels: Labels):
-        self.samples, self.labels = samples, labels
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __iter__(self) -> Any:
-        return iter(self.samples)
 
 
 def partners(grammar: Grammar) -> dict[str, str]:
@@ -92,7 +80,7 @@ def measure(
     settings: dict[str, Any] = {"decoder": decoder, "backbone": backbone, "steps": steps}
     source = DatasetGenerator(grammar, seed=seed, **settings).samples()
     parents: list[Sample] = []
-    editor = Editor(Data(_Samples(parents, decoder.config.labels)), replace=swap, seed=seed, **settings)
+    editor = Editor(Data(InMemoryReader(parents, decoder.config.labels)), replace=swap, seed=seed, **settings)
     parents += islice((s for s in source if plan_edit(s, editor.config)), count)
     edited = list(editor.samples())
     fresh = list(islice(DatasetGenerator([s.caption for s in edited], seed=seed + 1, **settings).samples(), count))

@@ -201,24 +201,25 @@ def check_edits(config: EditConfig, known: Labels) -> None:
 
 def plan_edit(sample: Sample, config: EditConfig) -> Edit | None:
     """What the edits are for one image; None if it shows nothing of what is to be edited."""
-    names, by_word = sample.labels, sample.labels.by_word
-    there = {names.names[i] for i in sample.annotations.labels_in()}
+    names, by_word = sample.labels.names, sample.labels.by_word
+    there = {names[i] for i in sample.annotations.labels_in()}
+    things = _things(sample, there) if config.background else []
     new = {by_word[old.lower()]: text for old, text in config.replace.items() if text}
     gone = {by_word[n.lower()] for n in config.remove}
     targets = there & {*new, *gone}
-    if not targets and not (config.background and _things(sample, there)):
+    if not targets and not things:
         return None
     region = pixels_of(sample, targets)
     if config.background:
-        region |= ~pixels_of(sample, _things(sample, there))
+        region |= ~pixels_of(sample, things)
     if region.mean() < config.min_region:
         return None
-    left = [
-        new.get(n, n)
-        for n in (_things(sample, there) if config.background else asked_labels_of(sample, there))
-        if n not in gone
-    ]
-    text = edited_caption(sample, new, gone, left, config.background)
+    asked = things if config.background else asked_labels_of(sample, there)
+    left = [new.get(n, n) for n in asked if n not in gone]
+    if config.background or gone or not there & {*new} <= {*sample.labels.named_in(sample.caption)}:
+        text = " ".join(filter(None, (describe(left), config.background)))  # it cannot be edited word by word
+    else:
+        text = replace_labels(sample.caption, sample.labels, new)
     seed = int(np.random.SeedSequence((config.seed, *sample.key.encode())).generate_state(1, np.uint64)[0] >> 1)
     origin = sample.prompt.origin if sample.prompt and sample.prompt.origin != "labels" else "user"
     return Edit(sample, region, Prompt(text, tuple(dict.fromkeys(left)), seed, origin), ", ".join(sorted(gone & there)))
@@ -233,14 +234,6 @@ def pixels_of(sample: Sample, names: set[str] | list[str]) -> Bool[np.ndarray, "
     if sample.semantic is not None:
         pixels |= np.isin(sample.semantic.ids, ids)
     return pixels
-
-
-def edited_caption(sample: Sample, new: Mapping[str, str], gone: set[str], left: Sequence[str], background: str) -> str:
-    """The sample's caption with the new words; composed from the labels where it cannot be edited word by word."""
-    caption = sample.caption
-    if background or gone or not all(n in sample.labels.named_in(caption) for n in new if n in {*_shown(sample)}):
-        return " ".join(filter(None, (describe(left), background)))
-    return replace_labels(caption, sample.labels, new)
 
 
 def replace_labels(caption: str, labels: Labels, new: Mapping[str, str]) -> str:
@@ -269,10 +262,6 @@ def erode(region: Bool[Tensor, "1 H W"], pixels: int) -> Bool[Tensor, "1 H W"]:
 def asked_labels_of(sample: Sample, there: set[str]) -> list[str]:
     """The labels that the prompt asked for, or those that are there if it asked for none."""
     return [*sample.prompt.labels] if sample.prompt and sample.prompt.labels else _ordered(sample, there)
-
-
-def _shown(sample: Sample) -> list[str]:
-    return [sample.labels.names[i] for i in sorted(sample.annotations.labels_in())]
 
 
 def _things(sample: Sample, there: set[str]) -> list[str]:
