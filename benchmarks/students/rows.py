@@ -50,7 +50,7 @@ class Settings:
 
     steps: int = 500
     trial_steps: int = 125
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    learning_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
     batch: int = 16
     fraction: float = 0.5
     variant: str = "tiny"
