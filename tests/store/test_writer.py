@@ -177,6 +177,14 @@ def test_many_keys_are_all_known() -> None:
     assert not any(f"other {i}" in keys for i in range(10_000))
 
 
+def test_no_room_for_keys_is_an_error() -> None:
+    keys = KeySet()
+    keys._table.execute("PRAGMA max_page_count = 20")
+    with pytest.raises(OutputError, match="the keys of the samples cannot be remembered"):
+        for i in range(10_000):
+            keys.add(f"key {i}")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
