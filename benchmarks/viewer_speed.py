@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.parse import urlencode, urljoin
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import numpy as np
 import pyarrow as pa
@@ -97,36 +98,41 @@ def viewer_speed(count: int = 100_000, repeats: int = 3) -> dict[str, float]:
     return {"viewer_first_page_seconds": median(run[0] for run in runs), "viewer_filter_seconds": max(filters.values())}
 
 
-def _measure(folder: Path) -> tuple[float, dict[str, float]]:
-    command = [sys.executable, "-m", "datasetdm.cli", "view", str(folder)]
-    started = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-    ) as server:
+@contextmanager
+def viewing(folder: Path) -> Generator[str]:
+    """The address that `datasetdm view` prints, while it runs in a process of its own."""
+    command = [sys.executable, "-u", "-m", "datasetdm.cli", "view", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            address = next(m[0] for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
-            _get(address)
-            page = json.loads(_get(address + "api/samples?limit=48"))
-            for item in page["items"][:24]:
-                _get(f"{address}image/{item['row']}/image")
-            first = time.perf_counter() - started
-            _get(address + "api/summary")
-            times = {}
-            for asked in FILTERS:
-                rows = asked | {"limit": 48}
-                begun = time.perf_counter()
-                for path in (f"api/samples?{urlencode(rows)}", f"api/summary?{urlencode(asked)}"):
-                    _get(address + path)
-                times[json.dumps(asked)] = time.perf_counter() - begun
+            yield next(m[0] for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:\d+/\S+", line)))
         finally:
             server.terminate()
+
+
+def _measure(folder: Path) -> tuple[float, dict[str, float]]:
+    started = time.perf_counter()
+    with viewing(folder) as address:
+        opener = build_opener(HTTPCookieProcessor())
+
+        def get(path: str) -> bytes:
+            with opener.open(urljoin(address, path), timeout=60) as answer:
+                return answer.read()
+
+        get(address)
+        page = json.loads(get("api/samples?limit=48"))
+        for item in page["items"][:24]:
+            get(f"image/{item['row']}/image")
+        first = time.perf_counter() - started
+        get("api/summary")
+        times = {}
+        for asked in FILTERS:
+            rows = asked | {"limit": 48}
+            begun = time.perf_counter()
+            for path in (f"api/samples?{urlencode(rows)}", f"api/summary?{urlencode(asked)}"):
+                get(path)
+            times[json.dumps(asked)] = time.perf_counter() - begun
     return first, times
-
-
-def _get(address: str) -> bytes:
-    with urlopen(address, timeout=60) as answer:
-        return answer.read()
 
 
 def main() -> None:

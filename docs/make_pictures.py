@@ -49,7 +49,7 @@ def page(folder: Path) -> Image.Image:
     command = [sys.executable, "-u", "-m", "datasetdm.cli", "view", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
         assert server.stdout is not None
-        address = next(m[0] for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
+        address = next(m[0] for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:\d+/\S*", line)))
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": PAGE[0], "height": PAGE[1]}, reduced_motion="reduce")
         shown.goto(address)

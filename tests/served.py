@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from datasetdm.store import Store
-from datasetdm.viewer.server import address, listen, server
+from datasetdm.viewer.guard import TOKEN, address, new_token
+from datasetdm.viewer.server import listen, server
 
 
 @dataclass
@@ -29,18 +30,25 @@ class Answer:
 
 @dataclass
 class Client:
-    """Speaks HTTP to one server; nothing in it is the server's own code."""
+    """Speaks HTTP to one server, with the cookie that its page would have; nothing in it is the server's own code."""
 
     url: str
+    """With the token."""
 
     @property
     def host(self) -> str:
         return urlsplit(self.url).netloc
 
+    @property
+    def cookie(self) -> str:
+        (token,) = parse_qs(urlsplit(self.url).query)[TOKEN]
+        return f"datasetdm-{self.host.partition(':')[2]}={token}"
+
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection(self.host, timeout=30)
+        given = {"Cookie": self.cookie} | {k.replace("_", "-"): v for k, v in headers.items()}
         try:
-            connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+            connection.request(method, path, body, given)
             reply = connection.getresponse()
             return Answer(reply.status, reply.headers, reply.read())
         finally:
@@ -63,11 +71,12 @@ class Client:
 def serving(folder: Path) -> Generator[Client]:
     """A server over the store in `folder` on a free port."""
     with listen() as connection:
-        running = server(Store(folder))
+        token = new_token()
+        running = server(Store(folder), token)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [connection]}, daemon=True)
         thread.start()
         try:
-            yield Client(address(connection))
+            yield Client(address(connection.getsockname()[1], token))
         finally:
             running.should_exit = True
             thread.join(20)

@@ -20,6 +20,7 @@ from datasetdm.records import Labels, Prompt, Provenance, Sample, Skeleton
 from datasetdm.records.edits import reject, score
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review, read_reviews
+from datasetdm.viewer.server import leading_to
 from factory import make_sample
 from served import Client, serving
 
@@ -246,6 +247,21 @@ def test_crowds_and_what_filters_found(browser: Browser, tmp_path: Path) -> None
         page.locator("#clear").click()
         page.locator("[data-verdict=filtered]").click()
         expect(page.locator("#count")).to_have_text("1 of 3 images")
+
+
+def test_the_address_loses_the_token(browser: Browser, served: tuple[Client, Path], tmp_path: Path) -> None:
+    """Opened as `--open` does, from a file of this user."""
+    client, _ = served
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(leading_to(client.url, tmp_path))
+        expect(page.locator(".card")).to_have_count(48)
+        assert page.url == f"http://{client.host}/" and page.evaluate("document.cookie") == ""
+        page.reload()
+        expect(page.locator(".card")).to_have_count(48)
+        context.clear_cookies()
+        page.locator("[name=prompt]").fill("dog")
+        expect(page.locator("#toast")).to_contain_text("open the address that `datasetdm view` printed")
 
 
 def test_layers_and_opacity(page: Page) -> None:

@@ -8,19 +8,22 @@
     GET  /image/ROW/LAYER?side   an image or a layer of it, at most about `side` pixels wide and high
     POST /api/review/ROW         stores a review; payloads.Reviewed, or payloads.Conflict with status 409
 
-Requests that are not understood are answered by payloads.Problem and a status of 400 to 499. Other sites cannot reach the
-server: the Host header must name this machine (DNS rebinding), and a review must come from the page itself.
+Requests that are not understood are answered by payloads.Problem and a status of 400 to 499. Other users of the machine cannot
+ask anything (`guard`: a token), nor can other sites: the Host header must name this machine (DNS rebinding), and a review must
+come from the page itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mimetypes
 import socket
 import webbrowser
 from collections.abc import Mapping
+from contextlib import suppress
+from html import escape
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -32,19 +35,17 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasetdm.errors import ConfigError, DatasetDMError
 from datasetdm.io.settings import validated
 from datasetdm.store.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser, ReviewedMeanwhile
+from datasetdm.viewer.guard import LOCAL, TOKEN, Guard, address, new_token, problem
 from datasetdm.viewer.index import Query
 from datasetdm.viewer.payloads import Conflict, LayerName, Problem
 
 STATIC = Path(__file__).parent / "static"
-LOCAL = "127.0.0.1"
-HOSTS = (LOCAL, "localhost")
 MAX_BODY = 1_000_000
 """Bytes that a review may have."""
 
@@ -54,17 +55,6 @@ PAGE, MAX_PAGE = 48, 500
 
 LARGEST_NUMBER = 2**53
 """JavaScript's integers end here."""
-
-HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-}
 
 
 class JSON(Response):
@@ -77,8 +67,8 @@ class JSON(Response):
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
 
 
-def application(browser: Browser) -> Starlette:
-    """The server's routes over an opened store."""
+def application(browser: Browser, token: str) -> Starlette:
+    """The server's routes over an opened store, for those who know the token."""
 
     def page(_: Request) -> Response:
         return _static("index.html")
@@ -110,25 +100,25 @@ def application(browser: Browser) -> Starlette:
         elif layer in detail.IMAGE_LAYERS:
             content, kind = browser.layer(row, LayerName(layer), side), "image/png"
         else:
-            return _problem(HTTPStatus.NOT_FOUND, f"no layer {layer!r}")
+            return problem(HTTPStatus.NOT_FOUND, f"no layer {layer!r}")
         # The address names this server's start and the review, so that what it shows never changes.
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=86400, immutable"})
 
     async def review(request: Request) -> Response:
         row = _row(request)
         if request.headers.get("origin") != f"http://{request.headers['host']}":
-            return _problem(HTTPStatus.FORBIDDEN, "a review must come from the page itself")
+            return problem(HTTPStatus.FORBIDDEN, "a review must come from the page itself")
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a review is application/json")
+            return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a review is application/json")
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > MAX_BODY:
-                return _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a review has at most {MAX_BODY} bytes")
+                return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a review has at most {MAX_BODY} bytes")
         try:
             value = orjson.loads(body)
         except ValueError as e:
-            return _problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {e}")
+            return problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {e}")
         return JSON(await run_in_threadpool(browser.review, row, value))
 
     routes = [
@@ -143,34 +133,11 @@ def application(browser: Browser) -> Starlette:
         Route("/api/review/{row}", review, methods=["POST"]),
     ]
     handlers = {ReviewedMeanwhile: _conflict, DatasetDMError: _refused, IndexError: _missing, HTTPException: _unknown}
-    return Starlette(routes=routes, middleware=[Middleware(_Guard)], exception_handlers=handlers)
-
-
-class _Guard:
-    """Refuses requests for other hosts, and adds `HEADERS` to every answer."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
-            await send(message)
-
-        app = (
-            self.app if _is_local(scope) else _problem(HTTPStatus.BAD_REQUEST, "the Host header names another machine")
-        )
-        await app(scope, receive, guarded)
-
-
-def _is_local(scope: Scope) -> bool:
-    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    return len(hosts) == 1 and hosts[0].partition(":")[0] in HOSTS
+    return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers=handlers)
 
 
 def _refused(_: Request, error: Exception) -> Response:
-    return _problem(HTTPStatus.BAD_REQUEST, str(error))
+    return problem(HTTPStatus.BAD_REQUEST, str(error))
 
 
 def _conflict(_: Request, error: Exception) -> Response:
@@ -179,7 +146,7 @@ def _conflict(_: Request, error: Exception) -> Response:
 
 
 def _missing(_: Request, error: Exception) -> Response:
-    return _problem(HTTPStatus.NOT_FOUND, f"no sample {error}")
+    return problem(HTTPStatus.NOT_FOUND, f"no sample {error}")
 
 
 def _unknown(_: Request, error: Exception) -> Response:
@@ -188,15 +155,11 @@ def _unknown(_: Request, error: Exception) -> Response:
     return JSON(Problem(error.detail), error.status_code, error.headers)
 
 
-def _problem(status: HTTPStatus, text: str) -> Response:
-    return JSON(Problem(text), status)
-
-
 def _static(name: str) -> Response:
     """A file of the page, by its name in the folder."""
     path = next((p for p in STATIC.iterdir() if p.name == name), None)
     if path is None:
-        return _problem(HTTPStatus.NOT_FOUND, "no such file")
+        return problem(HTTPStatus.NOT_FOUND, "no such file")
     kind, _ = mimetypes.guess_type(name)
     return Response(path.read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
 
@@ -216,7 +179,7 @@ def _side(request: Request) -> int:
 def _query(request: Request) -> tuple[Query, dict[str, str]]:
     """The filter, and the parameters that are none."""
     values = dict(request.query_params)
-    others = {k: values.pop(k) for k in ("offset", "limit") if k in values}
+    others = {k: values.pop(k) for k in ("offset", "limit", TOKEN) if k in values}
     return validated(Query, **{k: v for k, v in values.items() if v != ""}), others
 
 
@@ -248,15 +211,10 @@ def listen(port: int = 0) -> socket.socket:
     return connection
 
 
-def address(connection: socket.socket) -> str:
-    """Where the page is."""
-    return f"http://{LOCAL}:{connection.getsockname()[1]}/"
-
-
-def server(store: Store) -> uvicorn.Server:
+def server(store: Store, token: str) -> uvicorn.Server:
     """Ready to `run(sockets=[listen()])` until it is interrupted."""
-    config = uvicorn.Config(application(Browser(store)), log_level="warning", server_header=False, lifespan="off")
-    return uvicorn.Server(config)
+    app = application(Browser(store), token)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off", ws="none"))
 
 
 def serve(store: Store, port: int = 0, open_browser: bool = False) -> None:
@@ -265,8 +223,20 @@ def serve(store: Store, port: int = 0, open_browser: bool = False) -> None:
     Raises:
         ConfigError: the port is taken or not allowed.
     """
-    with listen(port) as connection, contextlib.suppress(KeyboardInterrupt):
-        print(f"{address(connection)}  shows {store.folder}; Ctrl+C ends", flush=True)
+    token = new_token()
+    with listen(port) as connection, TemporaryDirectory(prefix="datasetdm-") as folder, suppress(KeyboardInterrupt):
+        url = address(connection.getsockname()[1], token)
+        print(f"{url}  shows {store.folder}; Ctrl+C ends", flush=True)
         if open_browser:
-            webbrowser.open(address(connection))
-        server(store).run(sockets=[connection])
+            webbrowser.open(leading_to(url, Path(folder)))
+        server(store, token).run(sockets=[connection])
+
+
+def leading_to(url: str, folder: Path) -> str:
+    """The address of a file in a folder of this user alone that leads there. All users see the arguments of a browser's command,
+    so the token must not be among them."""
+    file = folder / "open.html"
+    file.write_text(
+        f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(url)}"><title>DatasetDM</title>'
+    )
+    return file.as_uri()
