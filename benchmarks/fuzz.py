@@ -156,7 +156,7 @@ def _store() -> Target:
             path.write_bytes(mutate(rng, path.name, path.read_bytes()))
             write_manifest(path, Manifest.of_file(path, ["s0", "s1"] if path == shard_path(folder, 0) else ["s2"]))
             return
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
         value.pop("checksum", None)
         for _ in range(int(rng.integers(1, 3))):
             value = change_value(rng, value)
@@ -164,7 +164,7 @@ def _store() -> Target:
             with contextlib.suppress(ValueError, OSError, RecursionError):  # no JSON of ours
                 write_checked(path, value)
         else:
-            path.write_text(json.dumps(value))
+            path.write_bytes(json.dumps(value).encode())
 
     return Target(make, use, change)
 

@@ -6,7 +6,8 @@ DatasetDMError            what was wrong, where, what was expected, what to do; 
 ├── BackboneError         a folder or hub id that is no usable text-to-image pipeline
 ├── DecoderError          a P-Decoder that is broken or belongs to another backbone
 ├── StoreError            a store that is broken or belongs to another stream
-└── OutputError           a place that cannot be written (full disk, no permission)
+├── OutputError           a place that cannot be written (full disk, no permission)
+└── RemoteError           a storage or hub behind a URL that refuses, or gives no good answer
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class StoreError(DatasetDMError):
 
 class OutputError(DatasetDMError):
     """A place that cannot be written."""
+
+
+class RemoteError(DatasetDMError):
+    """A storage or hub behind a URL that refuses, or gives no good answer."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

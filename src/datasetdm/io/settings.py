@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
 
 from datasetdm.errors import ConfigError
+from datasetdm.io.remote import Place, as_place
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -59,6 +60,9 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_one), _SEVERAL]
 
 Files = Annotated[tuple[Path, ...], BeforeValidator(_one), _SEVERAL]
 """Several files."""
+
+AnyPlace = Annotated[Place, PlainValidator(as_place), PlainSerializer(str)]
+"""A folder, or a URL."""
 
 NewNames = Annotated[dict[str, str | None], BeforeValidator(split_pairs), _WORD]
 """Name -> new name or None, also as `cat=animal,sky=`."""

@@ -13,17 +13,20 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import parse_json, write_json
+from datasetdm.io.remote import Place, RemoteFile
 from datasetdm.records import Labels
 from datasetdm.store.schema import MIGRATIONS, VERSION
 
 META = "dataset.json"
 BLOCK = 1 << 16
 """Bytes that share one CRC-32, which finds every change of up to 32 neighbouring bits."""
+
+READS = 2
+"""Times that bytes with a wrong checksum are read before they count as damaged: it may have been the way that damaged them."""
 
 RESTORE = (
     "restore it from a copy; or delete both files of this shard and of all later ones, and run the command that wrote the "
@@ -66,13 +69,13 @@ class Manifest:
         return cls(keys, size, blocks, version, bool(value["closed"]))
 
     @classmethod
-    def of_file(cls, path: Path, keys: Sequence[str], version: int = VERSION, closed: bool = False) -> Manifest:
+    def of_file(cls, path: Place, keys: Sequence[str], version: int = VERSION, closed: bool = False) -> Manifest:
         """The manifest of a shard file as it is now."""
         blocks = []
         with path.open("rb") as f:
             while data := f.read(BLOCK):
                 blocks.append(zlib.crc32(data))
-        return cls(tuple(keys), path.stat().st_size, tuple(blocks), version, closed)
+            return cls(tuple(keys), f.tell(), tuple(blocks), version, closed)
 
 
 class VerifiedFile(io.RawIOBase):
@@ -82,7 +85,7 @@ class VerifiedFile(io.RawIOBase):
         StoreError: when a damaged block is read.
     """
 
-    def __init__(self, file: BinaryIO, manifest: Manifest, where: Path):
+    def __init__(self, file: BinaryIO | RemoteFile, manifest: Manifest, where: Place):
         self._file, self._manifest, self._where, self._position = file, manifest, where, 0
 
     def readable(self) -> bool:
@@ -107,19 +110,19 @@ class VerifiedFile(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most `size` of them; all that are left if it is negative."""
         stop = self._manifest.size if size < 0 else min(self._position + size, self._manifest.size)
-        first = self._position // BLOCK
-        self._file.seek(first * BLOCK)
-        data = self._file.read(-(-stop // BLOCK) * BLOCK - first * BLOCK)
-        whole = memoryview(data)
-        for i in range(0, len(data), BLOCK):
-            if zlib.crc32(whole[i : i + BLOCK]) != self._manifest.blocks[first + i // BLOCK]:
-                raise damaged(self._where, "its checksum differs")
+        if stop <= self._position:
+            return b""
+        first, last = self._position // BLOCK, -(-stop // BLOCK)
         offset = first * BLOCK
-        piece = data[self._position - offset : stop - offset]
-        if len(piece) != max(0, stop - self._position):
-            raise damaged(self._where, "it is too short")
-        self._position = max(self._position, stop)
-        return piece
+        for _ in range(READS):
+            self._file.seek(offset)
+            data = self._file.read(last * BLOCK - offset)
+            blocks = [zlib.crc32(memoryview(data)[i : i + BLOCK]) for i in range(0, len(data), BLOCK)]
+            if tuple(blocks) == self._manifest.blocks[first:last]:
+                piece = data[self._position - offset : stop - offset]
+                self._position = stop
+                return piece
+        raise damaged(self._where, "it is too short" if len(data) < stop - offset else "its checksum differs")
 
     def close(self) -> None:
         """Close the file."""
@@ -127,7 +130,7 @@ class VerifiedFile(io.RawIOBase):
         super().close()
 
 
-def damaged(path: Path, what: str) -> StoreError:
+def damaged(path: Place, what: str) -> StoreError:
     """The error of a damaged shard."""
     return StoreError(
         f"a shard is damaged: {what.splitlines()[0]}", where=path, expected="the file as written", remedy=RESTORE
@@ -135,12 +138,12 @@ def damaged(path: Path, what: str) -> StoreError:
 
 
 # ------------------------------------------------------------------------------ places
-def shard_path(folder: Path, number: int) -> Path:
+def shard_path(folder: Place, number: int) -> Place:
     """Where shard `number` lies."""
     return folder / "data" / f"shard-{number:06d}.parquet"
 
 
-def manifest_path(shard: Path) -> Path:
+def manifest_path(shard: Place) -> Place:
     """Where the manifest of a shard lies."""
     return shard.with_suffix(".json")
 
@@ -150,13 +153,13 @@ def _checksum(value: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
 
 
-def write_checked(path: Path, value: Mapping[str, Any], indent: int | None = None) -> None:
+def write_checked(path: Place, value: Mapping[str, Any], indent: int | None = None) -> None:
     """Write a JSON object with its checksum."""
     plain = json.loads(json.dumps(value))
     write_json(path, {**plain, "checksum": _checksum(plain)}, indent)
 
 
-def read_checked(path: Path, by_hand: bool = False) -> dict[str, Any]:
+def read_checked(path: Place, by_hand: bool = False) -> dict[str, Any]:
     """What `write_checked` wrote.
 
     Args:
@@ -166,7 +169,17 @@ def read_checked(path: Path, by_hand: bool = False) -> dict[str, Any]:
     Raises:
         OSError, ValueError: no file, no JSON object, or another checksum.
     """
-    value = parse_json(path.read_bytes())
+    for left in reversed(range(READS)):
+        try:
+            return _parse_checked(path.read_bytes(), by_hand)
+        except ValueError:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def _parse_checked(text: bytes, by_hand: bool) -> dict[str, Any]:
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     if by_hand and "checksum" not in value:
@@ -177,7 +190,7 @@ def read_checked(path: Path, by_hand: bool = False) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ dataset.json
-def read_meta(folder: Path) -> dict[str, Any]:
+def read_meta(folder: Place) -> dict[str, Any]:
     """A store's `dataset.json`: format, version, labels, shard_size, stream.
 
     Raises:
@@ -215,19 +228,19 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ one shard
-def write_manifest(shard: Path, manifest: Manifest) -> None:
+def write_manifest(shard: Place, manifest: Manifest) -> None:
     """Say what the shard is."""
     write_checked(manifest_path(shard), {"shard": asdict(manifest)})
 
 
-def announce(shard: Path, manifest: Manifest) -> None:
+def announce(shard: Place, manifest: Manifest) -> None:
     """Say what the shard is about to become; until it is, readers take it for what it was."""
     previous = current_manifest(shard) if manifest_path(shard).exists() else None
     states = {"shard": asdict(manifest), "previous": None if previous is None else asdict(previous)}
     write_checked(manifest_path(shard), states)
 
 
-def settle(folder: Path) -> None:
+def settle(folder: Place) -> None:
     """Finish what a killed writer announced: the last manifest says what is there. The caller holds the store's lock."""
     last = max((folder / "data").glob("shard-*.json"), default=None)
     if last is None or len(_read_states(last.with_suffix(".parquet"))) == 1:
@@ -240,7 +253,7 @@ def settle(folder: Path) -> None:
         write_manifest(shard, current)
 
 
-def current_manifest(shard: Path) -> Manifest | None:
+def current_manifest(shard: Place) -> Manifest | None:
     """The manifest of the shard's file as it is now; None for one that was about to be written when a run was killed.
 
     Raises:
@@ -261,20 +274,20 @@ def current_manifest(shard: Path) -> Manifest | None:
     raise damaged(shard, "it is not what its manifest says")
 
 
-def open_verified(shard: Path) -> tuple[VerifiedFile, Manifest]:
+def open_verified(shard: Place) -> tuple[VerifiedFile, Manifest]:
     """The shard's file, to be read with its checksums verified, and its manifest. Raises StoreError, OSError."""
     for _ in range(20):  # a writer may be replacing it
         manifest = current_manifest(shard)
         if manifest is None:
             break
         file = shard.open("rb")
-        if os.fstat(file.fileno()).st_size == manifest.size:
+        if file.seek(0, os.SEEK_END) == manifest.size:
             return VerifiedFile(file, manifest, shard), manifest
         file.close()
     raise damaged(shard, "it is not what its manifest says")
 
 
-def _read_states(shard: Path) -> list[Manifest | None]:
+def _read_states(shard: Place) -> list[Manifest | None]:
     """What the shard may be: what is written, and while that is unfinished what was there before (None: no file)."""
     path = manifest_path(shard)
     try:
@@ -293,14 +306,15 @@ def _read_states(shard: Path) -> list[Manifest | None]:
         ) from e
 
 
-def _is(shard: Path, manifest: Manifest) -> bool:
+def _is(shard: Place, manifest: Manifest) -> bool:
     """Whether the file has the manifest's size and last block, which holds Parquet's table of contents."""
     try:
+        last = (len(manifest.blocks) - 1) * BLOCK
         with shard.open("rb") as f:
-            if os.fstat(f.fileno()).st_size != manifest.size:
+            if f.seek(0, os.SEEK_END) != manifest.size:
                 return False
-            f.seek((len(manifest.blocks) - 1) * BLOCK)
-            return zlib.crc32(f.read()) == manifest.blocks[-1]
+            f.seek(last)
+            return zlib.crc32(f.read(BLOCK)) == manifest.blocks[-1]
     except FileNotFoundError:
         return False
     except OSError as e:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from datasetdm.errors import StoreError
+from datasetdm.io.remote import Place
 from datasetdm.records import Labels
 from datasetdm.records.edits import relabel
 from datasetdm.store.keys import KeySet
@@ -15,7 +15,7 @@ from datasetdm.store.store import Store
 from datasetdm.store.writer import Writer, doubled
 
 
-def merge(stores: Sequence[Store], out: Path | str, prefix: bool = False) -> Generator[int]:
+def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Generator[int]:
     """Write all rows of several stores, in order, as a new store `out`; yields how many it holds so far, the last time all.
 
     Where labels are equal, shard files are linked or copied, not rewritten. Scores, reasons and reviews come along. The stream
@@ -46,9 +46,7 @@ def merge(stores: Sequence[Store], out: Path | str, prefix: bool = False) -> Gen
             if prefix or store.labels != labels:
                 yield from _rewrite(store, writer, start)
             else:
-                for key, quality in store.quality.items():
-                    if key not in writer.quality:
-                        writer.assess(key, quality)
+                writer.assess({key: q for key, q in store.quality.items() if key not in writer.quality})
                 writer.append(store)
             yield writer.written
 
@@ -74,7 +72,7 @@ def _check_keys(stores: Sequence[Store], starts: Sequence[str]) -> None:
             seen.add(key)
 
 
-def _check_labels(store: Store, labels: Labels, first: Path) -> None:
+def _check_labels(store: Store, labels: Labels, first: Place) -> None:
     """Raise StoreError unless the store's labels are `labels`, in any order."""
     own = store.labels
     odd = set(own.names) ^ set(labels.names) or set(own.stuff) ^ set(labels.stuff)

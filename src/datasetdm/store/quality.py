@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from datasetdm.errors import DataError, StoreError
-from datasetdm.io.files import parse_json, writing
+from datasetdm.io.files import append_bytes, parse_json, writing
+from datasetdm.io.remote import Place
 from datasetdm.records import Quality
 
 QUALITY = "quality.jsonl"
 Parsed = TypeVar("Parsed")
 
 
-def read_quality(folder: Path) -> dict[str, Quality]:
+def read_quality(folder: Place) -> dict[str, Quality]:
     """Key -> what was found out last.
 
     Raises:
@@ -30,19 +30,19 @@ def read_quality(folder: Path) -> dict[str, Quality]:
     return read_latest(folder / QUALITY, "a quality", lambda v: (v["key"], Quality(v["scores"], tuple(v["reasons"]))))
 
 
-def append_quality(folder: Path, key: str, quality: Quality) -> None:
+def append_quality(folder: Place, key: str, quality: Quality) -> None:
     """Write one line; the caller holds the store's lock."""
     append_qualities(folder, {key: quality})
 
 
-def append_qualities(folder: Path, found: Mapping[str, Quality]) -> None:
+def append_qualities(folder: Place, found: Mapping[str, Quality]) -> None:
     """Write one line per key, all at once; the caller holds the store's lock."""
     lines = ({"key": key, "scores": dict(q.scores), "reasons": q.reasons} for key, q in found.items())
     append_lines(folder / QUALITY, lines)
 
 
 # ----------------------------------------------------------------- files that are only appended to
-def read_latest(path: Path, what: str, parse: Callable[[Any], tuple[str, Parsed]]) -> dict[str, Parsed]:
+def read_latest(path: Place, what: str, parse: Callable[[Any], tuple[str, Parsed]]) -> dict[str, Parsed]:
     """Key -> the value of its last line; nothing of a file that is not there.
 
     Args:
@@ -63,7 +63,7 @@ def read_latest(path: Path, what: str, parse: Callable[[Any], tuple[str, Parsed]
     return found
 
 
-def _read_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
+def _read_lines(path: Place, what: str) -> Iterator[tuple[str, Any]]:
     """(place, value) of every line; the rest of one that was being written when the machine stopped is none.
 
     Raises:
@@ -92,7 +92,7 @@ def _bad_line(what: str, where: str, error: Exception) -> StoreError:
     return StoreError(f"{what} cannot be read: {error!r}", where=where, remedy="correct or delete the line")
 
 
-def append_lines(path: Path, values: Iterable[Any]) -> int:
+def append_lines(path: Place, values: Iterable[Any]) -> int:
     """Write JSON lines; they are on the disk when this returns, and the file has the returned number of bytes. One process at
     a time: the caller holds a lock.
 
@@ -100,12 +100,8 @@ def append_lines(path: Path, values: Iterable[Any]) -> int:
         OutputError: the file cannot be written.
     """
     data = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in values).encode()
-    with writing(path), path.open("ab+") as f:
-        _finish_line(f)
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-        return f.tell()
+    with writing(path):
+        return append_bytes(path, data, _finish_line)
 
 
 def _finish_line(f: IO[bytes]) -> None:

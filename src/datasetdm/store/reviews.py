@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from datasetdm.errors import DataError, unknown_name
-from datasetdm.io.files import writing
+from datasetdm.io.files import shared, writing
+from datasetdm.io.remote import Place
 from datasetdm.records import Sample
 from datasetdm.records.edits import relabel
 from datasetdm.store.quality import append_lines, read_latest
@@ -87,7 +85,7 @@ class Review:
         return relabel(sample, labels, new_ids, {n: labels.index[name] for n, name in self.objects.items()})
 
 
-def read_reviews(folder: Path) -> dict[str, Review]:
+def read_reviews(folder: Place) -> dict[str, Review]:
     """Key -> what was said last.
 
     Raises:
@@ -101,7 +99,7 @@ def read_reviews(folder: Path) -> dict[str, Review]:
     return read_latest(folder / REVIEWS, "a review", parse)
 
 
-def append_review(folder: Path, review: Review, check: Callable[[], None] = lambda: None) -> int:
+def append_review(folder: Place, review: Review, check: Callable[[], None] = lambda: None) -> int:
     """Write one review; it is on the disk when this returns. Any number of processes may do so at once.
 
     Args:
@@ -118,8 +116,8 @@ def append_review(folder: Path, review: Review, check: Callable[[], None] = lamb
     return append_reviews(folder, [review], check)
 
 
-def append_reviews(folder: Path, reviews: Iterable[Review], check: Callable[[], None] = lambda: None) -> int:
+def append_reviews(folder: Place, reviews: Iterable[Review], check: Callable[[], None] = lambda: None) -> int:
     """Write several reviews at once."""
-    with writing(folder), FileLock(folder / LOCK):
+    with writing(folder), shared(folder / LOCK, "file of reviews"):
         check()
         return append_lines(folder / REVIEWS, map(asdict, reviews))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasetdm.errors import DataError, StoreError
+from datasetdm.io.files import distant
+from datasetdm.io.remote import Place, as_place
 from datasetdm.records import Labels, Quality, Sample
 from datasetdm.store.manifest import (
     META,
@@ -31,8 +32,16 @@ from datasetdm.store.quality import read_quality
 from datasetdm.store.rows import Row, from_row, quality_columns, summary
 from datasetdm.store.schema import COLUMNS, MIGRATIONS, VERSION, migrate
 
+Result = TypeVar("Result")
+
 THREADS = 4
 """Shards and samples that are read at a time."""
+
+REQUESTS = 16
+"""Shards that are read at a time over a network."""
+
+REOPENED = 3
+"""Times that a shard is opened anew because its writer replaced it while it was read."""
 
 AHEAD = 16
 """Large samples that are decoded before they are asked for."""
@@ -62,7 +71,7 @@ class Shard:
         checked: it has a manifest; shards of version 2 have none, and only Parquet's own checks.
     """
 
-    path: Path
+    path: Place
     start: int
     rows: int
     checked: bool = True
@@ -73,19 +82,29 @@ class Shard:
         with open_shard(self.path, self.checked) as opened:
             yield opened
 
+    def read(self, use: Callable[[pq.ParquetFile, int], Result]) -> Result:
+        """What `use` gives of its file and the version of its columns. Raises StoreError."""
+        for left in reversed(range(REOPENED)):
+            try:
+                with self.opened() as opened:
+                    return use(*opened)
+            except ShardReplaced:
+                if not left:
+                    raise
+        raise AssertionError
+
     def keys(self) -> Sequence[str]:
         """The keys of its rows."""
         if self.checked:
             manifest = current_manifest(self.path)
             return manifest.keys[: self.rows] if manifest else ()
-        with self.opened() as (file, _):
-            return file.read(columns=["key"])["key"].to_pylist()
+        return self.read(lambda file, _: file.read(columns=["key"])["key"].to_pylist())
 
 
 class _Group(NamedTuple):
     """Rows that are read at a time."""
 
-    path: Path
+    path: Place
     version: int
     rows: list[Row]
     row_bytes: float
@@ -97,14 +116,16 @@ class Store:
     It shows the rows that were there when it was opened, and may be shared among threads.
 
     Args:
-        folder: where it lies.
+        folder: where it lies, a URL for one on remote storage (`s3://bucket/folder`).
 
     Raises:
         StoreError: no store, a newer format, or damaged files; also later, when a damaged row is read.
+        RemoteError: the storage refuses or fails, also later.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Place | str):
+        self.folder = as_place(folder)
+        self._parallel = REQUESTS if distant(self.folder) else THREADS
         self.meta = read_meta(self.folder)
         self.labels = Labels.from_json(self.meta["labels"])
         self.stream: dict[str, Any] = self.meta["stream"]
@@ -154,8 +175,18 @@ class Store:
 
     def keys(self) -> Iterator[str]:
         """The keys of all rows, in order."""
-        for shard in self.shards:
-            yield from shard.keys()
+        if not distant(self.folder):
+            for shard in self.shards:
+                yield from shard.keys()
+            return
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            waiting: deque[Future[Sequence[str]]] = deque()
+            for shard in self.shards:
+                waiting.append(pool.submit(shard.keys))
+                if len(waiting) >= REQUESTS:
+                    yield from waiting.popleft().result()
+            for coming in waiting:
+                yield from coming.result()
 
     def row(self, index: int) -> dict[str, Any]:
         """One row, nothing in it decoded. Raises IndexError, StoreError."""
@@ -167,7 +198,7 @@ class Store:
         needed = [s for s in self.shards if s.start < stop and start < s.start + s.rows]
         if not needed:
             return pa.table({name: pa.array([], COLUMNS[name]) for name in columns})
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(self._parallel) as pool:
             found = pa.concat_tables(pool.map(lambda s: self._read(s, columns), needed))
         return found.slice(start - needed[0].start, stop - start)
 
@@ -178,15 +209,31 @@ class Store:
     def _groups(self) -> Generator[_Group]:
         """Every row group."""
         for shard in self.shards:
-            left = shard.rows
-            with shard.opened() as (file, version):
-                for group in range(file.num_row_groups):
+            given = 0
+            for left in reversed(range(REOPENED)):
+                try:
+                    for group in self._groups_of(shard, given):
+                        given += len(group.rows)
+                        yield group
+                    break
+                except ShardReplaced:  # its first rows are the same
+                    if not left:
+                        raise
+
+    def _groups_of(self, shard: Shard, given: int) -> Generator[_Group]:
+        """The row groups of a shard whose first `given` rows have been read."""
+        with shard.opened() as (file, version):
+            start = 0
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                if stop > given and start < shard.rows:
                     table = _whole(file.read_row_group(group), version, shard.path)
-                    rows = [self._with_quality(row) for row in table.slice(0, left).to_pylist()]
-                    left -= len(rows)
                     row_bytes = table.nbytes / table.num_rows
-                    del table  # not held while its rows are in use
+                    wanted = table.slice(max(0, given - start), shard.rows - max(start, given))
+                    rows = [self._with_quality(row) for row in wanted.to_pylist()]
+                    del table, wanted  # not held while its rows are in use
                     yield _Group(shard.path, version, rows, row_bytes)
+                start = stop
 
     def _locate(self, index: int) -> tuple[Shard, int, pa.Table]:
         if not 0 <= index < len(self):
@@ -206,13 +253,14 @@ class Store:
 
     def _read_group(self, number: int, group: int) -> tuple[pa.Table, int]:
         shard = self.shards[number]
-        with shard.opened() as (file, version):
-            return _whole(file.read_row_group(group), version, shard.path), version
+        return shard.read(lambda file, version: (_whole(file.read_row_group(group), version, shard.path), version))
 
     def _read(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
-        with shard.opened() as (file, version):
+        def read(file: pq.ParquetFile, version: int) -> pa.Table:
             there = [c for c in columns if c in file.schema_arrow.names]
-            table = _whole(file.read(columns=there, use_threads=False), version, shard.path, columns)
+            return _whole(file.read(columns=there, use_threads=False), version, shard.path, columns)
+
+        table = shard.read(read)
         return self._table_with_quality(table.slice(0, shard.rows), shard)
 
     def _table_with_quality(self, table: pa.Table, shard: Shard) -> pa.Table:
@@ -230,7 +278,7 @@ class Store:
         later = self.quality.get(row["key"])
         return row if later is None else {**row, **quality_columns(later)}
 
-    def _sample(self, row: Row, path: Path, version: int, pixels: bool = True) -> Sample:
+    def _sample(self, row: Row, path: Place, version: int, pixels: bool = True) -> Sample:
         try:
             sample = from_row(row, self.labels, pixels)
         except ROW_ERRORS as e:
@@ -245,7 +293,7 @@ class Store:
         return sample
 
 
-def _find_shards(folder: Path, version: int) -> tuple[Shard, ...]:
+def _find_shards(folder: Place, version: int) -> tuple[Shard, ...]:
     """The shards that are there, numbered without gaps."""
     checked = version >= VERSION
     files = list((folder / "data").glob("shard-*.parquet"))
@@ -256,13 +304,13 @@ def _find_shards(folder: Path, version: int) -> tuple[Shard, ...]:
         raise StoreError(
             "a shard is missing", where=missing[0], expected="shards numbered without gaps", remedy=RESTORE
         )
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(REQUESTS if distant(folder) else THREADS) as pool:
         counts = list(pool.map(lambda path: _count_rows(path, checked), paths))
     starts = np.cumsum([0, *counts]).tolist()
     return tuple(Shard(p, start, rows, checked) for p, start, rows in zip(paths, starts, counts, strict=False) if rows)
 
 
-def _count_rows(path: Path, checked: bool) -> int:
+def _count_rows(path: Place, checked: bool) -> int:
     if checked:
         manifest = current_manifest(path)
         return 0 if manifest is None else manifest.rows
@@ -270,24 +318,37 @@ def _count_rows(path: Path, checked: bool) -> int:
         return file.metadata.num_rows
 
 
+class ShardReplaced(StoreError):
+    """Its writer replaced the last shard of a store while it was read."""
+
+
 @contextmanager
-def open_shard(path: Path, checked: bool) -> Generator[tuple[pq.ParquetFile, int]]:
+def open_shard(path: Place, checked: bool) -> Generator[tuple[pq.ParquetFile, int]]:
     """A shard's file, verified while it is read if it has a manifest, and the version of its columns."""
     try:
         if not checked:
-            with pq.ParquetFile(path) as file:
+            with path.open("rb") as plain, pq.ParquetFile(plain) as file:
                 yield file, min(MIGRATIONS)
             return
         verified, manifest = open_verified(path)
-        with verified, pq.ParquetFile(pa.PythonFile(verified, mode="r"), buffer_size=1 << 20) as file:
-            if file.metadata.num_rows != manifest.rows:
-                raise damaged(path, f"{file.metadata.num_rows} rows instead of {manifest.rows}")
-            yield file, manifest.version
+        far = distant(path)
+        reads = {"pre_buffer": True} if far else {"buffer_size": 1 << 20}
+        try:
+            with verified, pq.ParquetFile(pa.PythonFile(verified, mode="r"), **reads) as file:
+                if file.metadata.num_rows != manifest.rows:
+                    raise damaged(path, f"{file.metadata.num_rows} rows instead of {manifest.rows}")
+                yield file, manifest.version
+        except (StoreError, OSError, pa.ArrowException) as e:
+            if far and current_manifest(path) != manifest:
+                raise ShardReplaced(
+                    "a shard was replaced while it was read", where=path, remedy="run the same command again"
+                ) from e
+            raise
     except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
         raise damaged(path, str(e) or repr(e)) from e
 
 
-def _whole(table: pa.Table, version: int, path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> pa.Table:
+def _whole(table: pa.Table, version: int, path: Place, columns: Sequence[str] = tuple(COLUMNS)) -> pa.Table:
     """A table of any version as one of today's, with these columns in this order."""
     table = migrate(table, version)
     if missing := [c for c in columns if c not in table.column_names]:
@@ -305,14 +366,15 @@ def _image_bytes(rows: pa.Table) -> pa.Buffer:
 
 def _group_bounds(shard: Shard) -> list[int]:
     """Where each row group begins."""
-    with shard.opened() as (file, _):
-        counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    counts = shard.read(lambda file, _: [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
     return np.cumsum([0, *counts])[:-1].tolist()
 
 
 def _filled_columns(shard: Shard) -> set[str]:
-    with shard.opened() as (file, _):
+    def read(file: pq.ParquetFile, _: int) -> set[str]:
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
         columns = [g.column(c) for g in groups for c in range(g.num_columns)]
         some = [c for c in columns if c.statistics is None or c.statistics.null_count < c.num_values]
         return {c.path_in_schema.split(".")[0] for c in some}
+
+    return shard.read(read)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datasetdm.errors import StoreError
-from datasetdm.io.files import atomic, locked, occupied, remove_leftovers, writing
+from datasetdm.io.files import atomic, copied, locked, occupied, remove_leftovers
+from datasetdm.io.remote import Place, as_place
 from datasetdm.io.stopping import forget, remember, uninterrupted
 from datasetdm.records import Labels, Quality, Sample
 from datasetdm.records.edits import reject
@@ -33,7 +31,7 @@ from datasetdm.store.manifest import (
     write_checked,
     write_manifest,
 )
-from datasetdm.store.quality import append_quality
+from datasetdm.store.quality import append_qualities
 from datasetdm.store.rows import to_row, to_table
 from datasetdm.store.schema import GROUP_BYTES, GROUP_ROWS, MIGRATIONS, SCHEMA, VERSION
 from datasetdm.store.store import Store
@@ -61,8 +59,8 @@ class Writer:
             damaged one. OutputError: another process writes it, or it cannot be written.
     """
 
-    def __init__(self, folder: Path | str, labels: Labels, stream: Mapping[str, Any], shard_size: int = 256):
-        self.folder, self.labels = Path(folder), labels
+    def __init__(self, folder: Place | str, labels: Labels, stream: Mapping[str, Any], shard_size: int = 256):
+        self.folder, self.labels = as_place(folder), labels
         meta = {
             "format": "datasetdm-store",
             "version": VERSION,
@@ -72,7 +70,7 @@ class Writer:
         }
         _refuse_strangers(self.folder)
         with ExitStack() as stack:
-            stack.enter_context(locked(self.folder / LOCK, "store"))
+            self._require_lock = stack.enter_context(locked(self.folder / LOCK, "store"))
             self.shard_size: int = _claim(self.folder, meta)["shard_size"]
             remove_leftovers(self.folder)
             remove_leftovers(self.folder / "data")
@@ -166,28 +164,20 @@ class Writer:
                 for row in missing:
                     self.add(store[row])
 
-    def append_shard(self, source: Path, manifest: Manifest) -> None:
+    def append_shard(self, source: Place, manifest: Manifest) -> None:
         """Append a whole shard file that another store or another worker wrote.
 
         Args:
-            source: the file; it is linked or copied.
+            source: the file, local or remote; it is linked or copied.
             manifest: what it holds.
         """
         self._close_shard()
         self._claim_keys(manifest.keys)
-        path = shard_path(self.folder, self._number)
-        temporary = path.with_name(f".{path.name}.linked.tmp")
-        with writing(path):
-            path.parent.mkdir(exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-            except OSError:  # another disk, or one without links
-                shutil.copyfile(source, temporary)
-            closed = replace(manifest, closed=True)
+        self._require_lock()
+        path, closed = shard_path(self.folder, self._number), replace(manifest, closed=True)
+        with copied(source, path):
             announce(path, closed)
-            temporary.replace(path)
-            write_manifest(path, closed)
+        write_manifest(path, closed)
         self.written += closed.rows
         self._number += 1
 
@@ -196,12 +186,13 @@ class Writer:
         if sample.key not in self:
             raise StoreError(f"no sample has the key {sample.key!r}", where=self.folder, expected="a key of this store")
         latest = replace(sample, quality=self.quality.get(sample.key, sample.quality))
-        self.assess(sample.key, reject(latest, reason).quality)
+        self.assess({sample.key: reject(latest, reason).quality})
 
-    def assess(self, key: str, quality: Quality) -> None:
-        """Replace what filters found out about the sample `key` without rewriting its shard."""
-        append_quality(self.folder, key, quality)
-        self.quality[key] = quality
+    def assess(self, found: Mapping[str, Quality]) -> None:
+        """Replace what filters found out about the samples of these keys without rewriting their shards."""
+        if found:
+            append_qualities(self.folder, found)
+            self.quality.update(found)
 
     def _claim_keys(self, keys: Sequence[str]) -> None:
         """Take note of new keys, all of them or none."""
@@ -224,6 +215,7 @@ class Writer:
 
     def _write_shard(self) -> None:
         self._wait()
+        self._require_lock()
         self._writing = self._pool.submit(_write, shard_path(self.folder, self._number), list(self._rows))
 
     def _wait(self) -> None:
@@ -246,7 +238,7 @@ class Writer:
         self.close()
 
 
-def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, shard_size: int = 256) -> int:
+def write_store(samples: Iterable[Sample], folder: Place | str, labels: Labels, shard_size: int = 256) -> int:
     """Write samples from anywhere as a new store; returns how many."""
     with Writer(folder, labels, {"source": "samples"}, shard_size) as writer:
         if writer.written:
@@ -258,7 +250,7 @@ def write_store(samples: Iterable[Sample], folder: Path | str, labels: Labels, s
     return writer.written
 
 
-def doubled(key: str, folder: Path) -> StoreError:
+def doubled(key: str, folder: Place) -> StoreError:
     """The error of a second sample of one key."""
     return StoreError(
         f"two samples have the key {key!r}",
@@ -268,7 +260,7 @@ def doubled(key: str, folder: Path) -> StoreError:
     )
 
 
-def _write(path: Path, rows: Sequence[pa.Table]) -> None:
+def _write(path: Place, rows: Sequence[pa.Table]) -> None:
     """Write a shard and its manifest. Safe to kill at any point."""
     table = pa.concat_tables(rows).combine_chunks()
     with atomic(path) as temporary:
@@ -278,7 +270,7 @@ def _write(path: Path, rows: Sequence[pa.Table]) -> None:
     write_manifest(path, manifest)
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
+def write_parquet(table: pa.Table, path: Place) -> None:
     """Write a table of `SCHEMA` as a shard's file; the same table gives the same bytes."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=False) as file:
         for start, stop in _row_groups(table):
@@ -298,7 +290,7 @@ def _row_groups(table: pa.Table) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _refuse_strangers(folder: Place) -> None:
     if not (folder / META).exists() and occupied(folder):
         raise StoreError(
             "the output folder holds something that is no store",
@@ -308,7 +300,7 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _claim(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+def _claim(folder: Place, meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """Make `folder` a store of this stream, or find that it already is; returns what its `dataset.json` says.
 
     Raises:

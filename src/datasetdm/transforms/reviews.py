@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import PrivateAttr, model_validator
 
 from datasetdm.errors import ConfigError
+from datasetdm.io.settings import AnyPlace
 from datasetdm.records import Sample
 from datasetdm.records.edits import reject
 from datasetdm.store.reviews import Review, read_reviews
@@ -32,7 +32,7 @@ class ApplyReviews(Transform):
     """
 
     name: ClassVar[str] = "apply-reviews"
-    store: Path
+    store: AnyPlace
     reviews: str | None = None
     _by_key: dict[str, Review] = PrivateAttr(default_factory=dict)
 

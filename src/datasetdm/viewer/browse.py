@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from datasetdm.errors import DataError
+from datasetdm.io.files import size_of
 from datasetdm.records import Sample
 from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews
 from datasetdm.store.rows import summary
@@ -74,8 +75,7 @@ class Browser:
             return self._reviews
 
     def _size_of_reviews(self) -> int:
-        path = self.store.folder / REVIEWS
-        return path.stat().st_size if path.exists() else 0
+        return size_of(self.store.folder / REVIEWS)
 
     def index(self) -> Index:
         """Columns of all rows, read once per change by another viewer."""
