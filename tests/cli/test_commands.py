@@ -119,6 +119,8 @@ REFUSED = {
     "store below a file": (["generate", "--prompts", "x", "--count", "1", "--out", "FILE/s"], "is a file"),
     "store in another folder": (["generate", "--prompts", "x", "--count", "1", "--out", "."], "not empty"),
     "missing prompts": (["generate", "--prompts", "x.txt", "--count", "1", "--out", "o"], "no such prompt file"),
+    "generate how many": (["generate", "--prompts", "x", "--out", "o"], "neither --count nor --target is given"),
+    "count and target": (["generate", "--prompts", "x", "--count", "1", "--target", "1", "--out", "o"], "both given"),
     "annotate nothing": (["annotate", "--data", "images:nowhere", "--out", "o"], "no such folder"),
     "annotate into a file": (["annotate", "--data", "images:.", "--out", "FILE"], "is a file"),
     "edit nothing": (["edit", "--data", "mini:test", "--out", "o"], "nothing to edit"),
@@ -254,3 +256,33 @@ def test_filters_that_cannot_be(store: Path, capsys: pytest.CaptureFixture[str])
     assert run("filter", str(store), "--limbs-of", "nothing:x") == 2 and "nothing" in capsys.readouterr().err
     assert run("filter", str(store / "no"), "--min-area", "0.1") == 2
     assert not (store / "quality.jsonl").exists()
+
+
+# ---------------------------------------------------------------------- filters while samples are made
+def test_a_target_counts_what_passes_the_filters(
+    decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same options as those of `filter`, and the same table at the end; the same command goes on."""
+    asked = ["generate", "--prompts", "a dog", "the sky", "a dog on the grass", "--decoder", str(decoder), "--steps", "1",
+             "--device", "cpu", "--batch", "2", "--round", "3", "--min-yield", "0", "--min-prompted", "1"]  # fmt: skip
+    for target in ("1", "2"):
+        assert run(*asked, "--target", target, "--out", str(tmp_path / "s")) == 0
+        store = Store(tmp_path / "s")
+        assert sum(s.accepted for s in store) == int(target)
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{target} of {len(store)} samples are accepted" in said
+    assert store.stream["prompts"]["round"] == 4, "whole batches"
+    assert store.stream["transforms"][0]["name"] == "filter-by-prompt"
+    assert run(*asked, "--count", "9", "--out", str(tmp_path / "s")) == 2
+    assert "prompts.round differs" in capsys.readouterr().err
+
+
+def test_annotated_images_are_filtered_too(
+    decoder: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["annotate", "--data", f"store:{store}", "--decoder", str(decoder), "--device", "cpu"]
+    assert run(*asked, "--min-contrast", "1", "--out", str(tmp_path / "s")) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "0 of 4 samples are accepted" in said and "filter-by-contrast" in said
+    assert run(*asked, "--out", str(tmp_path / "plain")) == 0
+    assert "accepted" not in capsys.readouterr().err, "nothing was filtered"

@@ -49,7 +49,8 @@ def filter(
     """
     from datasetdm.cli.bars import say, track
     from datasetdm.cli.tables import show_yield
-    from datasetdm.pipelines.filter import Yield, filter_store, make_filters
+    from datasetdm.engines.progress import Yield
+    from datasetdm.pipelines.filter import filter_store, make_filters
     from datasetdm.store.store import Store
 
     opened, filters = Store(store), make_filters(options or FilterConfig())
@@ -59,7 +60,8 @@ def filter(
         )
     found = Yield()
     for sample in track(filter_store(opened, filters, clear, dry_run), "filter", len(opened), "sample"):
-        found.add(sample)
+        names = [sample.labels.names[i] for i in sample.annotations.labels_in()]
+        found.add(names, sample.quality.reasons)
     show_yield(found)
     if dry_run:
         say("nothing was written (--dry-run)")

@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from datasetdm.cli.bars import console, say
-from datasetdm.engines.progress import Outcome
+from datasetdm.engines.progress import Outcome, Yield
 from datasetdm.errors import DataError
 
 if TYPE_CHECKING:
     from datasetdm.backbones.catalogue import Model
-    from datasetdm.pipelines.filter import Yield
     from datasetdm.readers.overview import Summary
 
 MOST = 10
@@ -32,6 +31,8 @@ def show_outcome(outcome: Outcome, seconds: float) -> None:
         more = f", and {len(ranked) - MOST} more labels" if len(ranked) > MOST else ""
         say(f"{outcome.unit}s per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more)
     show_skipped(outcome.skipped)
+    if outcome.passed is not None:
+        show_yield(outcome.passed)
     if outcome.next:
         say(f"next: {outcome.next}")
 

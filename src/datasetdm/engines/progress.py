@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,27 @@ class Progress:
     unit: str = "image"
 
 
+@dataclass
+class Yield:
+    """How many samples were accepted, in all and per label, and why the others were not."""
+
+    samples: int = 0
+    accepted: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    """Samples per label."""
+    accepted_labels: Counter[str] = field(default_factory=Counter)
+
+    def add(self, labels: Collection[str], reasons: Collection[str]) -> None:
+        """Count one sample: the labels that it shows, and the reasons against it."""
+        self.samples += 1
+        self.labels.update(labels)
+        self.reasons.update(reasons)
+        if not reasons:
+            self.accepted += 1
+            self.accepted_labels.update(labels)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage made.
@@ -34,6 +55,7 @@ class Outcome:
         notes: what else the user should know.
         unit: what is counted.
         next: a command to type now.
+        passed: how many samples of a store passed the filters, where there are some.
         complete: False if the same work would go on, for instance past a limit of cost.
     """
 
@@ -46,6 +68,7 @@ class Outcome:
     notes: Sequence[str] = ()
     unit: str = "image"
     next: str = ""
+    passed: Yield | None = None
     complete: bool = True
 
 

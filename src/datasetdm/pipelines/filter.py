@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.files import locked
@@ -21,28 +20,6 @@ from datasetdm.transforms.images import FilterByClipping, FilterByContrast
 from datasetdm.transforms.objects import FilterByArea, FilterByBoundary, FilterFragments
 from datasetdm.transforms.prompted import FilterByPrompt
 from datasetdm.transforms.threshold import FilterByConfidence
-
-
-@dataclass
-class Yield:
-    """How many samples were accepted, in all and per label, and why the others were not."""
-
-    samples: int = 0
-    accepted: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    """Samples per label."""
-    accepted_labels: Counter[str] = field(default_factory=Counter)
-
-    def add(self, sample: Sample) -> None:
-        """Count one sample with its reasons."""
-        names = [sample.labels.names[i] for i in sample.annotations.labels_in()]
-        self.samples += 1
-        self.labels.update(names)
-        self.reasons.update(sample.quality.reasons)
-        if sample.accepted:
-            self.accepted += 1
-            self.accepted_labels.update(names)
 
 
 def make_filters(config: FilterConfig) -> tuple[Transform, ...]:

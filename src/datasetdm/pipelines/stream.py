@@ -87,6 +87,11 @@ class Stream:
         """Whether its source never ends."""
         return self.source.endless
 
+    @property
+    def filtered(self) -> bool:
+        """Whether transforms or checks may reject samples."""
+        return bool(self.transforms or self.source.origin().get("checks"))
+
     def origin(self) -> dict[str, Any]:
         """What a store says about where its samples come from, JSON-ready."""
         steps = [t.to_json() for t in self.transforms]

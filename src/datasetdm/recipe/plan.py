@@ -16,6 +16,8 @@ from typing import Any, Literal
 from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.exporters import EXPORTERS
 from datasetdm.io.files import occupied, parse_json, write_json
+from datasetdm.pipelines.filter import make_filters
+from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.prompts import open_prompts
 from datasetdm.recipe.data import export_transforms, open_reader
 from datasetdm.recipe.estimate import estimate, image_side
@@ -30,8 +32,8 @@ MARK = ".stage.json"
 SUFFIXES = {"file": ".html", "prompts": ".jsonl"}
 """What a stage makes, if that is a file -> its suffix."""
 
-GROWS = {"generate": "count", "annotate": "content", "prompts": "count"}
-"""Kind of stage -> the input that may change while the store is continued."""
+GROWS = {"generate": ("count", "target"), "annotate": ("content",), "prompts": ("count",)}
+"""Kind of stage -> the inputs of which one may change while the store is continued."""
 
 UNFINISHED = "unfinished"
 
@@ -127,7 +129,7 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earli
                 remedy="choose another --out, or move it away",
             )
         return Step(name, stage, out, inputs, "run")
-    old, grows = mark["inputs"], GROWS.get(stage.kind)
+    old, grows = mark["inputs"], GROWS.get(stage.kind, ())
     different = sorted(k for k in {*old, *inputs} if old.get(k) != inputs.get(k))
     if not different and not mark["done"] and stage.MAKES not in RESUMABLE:
         return Step(name, stage, out, inputs, "run again", UNFINISHED, mark)
@@ -136,8 +138,8 @@ def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earli
     why = ", ".join(
         f"stage {earlier[k]} changes" if k in earlier else _difference(k, old.get(k), inputs.get(k)) for k in different
     )
-    if set(different) <= {grows}:
-        if isinstance(stage, GenerateStage):
+    if len(different) == 1 and different[0] in grows:
+        if isinstance(stage, GenerateStage) and stage.count is not None:
             require_growth(out, stage.count)
         return Step(name, stage, out, inputs, "continue", why, mark)
     return Step(name, stage, out, inputs, "run again", why, mark)
@@ -167,6 +169,12 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
             values[name] = files_digest(Path(place))
     if "lora" in values:
         values["lora"] = [_file_digest(Path(f)) for f in values["lora"]]
+    if getattr(stage, "target", None) is None:
+        values.pop("round", None)
+    if isinstance(stage, FilterConfig):
+        values = {k: v for k, v in values.items() if k not in FilterConfig.model_fields}
+        if filters := make_filters(stage):
+            values["filters"] = [t.to_json() for t in filters]
     for name in ("transforms", "synthetic_transforms"):
         if name in values:
             values[name] = [transform_from_json(t).to_json() for t in values[name]]

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
-from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig, TrainConfig
+from datasetdm.pipelines.settings import EditConfig, FilterConfig, FitConfig, GenerateConfig, TrainConfig
 from datasetdm.recipe.prompt_settings import RUNNING, PromptsConfig
 
 REFERENCE = "stage:"
@@ -126,12 +126,29 @@ class _Prompts(_Stage):
         description="A file of prompts (one per line, or .jsonl, .json, .csv, .tsv), or prompts; they are used in turn. "
         "`grammar` composes some for the embedded model.",
     )
-    count: int = Field(ge=1, description="Number of samples that the store shall hold.")
+    count: int | None = Field(None, ge=1, description="Number of samples that the store shall hold.")
+    target: int | None = Field(
+        None,
+        ge=1,
+        description="Instead of --count: number of samples that no filter rejects. From the second round on, labels that few "
+        "such samples show are asked for more often.",
+    )
+    round: int = Field(64, ge=1, description="With --target: images per round, rounded up to whole batches.")
+    min_yield: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="With --target: stop if a smaller fraction of the last 4 rounds passes the filters.",
+    )
 
 
-class GenerateStage(_Decoder, GenerateConfig, _Transforms, _Prompts):
-    """Generate annotated images into a store; the same command goes on with an unfinished one."""
+class GenerateStage(_Decoder, GenerateConfig, FilterConfig, _Transforms, _Prompts):
+    """Generate annotated images into a store; the same command goes on with an unfinished one.
 
+    Filters write scores and reasons: what they reject stays in the store, and export, fit and evaluate skip it.
+    """
+
+    HOW = _Decoder.HOW | {"min_yield"}
     MAKES = "store"
     kind: Annotated[Literal["generate"], _HIDDEN] = "generate"
     batch: int | None = Field(  # ty: ignore[incompatible-attribute-override]  # None: it depends on the store
@@ -141,11 +158,22 @@ class GenerateStage(_Decoder, GenerateConfig, _Transforms, _Prompts):
         False, description="Compile the denoiser first (torch.compile): minutes at the start, faster images afterwards."
     )
 
+    @model_validator(mode="after")
+    def _check_number(self) -> GenerateStage:
+        if (self.count is None) == (self.target is None):
+            raise ConfigError(
+                "neither --count nor --target is given"
+                if self.count is None
+                else "--count and --target are both given",
+                expected="--count N (samples in all), or --target N (samples that no filter rejects)",
+            )
+        return self
 
-class AnnotateStage(_Decoder, DataOptions, _Reads):
+
+class AnnotateStage(_Decoder, FilterConfig, DataOptions, _Reads):
     """Annotate existing images into a store; the same command goes on with an unfinished one, and with new images.
 
-    Captions, each in a text file beside its image, help much.
+    Captions, each in a text file beside its image, help much. Filters write scores and reasons, as in `generate`.
     """
 
     MAKES = "store"

@@ -7,7 +7,7 @@ single stages with them, `recipe.run` whole recipes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +29,17 @@ from datasetdm.decoder.model import BUILTIN, PDecoder, load_pair
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
+from datasetdm.engines.target import Reached, iter_target
+from datasetdm.engines.yields import yield_of
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import write_json
 from datasetdm.pipelines import evaluate as evaluation
 from datasetdm.pipelines.annotate import Annotator
 from datasetdm.pipelines.edit import Editor, check_edits, plan_edit
+from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.fit import iter_fit
 from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.pipelines.rounds import RoundPrompts
 from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
 from datasetdm.pipelines.stream import Data, Source, Stream
 from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
@@ -113,25 +117,34 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
 
 
 def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
-    """Bring a store to `count` generated samples."""
+    """Bring a store to `count` generated samples, or to `target` that pass the filters."""
     places.require_folder(out, places.STORE)
-    places.require_growth(out, stage.count)
+    if stage.count is not None:
+        places.require_growth(out, stage.count)
 
     def on_read(done: int, total: int) -> None:
         if total >= LONG_FILE:
             report(Progress("prompts", done // 10**6, total // 10**6, "MB"))
 
     prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else open_prompts(stage.prompts, on_read)
-    first = _first_rows(prompts, min(stage.count, LOOKED_AT))
-    transforms = tuple(transform_from_json(t) for t in stage.transforms)
+    wanted = stage.count or stage.target or 1
+    first = _first_rows(prompts, min(wanted, LOOKED_AT))
+    transforms = (*(transform_from_json(t) for t in stage.transforms), *make_filters(stage))
     settings = {name: getattr(stage, name) for name in GenerateConfig.model_fields}
-    settings["batch"] = stage.batch or default_batch(out, stage.count)
+    settings["batch"] = stage.batch or default_batch(out, wanted)
     source = DatasetGenerator(
         prompts, decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
         options=RunOptions.chosen(stage.low_memory, stage.compile), **settings,
     )  # fmt: skip
     cut = CutTexts(source.backbone.kept_texts, "prompts")
-    return _write(Stream(source, transforms), out, stage.count, "generate", report, cut, _prompt_notes(source, first))
+    notes, stream = _prompt_notes(source, first), Stream(source, transforms)
+    if stage.target is None:
+        work = _counted(stream, out, stage.count)
+    else:
+        size = -(-stage.round // source.config.batch) * source.config.batch
+        source.prompts = RoundPrompts(prompts, source.labels, size)
+        work = iter_target(stream, source.prompts, out, stage.target, stage.min_yield)
+    return _write(work, stream, out, wanted, "generate", report, cut, notes)
 
 
 def _first_rows(prompts: PromptSource, count: int) -> list[PromptRow]:
@@ -166,13 +179,14 @@ def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
     """Annotate those images that the store does not hold yet."""
     places.require_folder(out, places.STORE)
     data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
-    transforms = tuple(transform_from_json(t) for t in stage.transforms)
+    transforms = (*(transform_from_json(t) for t in stage.transforms), *make_filters(stage))
     source = Annotator(
         Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
         options=RunOptions.chosen(stage.low_memory),
     )  # fmt: skip
     cut = CutTexts(source.backbone.kept_texts, "captions")
-    return _write(Stream(source, transforms), out, None, "annotate", report, cut, data=data)
+    stream = Stream(source, transforms)
+    return _write(_counted(stream, out), stream, out, len(data), "annotate", report, cut, data=data)
 
 
 def edit(stage: EditStage, out: Path, report: Report) -> Outcome:
@@ -192,14 +206,23 @@ def edit(stage: EditStage, out: Path, report: Report) -> Outcome:
         options=RunOptions.chosen(stage.low_memory), **config.model_dump(),
     )  # fmt: skip
     cut = CutTexts(source.backbone.kept_texts, "prompts")
-    outcome = _write(Stream(source, transforms), out, None, "edit", report, cut, data=data)
+    stream = Stream(source, transforms)
+    outcome = _write(_counted(stream, out), stream, out, len(data), "edit", report, cut, data=data)
     return replace(outcome, notes=(*outcome.notes, f"{len(data) - outcome.count} images show nothing to edit"))
 
 
+def _counted(source: Source, out: Path, count: int | None = None) -> Generator[Reached]:
+    """`iter_write`; every sample counts."""
+    with closing(iter_write(source, out, count)) as work:
+        for held, sample in work:
+            yield Reached(held, held, sample)
+
+
 def _write(
-    source: Source,
+    work: Generator[Reached],
+    stream: Stream,
     out: Path,
-    count: int | None,
+    wanted: int,
     what: str,
     report: Report,
     cut: CutTexts,
@@ -208,22 +231,23 @@ def _write(
 ) -> Outcome:
     labels: Counter[str] = Counter()
     held = new = composed = 0
-    with closing(iter_write(source, out, count)) as work:
-        for held, sample in work:
+    with closing(work):
+        for reached in work:
+            held, sample = reached.held, reached.sample
             if sample is not None:
                 new += 1
                 names = sample.labels.names
                 labels.update(names[i] for i in sample.annotations.labels_in())
                 cut.add(sample.caption)
                 composed += sample.prompt is not None and sample.prompt.composed
-            total = max(held, count) if count is not None else None if data is None else max(held, len(data))
-            report(Progress(what, held, total))
+            report(Progress(what, reached.passed, max(reached.passed, wanted)))
     made = f"{held} annotated images" if new == held else f"{held} annotated images, {new} of them new"
     skipped = () if data is None else data.reader.skipped
     notes = [*notes, *cut.notes()]
     if composed and what == "annotate":
         notes.append(f"{composed} of {new} images were read under captions composed of the labels that the data have")
-    return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}")
+    passed = yield_of(Store(out)) if stream.filtered else None
+    return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}", passed=passed)
 
 
 def default_batch(out: Path, count: int) -> int:
