@@ -148,6 +148,7 @@ def test_bad_places_and_missing_data_are_refused_before_a_model_is_loaded(
 ) -> None:
     import datasetdm.pipelines.annotate as annotate
     import datasetdm.pipelines.generate as generate_module
+    import datasetdm.recipe.evaluating as evaluating
     import datasetdm.recipe.stages as stages
 
     def load(*_: object, **__: object) -> None:
@@ -155,7 +156,7 @@ def test_bad_places_and_missing_data_are_refused_before_a_model_is_loaded(
 
     for module, name in (
         (stages, "load_backbone"),
-        (stages, "load_pair"),
+        (evaluating, "load_pair"),
         (generate_module, "load_pair"),
         (annotate, "load_pair"),
     ):

@@ -71,7 +71,7 @@ def test_ignored_pixels() -> None:
     true, predicted = np.array([[0, 1, IGNORE, 1]], np.uint16), np.array([[0, IGNORE, 1, 1]], np.uint16)
     meter = SemanticMeter()
     meter.update(semantic(predicted, 2), semantic(true, 2))
-    assert meter.iou().tolist() == [1.0, 0.5]
+    assert meter.iou().tolist() == [1.0, 0.5] and meter.by_id() == {0: {"iou": 1.0}, 1: {"iou": 0.5}}
     assert meter.compute()["accuracy"] == pytest.approx(2 / 3)
 
 
@@ -144,6 +144,11 @@ def test_ap_is_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> Non
     figures = meter.compute()
     assert 0 < figures["ap"] < 1
     assert (figures["ap"], figures["ap50"]) == pytest.approx(tuple(reference.stats[:2]), abs=1e-9)
+    by_id = meter.by_id()
+    assert np.mean([row["ap"] for row in by_id.values()]) == pytest.approx(figures["ap"], abs=1e-9)
+    for i, row in by_id.items():  # pycocotools: precision at [IoU, recall, label, area, number of objects]
+        own = vars(reference)["eval"]["precision"][:, :, i, 0, -1]
+        assert (row["ap"], row["ap50"]) == pytest.approx((own.mean(), own[0].mean()), abs=1e-9)
     sizes = [figures.get(f"ap_{size}", -1) for size in ("small", "medium", "large")]
     assert sizes == pytest.approx(list(reference.stats[3:6]), abs=1e-9)
 
@@ -265,6 +270,7 @@ def test_every_label_weighs_the_same_in_oks_ap() -> None:
     meter = KeypointMeter()
     meter.update(posed(half, objects), posed(true, objects))
     assert meter.compute()["oks_ap"] == pytest.approx(0.5)
+    assert [row["pck"] for row in meter.by_id().values()] == [1, 0] and meter.by_id()[0]["oks_ap"] == pytest.approx(1)
 
 
 # ---------------------------------------------------------------------- panoptic

@@ -11,9 +11,9 @@ from datasetdm.cli import main
 from datasetdm.errors import DataError
 from datasetdm.exporters import EXPORTERS
 from datasetdm.readers import read
+from datasetdm.recipe.evaluating import evaluate
 from datasetdm.recipe.outputs import export
 from datasetdm.recipe.schema import EvaluateStage, ExportStage
-from datasetdm.recipe.stages import evaluate
 from datasetdm.store.writer import write_store
 from factory import LABELS, make_sample
 from labelled import depth_folder, masks_folder, save, write

@@ -20,6 +20,7 @@ from datasetdm.records import Labels, Prompt, Provenance, Sample, Skeleton
 from datasetdm.records.edits import reject, score
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review, read_reviews
+from datasetdm.viewer.hits import HitsAndMisses
 from datasetdm.viewer.server import leading_to
 from factory import make_sample
 from served import Client, serving
@@ -354,3 +355,24 @@ CONTRAST = """node => {
 NAMELESS = """() => [...document.querySelectorAll('button, input, select')]
   .filter(n => !(n.getAttribute('aria-label') || n.textContent.trim() || n.closest('label') || n.labels?.length))
   .map(n => n.outerHTML)"""
+
+
+def test_the_page_of_hits_and_misses(browser: Browser, tmp_path: Path) -> None:
+    """Markup in names stays text; three images beside each other, whose layers can be switched."""
+    hits = HitsAndMisses(NAMES, 1)
+    for key, value in ((EVIL, 0.1), ("good", 0.9)):
+        sample = make_sample(key, (24, 32), 0, NAMES)
+        hits.add(sample, sample, {EVIL: value})
+    hits.write(tmp_path / "hits.html", EVIL)
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        page, problems = context.new_page(), list[str]()
+        page.on("console", lambda m: problems.append(m.text))
+        page.on("pageerror", lambda e: problems.append(str(e)))
+        page.goto((tmp_path / "hits.html").as_uri())
+        expect(page.locator("h2")).to_have_text(["The worst 1 of 2 images", "The best 1"])
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)"), "copies are filled in"
+        assert page.locator("svg.keypoints:visible").count() == 0
+        page.get_by_role("button", name="Keypoints").click()
+        assert page.locator("svg.keypoints:visible").count() == 4, "truth and prediction of two images"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert problems == [] and page.title() == EVIL

@@ -41,15 +41,21 @@ def train(
 def evaluate(
     *,
     stage: Annotated[EvaluateStage, Parameter(name="*")],
+    out: Annotated[
+        Path | None,
+        Parameter(
+            help="A new folder for the figures as JSON and Markdown, and for a page of hits and misses, worst first."
+        ),
+    ] = None,
     json_path: Annotated[Path | None, Parameter(name="--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Measure a P-Decoder, or a trained model, on labelled images."""
+    """Measure a P-Decoder, or a trained model, on labelled images: figures, a table of the labels, a page to look at."""
     from datasetdm.io.files import write_json
     from datasetdm.recipe.places import require_file
 
     if json_path is not None:
         require_file(json_path)
-    outcome = perform(stage, None)
+    outcome = perform(stage, out)
     if json_path is not None:
         write_json(json_path, outcome.figures)
     print(json.dumps(outcome.figures, indent=2))

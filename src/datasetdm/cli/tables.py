@@ -10,13 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from datasetdm.cli.bars import console, say
-from datasetdm.engines.progress import Outcome, Yield
+from datasetdm.engines.progress import Outcome, Yield, label_table
 from datasetdm.errors import DataError
 
 if TYPE_CHECKING:
     from datasetdm.backbones.catalogue import Model
     from datasetdm.readers.overview import Summary
 
+MOST_LABELS = 60
+"""Labels in a table of figures."""
 MOST = 10
 """Labels and skipped samples that a summary names."""
 
@@ -30,11 +32,26 @@ def show_outcome(outcome: Outcome, seconds: float) -> None:
         ranked = sorted(outcome.labels.items(), key=lambda pair: (-pair[1], pair[0]))
         more = f", and {len(ranked) - MOST} more labels" if len(ranked) > MOST else ""
         say(f"{outcome.unit}s per label: " + ", ".join(f"{n} {c}" for n, c in ranked[:MOST]) + more)
+    if outcome.by_label:
+        show_labels(outcome.by_label)
     show_skipped(outcome.skipped)
     if outcome.passed is not None:
         show_yield(outcome.passed)
     if outcome.next:
         say(f"next: {outcome.next}")
+
+
+def show_labels(by_label: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """The first figure of each task per label, the worst labels first."""
+    columns, rows = label_table(by_label, first=True)
+    table = Table("label")
+    for title in columns:
+        table.add_column(title, justify="right")
+    for label, cells in rows[:MOST_LABELS]:
+        table.add_row(Text(label), *cells)
+    console.print(table)
+    if len(rows) > MOST_LABELS:
+        say(f"... and {len(rows) - MOST_LABELS} better labels; --out DIR writes them all")
 
 
 def duration(seconds: float) -> str:

@@ -51,6 +51,7 @@ class Outcome:
         count: of images, or of what `unit` says.
         labels: how many of those that were made now hold each label.
         figures: what was measured, by task.
+        by_label: the same by task, label and figure.
         skipped: errors in the data that were skipped.
         notes: what else the user should know.
         unit: what is counted.
@@ -64,6 +65,7 @@ class Outcome:
     count: int = 0
     labels: Mapping[str, int] = field(default_factory=Counter)
     figures: Mapping[str, object] = field(default_factory=dict)
+    by_label: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     skipped: Sequence[DataError] = ()
     notes: Sequence[str] = ()
     unit: str = "image"
@@ -74,3 +76,21 @@ class Outcome:
 
 Report = Callable[[Progress], None]
 """Receives every report of how far the work is."""
+
+
+def label_table(
+    by_label: Mapping[str, Mapping[str, Mapping[str, float]]], first: bool = False
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """(columns, rows) of figures by label, the worst by the first column first.
+
+    Args:
+        by_label: by task, label and figure.
+        first: only the first figure of each task.
+    """
+    kept = 1 if first else None
+    columns = {(task, n): None for task, rows in by_label.items() for row in rows.values() for n in [*row][:kept]}
+    labels = {label: None for rows in by_label.values() for label in rows}
+    values = {n: [by_label[task].get(n, {}).get(name) for task, name in columns] for n in labels}
+    ranked = sorted(labels, key=lambda n: [v is None or v for v in values[n][:1]])
+    cells = {n: ["" if v is None else f"{v:.3f}" for v in values[n]] for n in ranked}
+    return [f"{task} {name}" for task, name in columns], [(n, cells[n]) for n in ranked]

@@ -42,6 +42,10 @@ class DepthMeter:
         mean = np.mean(self.rows, 0) if self.rows else [float("nan")] * len(self.figures)
         return {n: float(v) for n, v in zip(self.figures, mean, strict=True)}
 
+    def by_id(self) -> dict[int, dict[str, float]]:
+        """Nothing: depth has no labels."""
+        return {}
+
 
 def _absrel_delta1(p: np.ndarray, t: np.ndarray) -> tuple[float, float]:
     return float(np.mean(np.abs(p - t) / t)), float(np.mean(_ratio(p, t) < 1.25))

@@ -52,15 +52,30 @@ class InstanceMeter:
             return dict.fromkeys(FIGURES[:2], float("nan"))
         if not self.found:
             return dict.fromkeys(FIGURES[:2], 0.0)
+        return _figures(self._precision())
+
+    def by_id(self) -> dict[int, dict[str, float]]:
+        """`FIGURES` of one label."""
+        present = sorted({row["category_id"] - 1 for row in self.true if not row["iscrowd"]})
+        if not present or not self.found:
+            return {i: dict.fromkeys(FIGURES[:2], 0.0) for i in present}
+        precision = self._precision()
+        return {i: _figures(precision[:, :, [i]]) for i in present}
+
+    def _precision(self) -> np.ndarray:
+        """Precision at [IoU recall label area], -1 where the truth has nothing."""
         categories = [{"id": i + 1, "name": str(i)} for i in range(self.labels)]
         truth = COCO({"images": self.images, "annotations": self.true, "categories": categories})
         evaluation = COCOeval(truth, truth.load_res(self.found), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
-        precision = np.asarray((evaluation.eval or {})["precision"])[..., -1]  # IoU, recall, label, area
-        sizes = [_mean(precision[..., area]) for area in range(4)]  # all, small, medium, large
-        values = (sizes[0], _mean(precision[0, ..., 0]), *sizes[1:])
-        return {name: v for name, v in zip(FIGURES, values, strict=True) if v is not None}
+        return np.asarray((evaluation.eval or {})["precision"])[..., -1]
+
+
+def _figures(precision: np.ndarray) -> dict[str, float]:
+    sizes = [_mean(precision[..., area]) for area in range(4)]  # all, small, medium, large
+    values = (sizes[0], _mean(precision[0, ..., 0]), *sizes[1:])
+    return {name: v for name, v in zip(FIGURES, values, strict=True) if v is not None}
 
 
 def _mean(precision: np.ndarray) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ def oks_sigmas(points: Sequence[str]) -> list[float]:
     return [COCO_SIGMAS[p] if person else SIGMA for p in parts]
 
 
+FIGURES = ("oks_ap", "oks_ap50", "pck")
 PCK_DISTANCE = 0.1
 """What counts as near, in units of the longer side of the object's box."""
 
@@ -48,7 +50,8 @@ class KeypointMeter:
         self.true: dict[int, list[dict[str, Any]]] = {}
         self.found: dict[int, list[dict[str, Any]]] = {}
         self.points: dict[int, tuple[str, ...]] = {}
-        self.near = self.total = 0
+        self.near: Counter[int] = Counter()
+        self.total: Counter[int] = Counter()
 
     def update(self, predicted: Sample, true: Sample) -> None:
         """Add one image."""
@@ -61,12 +64,12 @@ class KeypointMeter:
         for row in (r for r in truth if not r["iscrowd"]):
             same = [r for r in found if r["category_id"] == row["category_id"]]
             x, y, seen = np.array(row["keypoints"]).reshape(-1, 3).T
-            self.total += int((seen > 0).sum())
+            self.total[row["category_id"]] += int((seen > 0).sum())
             best = max(same, key=lambda r: _overlap(r["bbox"], row["bbox"]), default=None)
             if best is not None and _overlap(best["bbox"], row["bbox"]) > 0:
                 px, py, _ = np.array(best["keypoints"]).reshape(-1, 3).T
                 close = np.hypot(px - x, py - y) <= PCK_DISTANCE * max(row["bbox"][2:])
-                self.near += int((close & (seen > 0)).sum())
+                self.near[row["category_id"]] += int((close & (seen > 0)).sum())
 
     def _rows(self, sample: Sample) -> list[dict[str, Any]]:
         """COCO's annotation of every object that has points."""
@@ -91,12 +94,20 @@ class KeypointMeter:
 
     def compute(self) -> dict[str, float]:
         """oks_ap, oks_ap50 and pck, 0 to 1."""
-        curves = [self._curves(label) for label in self.true]
-        kept = [c for c in curves if c is not None]
-        if not kept:
-            return {"oks_ap": float("nan"), "oks_ap50": float("nan"), "pck": float("nan")}
-        ap, ap50 = (float(np.mean([c[part].mean() for c in kept])) for part in (slice(None), 0))
-        return {"oks_ap": ap, "oks_ap50": ap50, "pck": self.near / max(self.total, 1)}
+        rows = self.by_id().values()
+        if not rows:
+            return dict.fromkeys(FIGURES, float("nan"))
+        ap, ap50 = (float(np.mean([row[name] for row in rows])) for name in FIGURES[:2])
+        return dict(zip(FIGURES, (ap, ap50, self.near.total() / max(self.total.total(), 1)), strict=True))
+
+    def by_id(self) -> dict[int, dict[str, float]]:
+        """oks_ap, oks_ap50 and pck."""
+        found = {}
+        for label in sorted(self.true):
+            if (curves := self._curves(label)) is not None:
+                values = (float(curves.mean()), float(curves[0].mean()), self.near[label] / max(self.total[label], 1))
+                found[label - 1] = dict(zip(FIGURES, values, strict=True))
+        return found
 
     def _curves(self, label: int) -> np.ndarray | None:
         """Precision [similarity, recall] of one label, None if the truth has no labelled point of it."""

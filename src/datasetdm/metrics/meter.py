@@ -33,3 +33,8 @@ class Meter(Protocol):
     def compute(self) -> dict[str, float]:
         """The figures so far; NaN where nothing was compared."""
         ...
+
+    def by_id(self) -> dict[int, dict[str, float]]:
+        """The figures of every label that the truth has, by its id. The first of them is the one whose mean over the labels is
+        `better`. Nothing where figures do not depend on labels."""
+        ...

@@ -9,6 +9,8 @@ from jaxtyping import Int64
 
 from datasetdm.records import IGNORE, AnnotationName, Sample
 
+FIGURES = ("pq", "sq", "rq")
+
 
 def panoptic(sample: Sample) -> tuple[Int64[np.ndarray, "h w"], list[int]]:
     """One segment for every pixel, from a sample's semantic map and instances (Kirillov et al. 2019).
@@ -76,8 +78,16 @@ class PanopticMeter:
     def compute(self) -> dict[str, float]:
         """pq, and its factors: sq (mean IoU of matches) and rq (F1 of finding segments); 0 to 1."""
         if not self.counts:
-            return {"pq": float("nan"), "sq": float("nan"), "rq": float("nan")}
-        rows = np.array([self.counts[k] for k in sorted(self.counts)])
-        iou, hits, extra, missed = rows.T
+            return dict.fromkeys(FIGURES, float("nan"))
+        return dict(zip(FIGURES, self._rows().mean(0).tolist(), strict=True))
+
+    def by_id(self) -> dict[int, dict[str, float]]:
+        """pq, sq and rq; also of labels that only the prediction has, which count in the mean."""
+        labels = sorted(self.counts)
+        return {k: dict(zip(FIGURES, row, strict=True)) for k, row in zip(labels, self._rows().tolist(), strict=True)}
+
+    def _rows(self) -> np.ndarray:
+        """`FIGURES` of the labels in order, f64[labels 3]."""
+        iou, hits, extra, missed = np.array([self.counts[k] for k in sorted(self.counts)]).reshape(-1, 4).T
         sq, rq = iou / np.maximum(hits, 1), hits / (hits + extra / 2 + missed / 2)
-        return {"pq": float((sq * rq).mean()), "sq": float(sq.mean()), "rq": float(rq.mean())}
+        return np.stack([sq * rq, sq, rq], 1)

@@ -40,3 +40,7 @@ class SemanticMeter:
         if not total:
             return {"miou": float("nan"), "accuracy": float("nan")}
         return {"miou": float(np.nanmean(self.iou())), "accuracy": float(np.trace(self.confusion) / total)}
+
+    def by_id(self) -> dict[int, dict[str, float]]:
+        """iou."""
+        return {i: {"iou": float(v)} for i, v in enumerate(self.iou()) if not np.isnan(v)}

@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
 from datasetdm.downstream.files import TrainedModel
-from datasetdm.errors import DataError
+from datasetdm.errors import DataError, unknown_name
 from datasetdm.metrics.meter import Meter
 from datasetdm.metrics.panoptic import PanopticMeter
-from datasetdm.records import IGNORE, Labels, Sample
+from datasetdm.records import BACKGROUND, IGNORE, Annotations, Labels, Sample
 from datasetdm.records.edits import relabel
 from datasetdm.transforms import accepted
 from datasetdm.transforms.reviews import reviews_of
+
+OnPair = Callable[[Sample, Sample, Mapping[str, float]], None]
+"""Receives every true sample, what was predicted for it, and the scores of this image alone by task, 0 to 1, more is better."""
+
+
+@dataclass
+class Counts:
+    """What was compared.
+
+    Args:
+        images: with something to compare.
+        objects: of the truth that count, which those of crowds do not.
+        crowds: of the truth.
+        pixels: of the images.
+        unlabelled: pixels that the truth's semantic maps ignore.
+        without_depth: pixels whose true depth is unknown.
+    """
+
+    images: int = 0
+    objects: int = 0
+    crowds: int = 0
+    pixels: int = 0
+    unlabelled: int = 0
+    without_depth: int = 0
+
+    def add(self, size: tuple[int, int], compared: Annotations) -> None:
+        """Count one image by what was compared of its truth."""
+        self.images += 1
+        self.pixels += size[0] * size[1]
+        if compared.instances is not None:
+            self.crowds += int(compared.instances.crowd.sum())
+            self.objects += int((~compared.instances.crowd).sum())
+        if compared.semantic is not None:
+            self.unlabelled += int((compared.semantic.ids == IGNORE).sum())
+        if compared.depth is not None:
+            self.without_depth += int((~compared.depth.valid).sum())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Args:
+        figures: by task and figure.
+        by_label: by task, label and figure; without tasks whose figures do not depend on labels.
+        counts: of what was compared.
+    """
+
+    figures: dict[str, dict[str, float]]
+    by_label: dict[str, dict[str, dict[str, float]]]
+    counts: Counts
 
 
 def evaluate(
@@ -41,6 +93,21 @@ def evaluate(
     Raises:
         DataError: a sample with labels of other names. Their order, capitals and outer spaces do not matter.
     """
+    return evaluate_decoder(decoder, backbone, samples, captions, true_objects, labels, composed).figures
+
+
+def evaluate_decoder(
+    decoder: PDecoder,
+    backbone: Backbone,
+    samples: Iterable[Sample],
+    captions: bool = True,
+    true_objects: bool = False,
+    labels: Labels | None = None,
+    composed: bool = False,
+    unseen: Sequence[str] = (),
+    on_pair: OnPair | None = None,
+) -> Evaluation:
+    """`evaluate` with all that was measured; `unseen` and `on_pair` as in `compare`."""
     fields = {task.field for task in decoder.tasks.values()}
     true_objects = true_objects or any(set(task.needs) - fields for task in decoder.tasks.values())
     meters: dict[str, Meter] = {n: t.meter() for n, t in decoder.tasks.items() if t.needs or not true_objects}
@@ -52,16 +119,23 @@ def evaluate(
     named = (in_order_of(s, own) for s in accepted(samples))
     read = (s if composed else _own_caption(s) for s in named)
     pairs = annotate(decoder, backbone, read, captions, true_objects=true_objects, labels=labels)
-    return compare(pairs, meters, own)
+    return compare(pairs, meters, own, unseen, on_pair)
 
 
-def evaluate_model(trained: TrainedModel, samples: Iterable[Sample], labels: Labels) -> dict[str, dict[str, float]]:
+def evaluate_model(
+    trained: TrainedModel,
+    samples: Iterable[Sample],
+    labels: Labels,
+    unseen: Sequence[str] = (),
+    on_pair: OnPair | None = None,
+) -> Evaluation:
     """Figures of a trained model, by task; labels of data and model are matched by name, and what the model finds under a
     name that the data do not know is wrong.
 
     Args:
         samples: reviews of a store are applied, rejected ones are left out.
         labels: of the samples.
+        unseen, on_pair: as in `compare`.
 
     Raises:
         DataError: no label in common.
@@ -79,29 +153,84 @@ def evaluate_model(trained: TrainedModel, samples: Iterable[Sample], labels: Lab
             remedy="rename labels with the transform remap-labels",
         )
     pairs = ((true, relabel(found, labels, ids)) for true, found in trained.annotate(accepted(samples)))
-    return compare(pairs, meters, labels)
+    return compare(pairs, meters, labels, unseen, on_pair)
 
 
 def compare(
-    pairs: Iterable[tuple[Sample, Sample]], meters: Mapping[str, Meter], own: Labels
-) -> dict[str, dict[str, float]]:
+    pairs: Iterable[tuple[Sample, Sample]],
+    meters: Mapping[str, Meter],
+    own: Labels,
+    unseen: Sequence[str] = (),
+    on_pair: OnPair | None = None,
+) -> Evaluation:
     """Figures of (true, predicted) pairs by the meters' names, without those that never had anything to compare.
 
     Args:
         own: the labels of all predictions.
+        unseen: those without labelled images. Figures that depend on labels also get their means over seen and unseen labels,
+            and the harmonic mean of both; the background is neither.
+        on_pair: receives every pair.
 
     Raises:
+        ConfigError: an unseen label that is none of `own`.
         DataError: a true sample with other labels.
     """
+    if odd := next((n for n in unseen if n not in own.index), None):
+        raise unknown_name("label", odd, own.names)
     compared: set[str] = set()
+    counts = Counts()
     for true, predicted in pairs:
-        known = {n for n, m in meters.items() if _has(true, m) and _has(predicted, m)}
-        if true.labels.names != own.names and any(meters[n].by_label for n in known):
+        known = {n: m for n, m in meters.items() if _has(true, m) and _has(predicted, m)}
+        if true.labels.names != own.names and any(m.by_label for m in known.values()):
             raise other_labels(true.labels, own, f"sample {true.key!r}")
-        for name in known:
-            meters[name].update(predicted, true)
-        compared |= known
-    return {name: meter.compute() for name, meter in meters.items() if name in compared}
+        for meter in known.values():
+            meter.update(predicted, true)
+        compared |= known.keys()
+        if known:
+            fields = {f for m in known.values() for f in m.reads}
+            counts.add(true.size, Annotations(**{f: getattr(true, f) for f in fields}))
+        if known and on_pair is not None:
+            on_pair(true, predicted, scores_of(true, predicted, known))
+    measured = {name: meter for name, meter in meters.items() if name in compared}
+    figures = {name: meter.compute() for name, meter in measured.items()}
+    by_label = {
+        name: {own.names[i]: row for i, row in meter.by_id().items()}
+        for name, meter in measured.items()
+        if meter.by_label
+    }
+    if unseen:
+        for name, rows in by_label.items():
+            figures[name] |= zero_shot(rows, unseen, measured[name].better[0])
+    return Evaluation(figures, by_label, counts)
+
+
+def scores_of(true: Sample, predicted: Sample, meters: Mapping[str, Meter]) -> dict[str, float]:
+    """The figure that stands for all of each meter, over one image; none where the truth has nothing to find."""
+    scores = {}
+    for name, meter in meters.items():
+        alone = type(meter)()
+        alone.update(predicted, true)
+        figure, more = meter.better
+        value = alone.compute()[figure]
+        if math.isfinite(value):
+            scores[name] = value if more else 1 - value
+    return scores
+
+
+def zero_shot(rows: Mapping[str, Mapping[str, float]], unseen: Sequence[str], name: str) -> dict[str, float]:
+    """Means of the first figure over seen and unseen labels and their harmonic mean, called `NAME_seen` and so on; nothing
+    where either group has no label in the truth.
+
+    Args:
+        rows: figures by label.
+    """
+    values = {label: next(iter(row.values())) for label, row in rows.items() if label != BACKGROUND}
+    groups = [[v for label, v in values.items() if (label in unseen) == new] for new in (False, True)]
+    if not all(groups):
+        return {}
+    seen, new = (sum(g) / len(g) for g in groups)
+    harmonic = 2 * seen * new / (seen + new) if seen + new else 0.0
+    return {f"{name}_seen": seen, f"{name}_unseen": new, f"{name}_harmonic": harmonic}
 
 
 def in_order_of(sample: Sample, labels: Labels) -> Sample:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from datasetdm.engines.progress import Outcome
 from datasetdm.io.registry import Registry
 
-_WITH_MODELS = ("fit", "generate", "annotate", "edit", "evaluate")
+_WITH_MODELS = ("fit", "generate", "annotate", "edit")
 
 RUNNERS: Registry[Callable[..., Outcome]] = Registry(
     "kind of stage",
     None,
     {
         **{kind: f"datasetdm.recipe.stages:{kind}" for kind in _WITH_MODELS},
+        "evaluate": "datasetdm.recipe.evaluating:evaluate",
         "train": "datasetdm.recipe.training:train",
         **{kind: f"datasetdm.recipe.outputs:{kind}" for kind in ("export", "page")},
         "prompts": "datasetdm.recipe.prompting:prompts",
@@ -25,7 +26,7 @@ CHECKS: Registry[Callable[..., None]] = Registry(
     "kind of stage",
     None,
     {
-        **{kind: "datasetdm.recipe.stages:check_models" for kind in _WITH_MODELS},
+        **{kind: "datasetdm.recipe.stages:check_models" for kind in (*_WITH_MODELS, "evaluate")},
         "train": "datasetdm.recipe.training:check_student",
     },
 )

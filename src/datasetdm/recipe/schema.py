@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datasetdm.errors import ConfigError
-from datasetdm.io.settings import Files, Fractions, NewNames, Numbers, Texts
+from datasetdm.io.settings import Files, Fractions, Names, NewNames, Numbers, Texts
 from datasetdm.pipelines.settings import EditConfig, FilterConfig, FitConfig, GenerateConfig, TrainConfig
 from datasetdm.recipe.prompt_settings import RUNNING, PromptsConfig
 
@@ -221,6 +221,11 @@ class EvaluateStage(_Decoder, DataOptions, _Reads):
         description="Read every image under its own caption, as when it was generated; else under none. A caption "
         "composed of the labels is not its own: the figures are those without it, those under it stand beside.",
     )
+    unseen: Names = Field(
+        (),
+        description="Comma-separated labels without labelled images: figures over seen and unseen labels, and their harmonic mean.",
+    )
+    shown: int = Field(20, ge=0, description="So many of the worst and of the best images are on the page; 0: no page.")
 
 
 class ExportOptions(DataOptions):

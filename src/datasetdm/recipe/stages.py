@@ -7,12 +7,11 @@ single stages with them, `recipe.run` whole recipes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from datasetdm.backbones import (
     FeatureConfig,
@@ -25,15 +24,13 @@ from datasetdm.backbones import (
 )
 from datasetdm.backbones.words import CutTexts
 from datasetdm.decoder.config import read_config
-from datasetdm.decoder.model import BUILTIN, PDecoder, load_pair
+from datasetdm.decoder.model import BUILTIN
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.engines.target import Reached, iter_target
 from datasetdm.engines.yields import yield_of
 from datasetdm.errors import DataError, StoreError
-from datasetdm.io.files import write_json
-from datasetdm.pipelines import evaluate as evaluation
 from datasetdm.pipelines.annotate import Annotator
 from datasetdm.pipelines.edit import Editor, check_edits, plan_edit
 from datasetdm.pipelines.filter import make_filters
@@ -54,13 +51,9 @@ from datasetdm.recipe.schema import (
     FitStage,
     GenerateStage,
 )
-from datasetdm.recipe.training import evaluate_trained
-from datasetdm.records import Sample
 from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
 
-COMPOSED = "under_composed_captions"
-"""The figures under captions that were composed of the true labels, beside those on new images."""
 LOOKED_AT = 1000
 """Prompts that are read and searched for labels before a generation begins."""
 LONG_FILE = 32_000_000
@@ -258,62 +251,3 @@ def default_batch(out: Path, count: int) -> int:
     if not isinstance(batch, int) or batch < 1:
         raise StoreError("this store was not made by generate", where=out, remedy="choose another --out")
     return batch
-
-
-def evaluate(stage: EvaluateStage, out: Path | None, report: Report) -> Outcome:
-    """Measure a decoder or a trained model; the figures go into the folder, too, if there is one."""
-    if out is not None:
-        places.require_folder(out)
-    data = open_data(stage.data, stage)
-    if stage.model is not None:
-        return evaluate_trained(stage, data, out, report)
-    loaded = PDecoder.load(stage.decoder)
-    if (first := next(iter(data), None)) is not None:
-        evaluation.require_comparable(loaded, first)
-    model, frozen = load_pair(loaded, stage.backbone, stage.device, RunOptions.chosen(stage.low_memory))
-    cut, composed = CutTexts(frozen.kept_texts, "captions"), 0
-    found: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-
-    def reported(what: str) -> Iterator[Sample]:
-        nonlocal composed
-        for done, sample in enumerate(data, 1):
-            if what == "evaluate":
-                composed += sample.prompt is not None and sample.prompt.composed
-                cut.add(sample.caption if stage.captions else "")
-                found.update(n for n, r in sample.annotations.fields().items() if r is not None)
-                labels.update(sample.labels.names[i] for i in sample.annotations.labels_in())
-            yield sample
-            report(Progress(what, done, len(data)))
-
-    figures: dict[str, Any] = dict(evaluation.evaluate(model, frozen, reported("evaluate"), stage.captions))
-    if not figures:
-        there = ", ".join(f"{n} on {c} images" for n, c in found.items()) or "no annotations"
-        raise DataError(
-            "there is nothing to measure",
-            where=stage.data,
-            expected=f"annotations that the decoder gives: {', '.join(model.tasks)}; the data have {there}",
-            remedy="choose data or a decoder of the same tasks",
-        )
-    notes = cut.notes()
-    if composed and stage.captions:
-        figures[COMPOSED] = evaluation.evaluate(
-            model, frozen, reported("evaluate under composed captions"), composed=True
-        )
-        notes.append(
-            f"{composed} of {len(data)} images have no caption of their own, only one composed of their labels. The figures on "
-            f"new images are those without it; {COMPOSED}: those under it, which says what is to be found"
-        )
-    if out is not None:
-        write_json(out / places.FIGURES, figures)
-    made = f"figures of {stage.decoder} on {len(data)} images"
-    return Outcome(
-        out or Path(),
-        made,
-        len(data),
-        labels,
-        figures=figures,
-        skipped=data.reader.skipped,
-        notes=notes,
-        next=f"datasetdm annotate --data images:DIR --decoder {stage.decoder} --out DIR",
-    )

@@ -1,21 +1,16 @@
-"""The stages of ordinary models: training one, and measuring it."""
+"""The kind of stage that trains an ordinary model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from datasetdm.downstream import STUDENTS
-from datasetdm.downstream.files import TrainedModel
 from datasetdm.engines.progress import Outcome, Progress, Report
-from datasetdm.io.files import write_json
-from datasetdm.pipelines.evaluate import evaluate_model
 from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import choose_variant, iter_train
 from datasetdm.recipe import places
-from datasetdm.recipe.data import StageData, open_data
-from datasetdm.recipe.schema import DataOptions, EvaluateStage, TrainStage
-from datasetdm.records import Sample
+from datasetdm.recipe.data import open_data
+from datasetdm.recipe.schema import DataOptions, TrainStage
 
 
 def check_student(stage: TrainStage) -> None:
@@ -48,20 +43,3 @@ def train(stage: TrainStage, out: Path, report: Report) -> Outcome:
         skipped=skipped,
         next=f"datasetdm evaluate --model {out} --data DATA",
     )
-
-
-def evaluate_trained(stage: EvaluateStage, data: StageData, out: Path | None, report: Report) -> Outcome:
-    """Measure a trained model; the figures go into the folder, too, if there is one."""
-    assert stage.model is not None
-    trained = TrainedModel.load(stage.model, stage.device)
-
-    def reported() -> Iterator[Sample]:
-        for done, sample in enumerate(data, 1):
-            yield sample
-            report(Progress("evaluate", done, len(data)))
-
-    figures = evaluate_model(trained, reported(), data.labels)
-    if out is not None:
-        write_json(out / places.FIGURES, figures)
-    made = f"figures of {stage.model} on {len(data)} images"
-    return Outcome(out or Path(), made, len(data), figures=figures, skipped=data.reader.skipped)

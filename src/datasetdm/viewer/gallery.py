@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
 from datasetdm.io.codecs import encode_png
 from datasetdm.io.files import write_text
@@ -38,7 +38,7 @@ class Card:
 
 def write_gallery(samples: Iterable[Sample], labels: Labels, path: Path, title: str) -> Iterator[None]:
     """Write the page at `path`; yields after every sample."""
-    colours = {name: paint.css(c) for name, c in zip(labels.names, paint.label_colours(labels), strict=True)}
+    colours = dict(legend_of(labels, labels.names))
     cards = []
     for sample in samples:
         cards.append(_card(sample, colours))
@@ -47,14 +47,32 @@ def write_gallery(samples: Iterable[Sample], labels: Labels, path: Path, title: 
         {LayerName.KEYPOINTS} if any(c.points for c in cards) else set()
     )
     used = {label for card in cards for label, _, _ in card.regions}
-    environment = Environment(loader=PackageLoader("datasetdm.viewer", "."), autoescape=select_autoescape(["j2"]))
-    page = environment.get_template("gallery.html.j2").render(
-        title=title,
-        cards=cards,
-        switches=[(name, text) for name, text in LAYER_TEXTS.items() if name in present],
-        legend=[(name, colour) for name, colour in colours.items() if name in used],
+    page = template("gallery.html.j2").render(
+        title=title, cards=cards, switches=switches_of(present), legend=legend_of(labels, used)
     )
     write_text(path, page)
+
+
+def template(name: str) -> Template:
+    """A page of this package; what it shows is escaped."""
+    environment = Environment(loader=PackageLoader("datasetdm.viewer", "."), autoescape=select_autoescape(["j2"]))
+    return environment.get_template(name)
+
+
+def switches_of(layers: Collection[LayerName]) -> list[tuple[LayerName, str]]:
+    """Layers and the texts of their switches, in the order of the switches."""
+    return [(name, text) for name, text in LAYER_TEXTS.items() if name in layers]
+
+
+def legend_of(labels: Labels, used: Collection[str]) -> list[tuple[str, str]]:
+    """The used labels and their CSS colours."""
+    colours = zip(labels.names, paint.label_colours(labels), strict=True)
+    return [(name, paint.css(colour)) for name, colour in colours if name in used]
+
+
+def data_address(content: bytes, kind: str = "image/png") -> str:
+    """An image as an address that holds all of it."""
+    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
 
 
 def _card(sample: Sample, colours: dict[str, str]) -> Card:
@@ -62,18 +80,18 @@ def _card(sample: Sample, colours: dict[str, str]) -> Card:
     layers: dict[LayerName, str] = {}
     facts: list[str] = []
     if semantic is not None:
-        layers[LayerName.SEMANTIC] = _address(detail.layer(sample, LayerName.SEMANTIC, 0))
+        layers[LayerName.SEMANTIC] = data_address(detail.layer(sample, LayerName.SEMANTIC, 0))
         if semantic.confidence is not None:
-            layers[LayerName.UNCERTAINTY] = _address(detail.layer(sample, LayerName.UNCERTAINTY, 0))
+            layers[LayerName.UNCERTAINTY] = data_address(detail.layer(sample, LayerName.UNCERTAINTY, 0))
             facts.append(f"confidence {semantic.confidence.mean(dtype=np.float64):.2f}")
     if depth is not None:
-        layers[LayerName.DEPTH] = _address(detail.layer(sample, LayerName.DEPTH, 0))
+        layers[LayerName.DEPTH] = data_address(detail.layer(sample, LayerName.DEPTH, 0))
         if depth.confidence is not None:
-            layers[LayerName.DEPTH_UNCERTAINTY] = _address(detail.layer(sample, LayerName.DEPTH_UNCERTAINTY, 0))
+            layers[LayerName.DEPTH_UNCERTAINTY] = data_address(detail.layer(sample, LayerName.DEPTH_UNCERTAINTY, 0))
         near, far = paint.depth_range(depth)
         facts.append(f"depth {near:.1f} to {far:.1f} {'m' if depth.unit == 'metre' else '(relative)'}")
     if objects is not None:
-        layers[LayerName.INSTANCES] = _address(encode_png(paint.paint_instances(objects)))
+        layers[LayerName.INSTANCES] = data_address(encode_png(paint.paint_instances(objects)))
         crowds = int(objects.crowd.sum())
         facts.append(
             f"{len(objects)} object{'' if len(objects) == 1 else 's'}" + (f", {crowds} crowd" if crowds else "")
@@ -82,7 +100,7 @@ def _card(sample: Sample, colours: dict[str, str]) -> Card:
     prompt = sample.prompt
     return Card(
         key=sample.key,
-        image=_address(encode_png(sample.image)),
+        image=data_address(encode_png(sample.image)),
         height=sample.size[0],
         width=sample.size[1],
         prompt=prompt.text if prompt else "",
@@ -92,7 +110,3 @@ def _card(sample: Sample, colours: dict[str, str]) -> Card:
         regions=[(r.label, f"{r.label} {r.fraction:.0%}", colours[r.label]) for r in regions],
         facts=" · ".join(facts),
     )
-
-
-def _address(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
