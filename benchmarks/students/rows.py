@@ -48,9 +48,9 @@ class Settings:
         size: side of the images that the student sees; None is its variant's.
     """
 
-    steps: int = 500
-    trial_steps: int = 125
-    learning_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    steps: int = 1000
+    trial_steps: int = 100
+    learning_rates: tuple[float, ...] = (4e-3, 8e-3, 1.6e-2)
     batch: int = 16
     fraction: float = 0.5
     variant: str = "tiny"

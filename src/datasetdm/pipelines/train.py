@@ -39,7 +39,7 @@ from datasetdm.training.loop import (
 from datasetdm.transforms import accepted, apply
 from datasetdm.transforms.reviews import reviews_of
 
-RULES = 1
+RULES = 2
 """Raised whenever the same settings begin to give other weights: an unfinished training of older rules is not gone on with."""
 
 LOCK = ".train.lock"
