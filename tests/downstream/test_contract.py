@@ -18,11 +18,16 @@ from datasetdm.errors import ConfigError
 from datasetdm.pipelines.evaluate import evaluate_model
 from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import iter_train, train
-from datasetdm.records import IGNORE, Instances, Labels, Sample
+from datasetdm.records import IGNORE, Instances, Labels, Sample, Skeleton
 from datasetdm.records.edits import relabel
-from factory import LABELS, make_sample
+from factory import LABELS as PLAIN
+from factory import make_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+SKELETONS = {"dog": Skeleton(("nose", "tail"))}
+LABELS = Labels(PLAIN.names, PLAIN.synonyms, skeletons=SKELETONS)
 
 
 class InMemoryReader:
@@ -48,7 +53,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def two() -> InMemoryReader:
-    return InMemoryReader([make_sample(f"s{i}", (32, 32), i) for i in range(2)])
+    return InMemoryReader([make_sample(f"s{i}", (32, 32), i, LABELS) for i in range(2)])
 
 
 def settings(name: str, **changes: Any) -> TrainConfig:
@@ -94,7 +99,7 @@ def test_an_ordinary_folder_with_equal_outputs(name: str, two: InMemoryReader, t
     student: Student[Any] = trained.student
     plain = student.classes()[1].from_pretrained(tmp_path / "m").eval()
     again = TrainedModel.load(tmp_path / "m", "cpu")
-    image = torch.rand(1, 3, 32, 32)
+    image = torch.rand(1, 3, *student.frame(32))
     with torch.no_grad():
         outputs = [m(pixel_values=image) for m in (plain, again.model)]
     assert all(torch.equal(a, b) for a, b in zip(*(first_tensors(o) for o in outputs), strict=True))
@@ -111,7 +116,7 @@ def test_an_onnx_file_with_equal_outputs(name: str, two: InMemoryReader, tmp_pat
             train(two, tmp_path / "m", **asked)
         return
     trained = train(two, tmp_path / "m", **asked)
-    images = torch.rand(3, 3, 32, 32)
+    images = torch.rand(3, 3, *trained.student.frame(32))
     session = onnxruntime.InferenceSession(tmp_path / "m" / "model.onnx")
     with torch.no_grad():
         outputs = trained.model(pixel_values=images)
@@ -127,7 +132,7 @@ def first_tensors(outputs: Any) -> list[torch.Tensor]:
 @pytest.mark.slow
 def test_label_order_does_not_matter(name: str, two: InMemoryReader, tmp_path: Path) -> None:
     """Labels are matched by name: data in another order teach the same."""
-    order = Labels(tuple(reversed(LABELS.names)), tuple(reversed(LABELS.synonyms)))
+    order = Labels(tuple(reversed(LABELS.names)), tuple(reversed(LABELS.synonyms)), skeletons=SKELETONS)
     ids = [order.index[n] for n in LABELS.names]
     turned = InMemoryReader([relabel(s, order, ids) for s in two.samples])
     config = settings(name, steps=2, synthetic_fraction=1.0)
@@ -145,7 +150,7 @@ def test_what_is_unknown_teaches_nothing(name: str, two: InMemoryReader, tmp_pat
     from datasetdm.downstream.files import build_model
 
     torch.manual_seed(0)
-    model = build_model(student, student.variants["tiny"].settings)
+    model = build_model(student, student.variants["tiny"], 32)
     images, targets = zip(*(student.view(s, 32, rng) for s in unknown), strict=True)
     batch = Batch(torch.cat(images), student.collate(targets), torch.zeros(2, dtype=torch.bool))
     loss = student.loss(model, normalise(batch.images, student.processor(32)), batch)

@@ -83,8 +83,21 @@ class Student(ABC, Generic[T]):
     def __init__(self, labels: Labels, options: LossOptions | None = None):
         self.labels, self.options = labels, options or LossOptions()
 
+    @classmethod
+    def labels_of(cls, config: Any) -> Labels:
+        """The vocabulary of a model that `train` did not write, from its configuration."""
+        return Labels(tuple(config.id2label[i] for i in range(len(config.id2label))))
+
+    def examples(self, sample: Sample) -> list[Sample]:
+        """What one sample is to learn from: itself, or its objects; none where an annotation is missing."""
+        return [] if any(getattr(sample, name) is None for name in self.reads) else [sample]
+
     def observe(self, sample: Sample) -> None:
-        """Take notice of a training sample before the model is built, for statistics."""
+        """Take notice of an example before the model is built, for statistics."""
+
+    def frame(self, side: int) -> tuple[int, int]:
+        """(height, width) of the images that the model sees."""
+        return side, side
 
     @abstractmethod
     def classes(self) -> tuple[Any, Any]:
@@ -94,21 +107,26 @@ class Student(ABC, Generic[T]):
         """What the configuration says whatever the variant."""
         return {"id2label": dict(enumerate(self.labels.names)), "label2id": dict(self.labels.index)}
 
+    def sized(self, settings: Mapping[str, Any], side: int) -> dict[str, Any]:
+        """Settings of the configuration (a variant's or a saved model's) for images of this side. Raises ConfigError where
+        the model cannot see such images."""
+        return dict(settings)
+
     @abstractmethod
     def processor(self, side: int) -> Any:
         """The image processor that is saved beside the model."""
 
     @abstractmethod
     def target(self, sample: Sample, place: Placement) -> T:
-        """What the model should find in one image: maps on the canvas of `place`."""
+        """What the model should find in one example: maps on the canvas of `place`."""
 
     def rescale_target(self, target: T, zoom: float) -> T:
         """The target of one image once things appear `zoom` times larger (negative: mirrored, too)."""
         return target
 
     def view(self, sample: Sample, side: int, rng: np.random.Generator) -> tuple[Float[Tensor, "1 3 H W"], T]:
-        """The image 0..1 and its target, as the model sees them without augmentation: both sides scaled to `side`, as its
-        image processor does."""
+        """The image 0..1 of an example and its target, as the model sees them without augmentation: both sides scaled to
+        `side`, as its image processor does."""
         place = Placement(sample.size, (side, side), (side, side))
         return place.image(sample.image), self.target(sample, place)
 
@@ -144,6 +162,7 @@ STUDENTS: Registry[type[Student[Any]]] = Registry(
         "segformer": "datasetdm.downstream.segformer:Segformer",
         "glpn": "datasetdm.downstream.glpn:Glpn",
         "mask2former": "datasetdm.downstream.mask2former:Mask2Former",
+        "vitpose": "datasetdm.downstream.vitpose:Vitpose",
     },
 )
 """Student name -> its class."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from datasetdm.backbones import pick_device
 from datasetdm.backbones.quiet import quiet
-from datasetdm.downstream import STUDENTS, Student
+from datasetdm.downstream import STUDENTS, Student, Variant
 from datasetdm.errors import ConfigError
 from datasetdm.io.files import write_json, writing
 from datasetdm.records import Labels, Sample
@@ -24,20 +24,21 @@ STORY = "datasetdm.json"
 """What a folder of ours says beside: the vocabulary with its skeletons, and what the model was trained on."""
 
 
-def build_model(student: Student[Any], variant: Mapping[str, Any], encoder: str | None = None) -> Any:
+def build_model(student: Student[Any], variant: Variant, side: int, encoder: str | None = None) -> Any:
     """A model of `transformers`: fresh, or with the weights of `encoder` where they fit (a head for other labels is new).
 
     Args:
         student: whose model it is.
-        variant: settings of the configuration.
+        variant: its size.
+        side: of the images that it sees.
         encoder: a folder or hub id of the same architecture; its sizes go before the variant's.
 
     Raises:
-        ConfigError: no such folder, or one of another architecture.
+        ConfigError: no such folder, one of another architecture, or a side that the model cannot see.
     """
     config, kind = student.classes()
     if encoder is None:
-        return kind(config(**variant, **student.settings()))
+        return kind(config(**student.sized(variant.settings, side), **student.settings()))
     own = _read_config(encoder)
     if own.model_type != student.model_type:
         raise ConfigError(
@@ -46,7 +47,7 @@ def build_model(student: Student[Any], variant: Mapping[str, Any], encoder: str 
             expected=f"a folder or hub id of a {student.model_type}",
             remedy="choose the --student of this architecture",
         )
-    chosen = config(**{**own.to_dict(), **student.settings(), "architectures": None})
+    chosen = config(**{**student.sized(own.to_dict(), side), **student.settings(), "architectures": None})
     return quiet(lambda: kind.from_pretrained(encoder, config=chosen, ignore_mismatched_sizes=True))
 
 
@@ -100,8 +101,7 @@ class TrainedModel:
         if kind is None:
             known = ", ".join(sorted({k.model_type for k in kinds}))
             raise ConfigError(f"no student is a {config.model_type}", where=name, expected=f"one of: {known}")
-        names = tuple(config.id2label[i] for i in range(len(config.id2label)))
-        student = kind(Labels.from_json(story["labels"]) if story else Labels(names))
+        student = kind(Labels.from_json(story["labels"]) if story else kind.labels_of(config))
         model = quiet(lambda: student.classes()[1].from_pretrained(name)).eval().to(pick_device(device))
         return cls(student, model, quiet(lambda: AutoImageProcessor.from_pretrained(name)))
 

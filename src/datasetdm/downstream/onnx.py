@@ -44,14 +44,14 @@ class _Outputs(nn.Module):
         return tuple(outputs[name] for name in self.names)
 
 
-def export_onnx(model: Any, side: int, outputs: tuple[str, ...], path: Path) -> None:
-    """Write a model for square images, any number of them at a time, and compare its outputs with those of torch.
+def export_onnx(model: Any, frame: tuple[int, int], outputs: tuple[str, ...], path: Path) -> None:
+    """Write a model for images of one size, any number of them at a time, and compare its outputs with those of torch.
 
     The exporter is that of TorchScript: it takes a tenth of the time of the newer one and needs fewer packages.
 
     Args:
         model: of transformers.
-        side: of the images in pixels.
+        frame: (height, width) of the images in pixels.
         outputs: the names of its outputs that are wanted.
         path: the file.
 
@@ -66,17 +66,17 @@ def export_onnx(model: Any, side: int, outputs: tuple[str, ...], path: Path) -> 
                 "ignore"
             )  # of the exporter: deprecations, and Python numbers that it keeps as constants
             torch.onnx.export(
-                wrapped, (torch.zeros(2, 3, side, side),), str(temporary), dynamo=False, opset_version=OPSET,
+                wrapped, (torch.zeros(2, 3, *frame),), str(temporary), dynamo=False, opset_version=OPSET,
                 input_names=["pixel_values"], output_names=list(outputs), dynamic_axes=batched,
             )  # fmt: skip
-        _compare(wrapped, side, temporary)
+        _compare(wrapped, frame, temporary)
 
 
 @torch.no_grad()
-def _compare(wrapped: nn.Module, side: int, path: Path) -> None:
+def _compare(wrapped: nn.Module, frame: tuple[int, int], path: Path) -> None:
     import onnxruntime
 
-    images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, 3, *frame, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.run(None, {"pixel_values": images.numpy()})
     for own, other in zip(wrapped(images), found, strict=True):

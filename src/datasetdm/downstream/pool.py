@@ -34,7 +34,7 @@ AHEAD, THREADS = 2, 2
 
 
 class Pool:
-    """Samples by number, those that the student can learn from, in the student's labels.
+    """Examples by number: what the student can learn from, in the student's labels.
 
     Args:
         samples: read once; labels are matched by name.
@@ -54,21 +54,20 @@ class Pool:
         try:
             for sample in samples:
                 self.read += 1
-                kept = _needed(_relabelled(sample, student.labels), student.reads)
-                if any(getattr(kept, name) is None for name in student.reads):
-                    self.without_labels += 1
-                    continue
-                digest.update((kept.key + kept.digest()).encode())
-                student.observe(kept)
-                left -= _bytes(kept)
-                if left >= 0:
-                    self._held.append(kept)
-                    continue
-                with writing(spill):
-                    if writer is None:
-                        spill.parent.mkdir(parents=True, exist_ok=True)
-                        writer = pa.ipc.new_file(str(spill), SCHEMA)
-                    writer.write_table(to_table([to_row(kept)]))
+                examples = student.examples(_needed(in_labels(sample, student.labels), student.reads))
+                self.without_labels += not examples
+                for example in examples:
+                    digest.update((example.key + example.digest()).encode())
+                    student.observe(example)
+                    left -= _bytes(example)
+                    if left >= 0:
+                        self._held.append(example)
+                        continue
+                    with writing(spill):
+                        if writer is None:
+                            spill.parent.mkdir(parents=True, exist_ok=True)
+                            writer = pa.ipc.new_file(str(spill), SCHEMA)
+                        writer.write_table(to_table([to_row(example)]))
         finally:
             if writer is not None:
                 writer.close()
@@ -82,6 +81,11 @@ class Pool:
                 remedy="choose another --student, or other data",
             )
 
+    @property
+    def images(self) -> int:
+        """How many samples give examples."""
+        return self.read - self.without_labels
+
     def __len__(self) -> int:
         return len(self._held) + (0 if self._rows is None else self._rows.num_record_batches)
 
@@ -92,8 +96,12 @@ class Pool:
         return from_row(row, self.labels)
 
 
-def _relabelled(sample: Sample, labels: Labels) -> Sample:
-    """The sample in other labels of the same names; pixels of others are ignored, their objects left out."""
+def in_labels(sample: Sample, labels: Labels) -> Sample:
+    """The sample in other labels of the same names; pixels of others are ignored, their objects left out.
+
+    Raises:
+        DataError: no name in common.
+    """
     if sample.labels == labels:
         return sample
     ids = _matched(sample.labels.names, labels.names)

@@ -110,7 +110,8 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     student: str = Field(
-        "segformer", description="The kind of model: segformer (semantic), glpn (depth), mask2former (instance)."
+        "segformer",
+        description="The kind of model: segformer (semantic), glpn (depth), mask2former (instance), vitpose (keypoints).",
     )
     variant: str = Field("tiny", description="Its size: tiny (for a CPU) up to the paper's; an unknown one lists them.")
     size: int | None = Field(

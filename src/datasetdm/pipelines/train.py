@@ -107,13 +107,13 @@ def iter_train(
         recipe = _recipe(config, student, real, more)
         _claim(out, recipe)
         torch.manual_seed(config.seed)
-        model = build_model(student, variant.settings, config.encoder).to(target)
+        model = build_model(student, variant, side, config.encoder).to(target)
         batches = Batches(student, real, more, config.synthetic_fraction, config.batch, side, config.seed)
         run = _Run(student, model, student.processor(side), batches, config, out, target)
         yield from run.steps()
         if config.onnx:
-            export_onnx(run.average.module, side, student.outputs, out / FILE)
-        images = {"images": len(real), "synthetic_images": 0 if more is None else len(more)}
+            export_onnx(run.average.module, student.frame(side), student.outputs, out / FILE)
+        images = {"images": real.images, "synthetic_images": 0 if more is None else more.images}
         save_model(
             out,
             run.average.module,

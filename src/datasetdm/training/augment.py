@@ -1,9 +1,11 @@
-"""Random views of a labelled image: mirror, crop and zoom, colour. Geometry moves image and label maps together."""
+"""Random views of labelled images: mirror, crop and zoom, or turn, scale and shift; colour. Geometry moves image and labels
+together."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +17,10 @@ CROP_AREA, CROP_ASPECT = (0.4, 1.0), (0.8, 1.25)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.2, 0.2, 0.02
 """The most that colours change."""
 
-MIRROR_PROBABILITY, CROP_PROBABILITY, COLOUR_PROBABILITY = 0.5, 0.8, 0.8
+TURN, SHIFT, SCALE = 30.0, 0.1, (0.75, 1.3)
+"""Ranges in which whole images are turned (degrees), shifted (fraction of a side) and scaled."""
+
+MIRROR_PROBABILITY, CROP_PROBABILITY, TURN_PROBABILITY, COLOUR_PROBABILITY = 0.5, 0.8, 0.8, 0.8
 
 
 def augment(
@@ -40,23 +45,53 @@ def augment_batch(
     Returns:
         The images, the maps, and the zooms: by how much larger things appear than before, negative if mirrored.
     """
+    seen, moved, matrices = _view(images, maps, seed, _crop)
+    areas = torch.linalg.det(matrices)
+    return seen, moved, (areas.sign() * areas.abs().sqrt()).tolist()
+
+
+def turn_batch(images: Float[Tensor, "b 3 H W"], seed: int) -> tuple[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 3"]]:
+    """One random view of every image, which shows the whole of it, more or less: black where the image ends.
+
+    Args:
+        images: 0..1.
+        seed: the same seed gives the same views.
+
+    Returns:
+        The images, and the matrices that map a place (x, y, 1) in an image, in pixels from the centre of the first one, to its
+        place in the view. The determinant is negative if the view is mirrored.
+    """
+    seen, _, matrices = _view(images, (), seed, _turn)
+    return seen, matrices
+
+
+def _crop(K: Any, size: tuple[int, int]) -> Any:
+    return K.RandomResizedCrop(size, scale=CROP_AREA, ratio=CROP_ASPECT, p=CROP_PROBABILITY, cropping_mode="resample")
+
+
+def _turn(K: Any, size: tuple[int, int]) -> Any:
+    return K.RandomAffine(TURN, translate=(SHIFT, SHIFT), scale=SCALE, p=TURN_PROBABILITY)
+
+
+def _view(
+    images: Tensor, maps: Sequence[Tensor], seed: int, geometry: Callable[[Any, tuple[int, int]], Any]
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Mirror, `geometry` (from the module `kornia.augmentation` and the images' size), colour. Images, maps, matrices."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kornia imports deprecated parts of torch
         from kornia import augmentation as K
         from kornia.constants import DataKey
 
     count, size = len(images), (images.shape[-2], images.shape[-1])
-    crop = K.RandomResizedCrop(size, scale=CROP_AREA, ratio=CROP_ASPECT, p=CROP_PROBABILITY, cropping_mode="resample")
-    colour = K.ColorJiggle(BRIGHTNESS, CONTRAST, SATURATION, HUE, p=COLOUR_PROBABILITY)
+    move, colour = geometry(K, size), K.ColorJiggle(BRIGHTNESS, CONTRAST, SATURATION, HUE, p=COLOUR_PROBABILITY)
     keys = [DataKey.IMAGE] + [DataKey.MASK] * len(maps)
     nearest = {DataKey.MASK: {"resample": "nearest", "align_corners": None}}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        view = K.AugmentationSequential(
-            K.RandomHorizontalFlip(p=MIRROR_PROBABILITY), crop, colour, data_keys=keys, extra_args=nearest
-        )
-        seen, *moved = view(images, *(m.reshape(count, -1, *size).float() for m in maps))
-    areas = torch.linalg.det(torch.as_tensor(view.transform_matrix))
-    zooms = (areas.sign() * areas.abs().sqrt()).tolist()
-    return seen.clamp(0, 1), [x.reshape(m.shape).to(m.dtype) for x, m in zip(moved, maps, strict=True)], zooms
+        mirror = K.RandomHorizontalFlip(p=MIRROR_PROBABILITY)
+        view = K.AugmentationSequential(mirror, move, colour, data_keys=keys, extra_args=nearest)
+        found = view(images, *(m.reshape(count, -1, *size).float() for m in maps))
+    seen, *moved = found if maps else [found]
+    moved = [x.reshape(m.shape).to(m.dtype) for x, m in zip(moved, maps, strict=True)]
+    return seen.clamp(0, 1), moved, torch.as_tensor(view.transform_matrix)
