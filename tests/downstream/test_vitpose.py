@@ -172,5 +172,5 @@ def test_a_model_that_train_did_not_write_is_measured(tmp_path: Path) -> None:
         "a", sample.image, names, instances=replace(objects.take([0, 1]), label_ids=np.array([1, 1])),
         keypoints=replace(points.take([0, 1]), names=(names.skeletons["person"].points,) * 2),
     )  # fmt: skip
-    figures = evaluate_model(TrainedModel.load(tmp_path, "cpu"), [data], names)
+    figures = evaluate_model(TrainedModel.load(tmp_path, "cpu"), [data], names).figures
     assert figures.keys() == {KeypointTask.name} and 0 <= figures[KeypointTask.name]["pck"] <= 1
