@@ -64,7 +64,7 @@ class Vitpose(Student[PointTargets]):
     encoder = "backbone"
     outputs = ("heatmaps",)
     variants: ClassVar[Mapping[str, Variant]] = {
-        "tiny": Variant(64, _vit(96, 4, 4, patch=8, mlp_ratio=2)),
+        "tiny": Variant(64, {**_vit(96, 4, 4, patch=8, mlp_ratio=2), "scale_factor": 2}),
         "s": Variant(256, _vit(384, 12, 12)),
         "b": Variant(256, _vit(768, 12, 12)),
         "l": Variant(256, _vit(1024, 24, 16)),
