@@ -53,7 +53,7 @@ def decoder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return save_decoder(tmp_path_factory.mktemp("decoder") / "d", tiny_folder)
 
 
-def generate(decoder: Path, out: Path, count: int) -> int:
+def generate(decoder: Path, out: Path | str, count: int) -> int:
     words = ("--steps", "1", "--device", "cpu", "--batch", "2")
     return run(
         "generate",
@@ -178,6 +178,23 @@ def test_stores_are_merged(store: Path, tmp_path: Path, capsys: pytest.CaptureFi
     write_store([make_sample("other")], tmp_path / "second", LABELS)
     assert run("merge", str(store), str(tmp_path / "second"), "--out", str(tmp_path / "all")) == 0
     assert "5 samples of 2 stores" in capsys.readouterr().err and len(Store(tmp_path / "all")) == 5
+
+
+def test_stores_behind_a_url(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"memory://{tmp_path.name}"
+    assert run("merge", str(store), "--out", url) == 0 and capsys.readouterr().out.strip() == url
+    assert run("filter", url, "--min-area", "0.99") == 0
+    assert run("filter", url, "--clear") == 0 and run("view", url, "--out", str(tmp_path / "page.html")) == 0
+    assert run("export", "--data", url, "--out", str(tmp_path / "coco")) == 0 and run("inspect", url) == 0
+    assert "4 images" in capsys.readouterr().err
+    assert run("export", "--data", url, "--out", f"{url}/coco") == 2
+    assert "must lie on this machine" in capsys.readouterr().err
+
+
+def test_what_is_generated_behind_a_url_is_what_is_generated_here(decoder: Path, tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}-generated"
+    assert [generate(decoder, out, count) for out in (url, str(tmp_path / "s")) for count in (2, 3)] == [0] * 4
+    assert [s.digest() for s in Store(url)] == [s.digest() for s in Store(tmp_path / "s")]
 
 
 def test_formats_are_listed_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,32 +9,34 @@ from cyclopts import Parameter
 
 from datasetdm.cli.work import perform
 from datasetdm.errors import ConfigError, StoreError
+from datasetdm.io.remote import as_place
 from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.recipe.schema import AnnotateStage, EditStage, GenerateStage, PageOptions, PageStage
 
-_STORE = Parameter(help="The store: a new folder, or one that the same command began.")
+_STORE = Parameter(help="The store: a new folder (or URL, s3://bucket/folder), or one that the same command began.")
+_OPENED = Parameter(help="The store's folder, or its URL.")
 
 
-def generate(*, stage: Annotated[GenerateStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
+def generate(*, stage: Annotated[GenerateStage, Parameter(name="*")], out: Annotated[str, _STORE]) -> None:
     """Generate annotated images into a store; the same command goes on with an unfinished one."""
-    perform(stage, out)
+    perform(stage, as_place(out))
     print(out)
 
 
-def annotate(*, stage: Annotated[AnnotateStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
+def annotate(*, stage: Annotated[AnnotateStage, Parameter(name="*")], out: Annotated[str, _STORE]) -> None:
     """Annotate existing images into a store; the same command goes on with an unfinished one, or with new images."""
-    perform(stage, out)
+    perform(stage, as_place(out))
     print(out)
 
 
-def edit(*, stage: Annotated[EditStage, Parameter(name="*")], out: Annotated[Path, _STORE]) -> None:
+def edit(*, stage: Annotated[EditStage, Parameter(name="*")], out: Annotated[str, _STORE]) -> None:
     """Put other things into annotated images, and label the result: --replace dog=cat, --remove person, --background TEXT."""
-    perform(stage, out)
+    perform(stage, as_place(out))
     print(out)
 
 
 def filter(
-    store: Annotated[Path, Parameter(help="The store's folder.")],
+    store: Annotated[str, _OPENED],
     *,
     options: Annotated[FilterConfig | None, Parameter(name="*")] = None,
     clear: Annotated[
@@ -69,7 +71,7 @@ def filter(
 
 
 def view(
-    store: Annotated[Path, Parameter(help="The store's folder.")],
+    store: Annotated[str, _OPENED],
     *,
     port: Annotated[int, Parameter(help="Of the page on this machine, which no other can reach; 0 is a free one.")] = 0,
     open_browser: Annotated[bool, Parameter(name="--open", negative=(), help="Also open the page.")] = False,
@@ -85,7 +87,7 @@ def view(
     if not len(opened):
         raise StoreError("the store holds no samples", where=store, remedy="run the command that makes it again")
     if out is not None:
-        perform(PageStage(data=str(store), **(options or PageOptions()).model_dump()), out)
+        perform(PageStage(data=store, **(options or PageOptions()).model_dump()), out)
         print(out.resolve())
         return
     from datasetdm.viewer.server import serve
@@ -94,11 +96,9 @@ def view(
 
 
 def merge(
-    stores: Annotated[
-        list[Path], Parameter(help="The folders of two or more stores with the same labels.", negative=())
-    ],
+    stores: Annotated[list[str], Parameter(help="The folders or URLs of stores with the same labels.", negative=())],
     *,
-    out: Annotated[Path, Parameter(help="The new store; the same command goes on with an unfinished one.")],
+    out: Annotated[str, Parameter(help="The new store; the same command goes on with an unfinished one.")],
     prefix_keys: Annotated[
         bool,
         Parameter(
@@ -113,7 +113,7 @@ def merge(
     from datasetdm.store.merge import merge as merge_stores
     from datasetdm.store.store import Store
 
-    require_folder(out, STORE)
+    require_folder(as_place(out), STORE)
     opened, held = [Store(s) for s in stores], 0
     with bars() as report:
         for held in merge_stores(opened, out, prefix_keys):

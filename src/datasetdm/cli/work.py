@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from datasetdm.cli.bars import bars
 from datasetdm.cli.tables import show_outcome
 from datasetdm.engines.progress import Outcome
+from datasetdm.io.remote import Place
 from datasetdm.recipe.schema import Stage
 
 
-def perform(stage: Stage, out: Path | None) -> Outcome:
+def perform(stage: Stage, out: Place | None) -> Outcome:
     """Run a stage into `out` and say what it made."""
     from datasetdm.recipe.runners import RUNNERS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from itertools import islice
-from pathlib import Path
 
+from datasetdm.io.remote import Place
 from datasetdm.pipelines.stream import Source
 from datasetdm.records import Sample
 from datasetdm.store.store import Store
@@ -17,7 +17,7 @@ FLUSH_SECONDS = 30
 
 
 def iter_write(
-    source: Source, out: Path | str, count: int | None = None, shard_size: int = 256
+    source: Source, out: Place | str, count: int | None = None, shard_size: int = 256
 ) -> Generator[tuple[int, Sample | None]]:
     """`write` as a generator of (how many samples the store holds, the last one), at the start with None."""
     with Writer(out, source.labels, source.origin(), shard_size) as writer:
@@ -34,12 +34,12 @@ def iter_write(
             yield writer.written, sample
 
 
-def write(source: Source, out: Path | str, count: int | None = None, shard_size: int = 256) -> int:
+def write(source: Source, out: Place | str, count: int | None = None, shard_size: int = 256) -> int:
     """Bring the store `out` to `count` samples, or to all that the source has; returns how many it holds.
 
     Args:
         source: a stream or a source alone. A store that is begun already goes on, if it is of the same one.
-        out: the store's folder.
+        out: the store's folder, or its URL.
         count: of samples, those that are there already included; None for a source that ends.
         shard_size: samples per file.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from datasetdm.errors import DataError
+from datasetdm.io.remote import Place
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Outcome:
         complete: False if the same work would go on, for instance past a limit of cost.
     """
 
-    out: Path
+    out: Place
     made: str
     count: int = 0
     labels: Mapping[str, int] = field(default_factory=Counter)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 from datasetdm.engines import local
 from datasetdm.engines.yields import rows_of, yield_of
 from datasetdm.errors import ConfigError
+from datasetdm.io.remote import Place
 from datasetdm.pipelines.rounds import RoundPrompts, Tally
 from datasetdm.pipelines.stream import Source
 from datasetdm.records import Sample
@@ -36,7 +36,7 @@ class Reached:
 
 
 def iter_target(
-    source: Source, prompts: RoundPrompts, out: Path | str, target: int, least: float = 0.0, shard_size: int = 256
+    source: Source, prompts: RoundPrompts, out: Place | str, target: int, least: float = 0.0, shard_size: int = 256
 ) -> Generator[Reached]:
     """Bring the store `out` to `target` samples that pass.
 
@@ -74,7 +74,7 @@ def iter_target(
                 _begin(prompts, number, tally, least, target - passed, store.folder)
 
 
-def _begin(prompts: RoundPrompts, number: int, tally: Tally, least: float, missing: int, folder: Path) -> None:
+def _begin(prompts: RoundPrompts, number: int, tally: Tally, least: float, missing: int, folder: Place) -> None:
     """Begin a round. Raises ConfigError if too few samples of the last ones passed."""
     last = tally.accepted[-LAST_ROUNDS:]
     if missing > 0 and len(last) == LAST_ROUNDS and sum(last) < least * prompts.size * LAST_ROUNDS:
@@ -92,7 +92,7 @@ def _tally(store: Store, size: int, rounds: int | None = None) -> Tally:
     return tally
 
 
-def _hopeless(passed: int, of: int, least: float, missing: int, folder: Path) -> ConfigError:
+def _hopeless(passed: int, of: int, least: float, missing: int, folder: Place) -> ConfigError:
     reasons = yield_of(Store(folder)).reasons.most_common(3)
     more = f": {missing} more want about {round(missing * of / passed):,} images" if passed else ""
     why = "; ".join(f"{text} ({count})" for text, count in reasons)

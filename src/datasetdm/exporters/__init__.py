@@ -21,6 +21,7 @@ from datasetdm.exporters.prefetch import ahead
 from datasetdm.exporters.target import Target
 from datasetdm.io.files import locked, remove_leftovers, safe_name, writing
 from datasetdm.io.registry import Registry
+from datasetdm.io.remote import Place
 from datasetdm.records import Labels, Sample
 from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, accepted, apply
@@ -72,7 +73,7 @@ EXPORTERS: Registry[Exporter] = Registry(
 
 
 def export(
-    store: Store | Path | str,
+    store: Store | Place | str,
     format: str,
     out: Path | str,
     transforms: Sequence[Transform] = (),

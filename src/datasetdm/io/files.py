@@ -18,7 +18,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -220,7 +220,7 @@ def copied(source: Place, path: Place) -> Generator[None]:
         temporary.replace(path)
 
 
-def append_bytes(path: Place, data: bytes, finish: Callable[[IO[bytes]], None]) -> int:
+def append_bytes(path: Place, data: bytes, finish: Callable[[io.BufferedIOBase], None]) -> int:
     """Append to a file, after `finish` has put its end in order; it is on the disk when this returns. One process at a time.
 
     Returns:

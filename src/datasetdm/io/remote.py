@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from datasetdm.errors import ConfigError, DatasetDMError, RemoteError
+from datasetdm.errors import ConfigError, DatasetDMError, OutputError, RemoteError
 
 Result = TypeVar("Result")
 
@@ -162,15 +162,15 @@ class RemotePath:
     # ------------------------------------------------------------------ writing
     def write_bytes(self, data: bytes) -> None:
         """Put the whole file there, or leave what was there."""
-        self._ask(self.fs.pipe_file, self.path, data)
+        self._put(self.fs.pipe_file, self.path, data)
 
     def create(self, data: bytes) -> None:
         """Put the file there if none is: of several at once, one succeeds. Raises FileExistsError."""
-        self._ask(self.fs.pipe_file, self.path, data, mode="create")
+        self._put(self.fs.pipe_file, self.path, data, mode="create")
 
     def upload(self, source: Path) -> None:
         """`write_bytes` of a local file of any size."""
-        self._ask(self.fs.put_file, str(source), self.path)
+        self._put(self.fs.put_file, str(source), self.path)
 
     def download(self, target: Path) -> None:
         """Copy the file into a local one. Raises FileNotFoundError."""
@@ -190,6 +190,21 @@ class RemotePath:
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: folders are there with their files."""
+
+    def _put(self, request: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        """Send a file. Raises FileExistsError, OutputError, RemoteError."""
+        if str(self).startswith("hf://"):
+            raise OutputError(
+                "a repository of the hub is not written file by file", where=self, expected="a folder, or storage of objects",
+                remedy="make the store elsewhere; `datasetdm push` sends it to the hub, all at once",
+            )  # fmt: skip
+        try:
+            self._ask(request, *arguments, **options)
+        except FileNotFoundError as e:
+            raise RemoteError(
+                f"the storage has no such place: {_first_line(e)}", where=self, expected="a bucket that exists",
+                remedy="make the bucket first, or correct its name",
+            ) from e  # fmt: skip
 
     def _ask(self, request: Callable[..., Result], *args: Any, **options: Any) -> Result:
         """What a request to the storage gives, sent again where it fails. Raises `FINAL`, RemoteError."""
@@ -247,6 +262,12 @@ class RemoteFile(io.RawIOBase):
         data = self.place.read_bytes(self._position, stop)
         self._position += len(data)
         return data
+
+    def readinto(self, buffer: Any) -> int:
+        """`read` into a buffer; how many bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 Place = Path | RemotePath

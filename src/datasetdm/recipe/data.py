@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasetdm.errors import ConfigError, StoreError
+from datasetdm.io.remote import is_url
 from datasetdm.readers import read
 from datasetdm.readers.formats.store import StoreSource
 from datasetdm.readers.source import OnError, ValidatingReader
@@ -45,7 +46,7 @@ def open_data(data: str, options: DataOptions, seed: int = 0) -> StageData:
     """Open a store or labelled data. The part to use is chosen among the samples that are accepted after their reviews.
 
     Args:
-        data: a store's folder, or FORMAT:PATH.
+        data: a store's folder or URL, or FORMAT:PATH.
         options: images, what errors do, the part to use, transforms.
         seed: of the random part.
 
@@ -94,8 +95,8 @@ class _Reviewed:
 
 
 def open_reader(data: str, images: Path | None = None, on_error: OnError = "stop") -> ValidatingReader:
-    """The reader of a store's folder or of FORMAT:PATH. Raises as `open_data` does."""
-    if Path(data).is_dir():
+    """The reader of a store's folder, of its URL, or of FORMAT:PATH. Raises as `open_data` does."""
+    if is_url(data) or Path(data).is_dir():
         data = f"store:{data}"
     elif ":" not in data:
         raise ConfigError(
@@ -107,8 +108,8 @@ def open_reader(data: str, images: Path | None = None, on_error: OnError = "stop
 
 
 def format_of(data: str) -> str:
-    """The format's name; `store` for a folder."""
-    return "store" if Path(data).is_dir() else data.partition(":")[0]
+    """The format's name; `store` for a folder or a URL."""
+    return "store" if is_url(data) or Path(data).is_dir() else data.partition(":")[0]
 
 
 def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:

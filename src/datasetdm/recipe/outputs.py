@@ -10,6 +10,7 @@ from pathlib import Path
 from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.errors import OutputError
 from datasetdm.exporters import iter_export
+from datasetdm.io.remote import as_place
 from datasetdm.recipe import places
 from datasetdm.recipe.data import export_transforms, open_data, review_notes
 from datasetdm.recipe.schema import DataOptions, ExportStage, PageStage
@@ -20,7 +21,8 @@ def export(stage: ExportStage, out: Path, report: Report) -> Outcome:
     """Write data in another format into a new folder."""
     places.require_folder(out)
     data = open_data(stage.data, stage)
-    if data.format == "store" and out.resolve().is_relative_to(Path(stage.data.removeprefix("store:")).resolve()):
+    store = as_place(stage.data.removeprefix("store:")) if data.format == "store" else None
+    if isinstance(store, Path) and out.resolve().is_relative_to(store.resolve()):
         raise OutputError(
             "the output folder lies inside the store that is read", where=out, remedy="choose another --out"
         )

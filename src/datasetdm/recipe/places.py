@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from datasetdm.errors import OutputError
-from datasetdm.io.files import occupied
+from datasetdm.io.files import distant, occupied
+from datasetdm.io.remote import Place
 from datasetdm.store.store import Store
 
 WORK = "work"
@@ -19,8 +21,16 @@ STORE = "dataset.json"
 """What a store's folder holds."""
 
 
-def require_writable(out: Path) -> None:
-    """Raises OutputError if `out` cannot be written: its nearest folder that exists is none, or is closed to us."""
+def require_writable(out: Place) -> None:
+    """Raises OutputError if `out` cannot be written: its nearest folder that exists is none, or is closed to us. What a storage
+    permits shows the first request."""
+    if distant(out):
+        return
+    out = Path(str(out))
+    if re.match(r"\w+:/", str(out)):
+        raise OutputError(
+            "this output must lie on this machine", where=out, expected="a folder; only stores may lie behind a URL"
+        )
     nearest = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     if nearest != out.absolute() and not nearest.is_dir():
         raise OutputError("a part of the output place is a file", where=nearest, expected="a folder")
@@ -28,7 +38,7 @@ def require_writable(out: Path) -> None:
         raise OutputError("the output place cannot be written", where=nearest, remedy="choose another --out")
 
 
-def require_folder(out: Path, begun: str | None = None) -> None:
+def require_folder(out: Place, begun: str | None = None) -> None:
     """Raises OutputError if `out` is a file or cannot be written, or holds anything but unfinished work.
 
     Args:
@@ -46,7 +56,7 @@ def require_folder(out: Path, begun: str | None = None) -> None:
         )
 
 
-def require_growth(store: Path, count: int) -> None:
+def require_growth(store: Place, count: int) -> None:
     """Raises OutputError if the store that is there holds more samples than are asked for."""
     if (store / STORE).exists() and (held := len(Store(store))) > count:
         raise OutputError(

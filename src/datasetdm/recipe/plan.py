@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.exporters import EXPORTERS
 from datasetdm.io.files import occupied, parse_json, write_json
+from datasetdm.io.remote import Place, as_place
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.prompts import open_prompts
@@ -191,13 +192,13 @@ def _made_digest(step: Step) -> str:
     return _file_digest(step.out) if stays and step.out.is_file() else ""
 
 
-def _reviews_digest(store: Path) -> str:
+def _reviews_digest(store: Place) -> str:
     """SHA-256 of what people and filters said of a finished store's samples; empty if nobody did."""
     found = [p for p in (store / REVIEWS, store / QUALITY) if p.exists()]
     return "" if not found else digest({p.name: _file_digest(p) for p in found})
 
 
-def _file_digest(path: Path) -> str:
+def _file_digest(path: Place) -> str:
     try:
         with path.open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -228,7 +229,7 @@ def data_digest(data: str, stage: Stage) -> tuple[str, int]:
         prompt = None if (own := sample.prompt) is None else [own.text, own.labels, own.origin]
         h.update(digest([sample.key, sample.digest(), prompt, sample.split, quality]).encode())
         keys += 1
-    return h.hexdigest() + _reviews_digest(Path(data.removeprefix("store:"))), keys
+    return h.hexdigest() + _reviews_digest(as_place(data.removeprefix("store:"))), keys
 
 
 # ---------------------------------------------------------------------- marks

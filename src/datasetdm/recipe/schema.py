@@ -55,7 +55,7 @@ class _Stage(BaseModel):
 
 class _Reads(_Stage):
     data: str = Field(
-        description="A store's folder, or FORMAT:PATH, for instance `coco:annotations.json`; `datasetdm formats` lists them."
+        description="A store's folder or URL, or FORMAT:PATH, for instance `coco:annotations.json`; `datasetdm formats` lists them."
     )
 
 

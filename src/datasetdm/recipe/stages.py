@@ -31,6 +31,7 @@ from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.engines.target import Reached, iter_target
 from datasetdm.engines.yields import yield_of
 from datasetdm.errors import DataError, StoreError
+from datasetdm.io.remote import Place
 from datasetdm.pipelines.annotate import Annotator
 from datasetdm.pipelines.edit import Editor, check_edits, plan_edit
 from datasetdm.pipelines.filter import make_filters
@@ -109,7 +110,7 @@ def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     )
 
 
-def generate(stage: GenerateStage, out: Path, report: Report) -> Outcome:
+def generate(stage: GenerateStage, out: Place, report: Report) -> Outcome:
     """Bring a store to `count` generated samples, or to `target` that pass the filters."""
     places.require_folder(out, places.STORE)
     if stage.count is not None:
@@ -168,7 +169,7 @@ def _prompt_notes(source: DatasetGenerator, rows: Sequence[PromptRow]) -> list[s
     return notes
 
 
-def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
+def annotate(stage: AnnotateStage, out: Place, report: Report) -> Outcome:
     """Annotate those images that the store does not hold yet."""
     places.require_folder(out, places.STORE)
     data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
@@ -182,7 +183,7 @@ def annotate(stage: AnnotateStage, out: Path, report: Report) -> Outcome:
     return _write(_counted(stream, out), stream, out, len(data), "annotate", report, cut, data=data)
 
 
-def edit(stage: EditStage, out: Path, report: Report) -> Outcome:
+def edit(stage: EditStage, out: Place, report: Report) -> Outcome:
     """Edit those images that show what is to be edited, and that the store does not hold yet."""
     places.require_folder(out, places.STORE)
     data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
@@ -204,7 +205,7 @@ def edit(stage: EditStage, out: Path, report: Report) -> Outcome:
     return replace(outcome, notes=(*outcome.notes, f"{len(data) - outcome.count} images show nothing to edit"))
 
 
-def _counted(source: Source, out: Path, count: int | None = None) -> Generator[Reached]:
+def _counted(source: Source, out: Place, count: int | None = None) -> Generator[Reached]:
     """`iter_write`; every sample counts."""
     with closing(iter_write(source, out, count)) as work:
         for held, sample in work:
@@ -214,7 +215,7 @@ def _counted(source: Source, out: Path, count: int | None = None) -> Generator[R
 def _write(
     work: Generator[Reached],
     stream: Stream,
-    out: Path,
+    out: Place,
     wanted: int,
     what: str,
     report: Report,
@@ -243,7 +244,7 @@ def _write(
     return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}", passed=passed)
 
 
-def default_batch(out: Path, count: int) -> int:
+def default_batch(out: Place, count: int) -> int:
     """The batch of the store that is already in `out`; for a new one 16, or the count if that is smaller."""
     if not (out / places.STORE).exists():
         return min(DEFAULT_BATCH, count)

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import append_bytes, parse_json, writing
@@ -104,7 +105,7 @@ def append_lines(path: Place, values: Iterable[Any]) -> int:
         return append_bytes(path, data, _finish_line)
 
 
-def _finish_line(f: IO[bytes]) -> None:
+def _finish_line(f: io.BufferedIOBase) -> None:
     """End the last line, or cut it off where the machine stopped while it was being written."""
     size = f.seek(0, os.SEEK_END)
     f.seek(max(0, size - 1))

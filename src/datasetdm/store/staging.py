@@ -30,7 +30,7 @@ def stage_shard(samples: Iterable[Sample], store: Place | str, name: str, labels
 
     Args:
         samples: at least one; as many as a shard may have.
-        store: the folder of the store, local or a URL. It need not exist yet.
+        store: the folder of a store that a writer has begun, local or a URL.
         name: letters, digits, `.`, `_` and `-`.
         labels: of the store.
 
