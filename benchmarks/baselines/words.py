@@ -51,10 +51,7 @@ def pretrain(folder: Path, out: Path, seconds: float, seed: int = 0) -> dict[str
     """Learn for `seconds` on the captioned renders in `folder`, write the encoder to `out`; the story of it."""
     data = read([folder])
     words = vocabulary(data.captions)
-    index = {w: i for i, w in enumerate(words)}
-    truth = torch.zeros(len(data), len(words))
-    for row, caption in zip(truth, data.captions, strict=True):
-        row[[index[w] for w in set(_words(caption)) if w in index]] = 1
+    truth = word_table(data.captions, words)
     images, start = data.images(), time.perf_counter()
     net, losses, steps = fit(images, truth, lambda _: (time.perf_counter() - start) / seconds, seed)
     save_tensors(out, net.encoder.state_dict())
@@ -100,6 +97,15 @@ def _loss(net: WordNet, images: Tensor, truth: Tensor) -> float:
     net.eval()
     parts = [net(x.float() / 255) for x in images.split(BATCH)]
     return float(F.binary_cross_entropy_with_logits(torch.cat(parts), truth))
+
+
+def word_table(captions: Sequence[str], words: Sequence[str]) -> Tensor:
+    """Which words each caption holds, f[captions words]."""
+    index = {w: i for i, w in enumerate(words)}
+    truth = torch.zeros(len(captions), len(words))
+    for row, caption in zip(truth, captions, strict=True):
+        row[[index[w] for w in set(_words(caption)) if w in index]] = 1
+    return truth
 
 
 def _words(caption: str) -> list[str]:

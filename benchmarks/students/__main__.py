@@ -2,7 +2,8 @@
 
     python -m benchmarks.students                                          what is missing, most important rows first
     python -m benchmarks.students --table semantic --row both --seed 1     one row
-    python -m benchmarks.students --report                                 docs/results.json and docs/results.md from what is there
+    python -m benchmarks.students --report                                 docs/results.* from what is there
+    python -m benchmarks.students --sheet semantic                         hits and misses of the rows real and both
     python -m benchmarks.students --quick                                  four rows, one seed
 
 Results of rows are small files in --rows; those that were computed elsewhere can be copied there. Generated images and trained
@@ -14,19 +15,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.common import ROOT
 from benchmarks.students.data import Data
-from benchmarks.students.report import QUICK_ROWS, gains, results, table_lines, write_report
-from benchmarks.students.rows import Bench
+from benchmarks.students.report import QUICK_ROWS, SHEET, found_rows, results, table_lines, write_report
+from benchmarks.students.rows import Bench, needs_of
+from benchmarks.students.sheet import draw_sheet
 from benchmarks.students.tables import ROWS, TABLES
 from datasetdm.errors import DatasetDMError
 
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = 512
 """Generated images, of the quick table too, so that both share rows."""
-SEEDS = 3
+GROUPS = (("semantic", "semantic_pretrained"), ("instance", "depth", "pose"), ("zero_shot", "long_tail", "shift"))
+"""Most important first."""
+FIRST_SEEDS = 2
+"""That all groups are measured with before the third one of any."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,12 +40,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=TABLES)
     parser.add_argument("--row", choices=ROWS)
-    parser.add_argument("--seed", type=int, help=f"default 0 to {SEEDS - 1}; with --quick 0")
+    parser.add_argument("--seed", type=int, help="default the table's; with --quick 0")
     parser.add_argument("--rows", type=Path, help="folder of the results; default benchmarks/results/rows")
     parser.add_argument("--work", type=Path, default=RESULTS / "students.work", help="generated images and students")
     parser.add_argument("--images", type=int, default=IMAGES, help="generated images")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto; rows of both have the same names")
     parser.add_argument("--quick", action="store_true", help="four rows of the semantic table with one seed, printed")
     parser.add_argument("--report", action="store_true", help="write the report and measure nothing")
+    parser.add_argument(
+        "--sheet", choices=[t for t in TABLES if "mIoU" in TABLES[t].metric], help="draw hits and misses"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the report")
     options = parser.parse_args(arguments)
     try:
@@ -50,21 +60,40 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """What the options ask for."""
-    quick = options.quick
-    rows = options.rows or (RESULTS / "rows-quick.work" if quick else RESULTS / "rows")
-    bench = Bench(Data(options.images, options.work), rows)
-    seeds = [options.seed] if options.seed is not None else list(range(1 if quick else SEEDS))
-    if not options.report:
-        names = [options.table] if options.table else [t for t in TABLES if not TABLES[t].needs]
-        names = ["semantic"] if quick else names
-        own = [options.row] if options.row else list(QUICK_ROWS if quick else ROWS)
-        for seed, table, row in ((s, t, r) for s in seeds for t in names for r in own):
-            _measure(bench, table, row, seed)
-    if quick:
-        found = results(bench, seeds)["tables"]["semantic"]
-        print("\n".join(table_lines(found, gains(bench, "semantic", seeds), QUICK_ROWS)))
-    elif options.report:
-        print(*write_report(bench, list(range(SEEDS)), options.out), sep="\n")
+    rows = options.rows or (RESULTS / "rows-quick.work" if options.quick else RESULTS / "rows")
+    bench = Bench(Data(options.images, options.work, device=options.device), rows)
+    if options.report:
+        print(*write_report(bench, options.out), sep="\n")
+        return
+    if options.sheet:
+        draw_sheet(bench, options.sheet, seed=options.seed or 0).save(options.out / SHEET, quality=85)
+        print(options.out / SHEET)
+        return
+    own = plan("semantic", QUICK_ROWS, [options.seed or 0]) if options.quick else None
+    for table, row, seed in own or plan(options.table, options.row, options.seed):
+        _measure(bench, table, row, seed)
+    if options.quick:
+        found = found_rows(bench, "semantic", [options.seed or 0])
+        print("\n".join(table_lines(results(bench, "semantic", found), QUICK_ROWS)))
+
+
+def plan(
+    table: str | None, row: str | Sequence[str] | None, seed: int | Sequence[int] | None
+) -> Iterator[tuple[str, str, int]]:
+    """(table, row, seed) of all that is asked for, in the order in which it is measured; None is whatever there is."""
+    rows = [row] if isinstance(row, str) else row
+    seeds = [seed] if isinstance(seed, int) else seed
+    for few in (True, False):
+        for group in GROUPS:
+            tables = [t for t in group if t == table or (table is None and not needs_of(t))]
+            for own in range(max(TABLES[t].seeds for t in group)) if seeds is None else seeds:
+                if (own < FIRST_SEEDS) == few:
+                    yield from (
+                        (t, r, own)
+                        for t in tables
+                        for r in rows or TABLES[t].rows
+                        if seeds is not None or own < TABLES[t].seeds
+                    )
 
 
 def _measure(bench: Bench, table: str, row: str, seed: int) -> None:

@@ -7,10 +7,11 @@ making it (`Data.identity`).
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
+from functools import cache, cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,19 @@ from miniworld.score.oracle import load_oracle
 from benchmarks.baselines.attention import annotate as annotate_by_attention
 from benchmarks.baselines.attention import choose_way
 from benchmarks.common import RENDERS as FOLDER
+from benchmarks.fitting import InMemoryReader, fit
 from benchmarks.generated import oracle_maps
-from benchmarks.students import tables
+from benchmarks.students import renders, tables
+from benchmarks.students.scenarios import PLAIN, Scenario, without
+from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
-from datasetdm.decoder.model import load_pair
+from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.downstream.files import TrainedModel
 from datasetdm.engines.local import write
 from datasetdm.pipelines.filter import make_filters
+from datasetdm.pipelines.fit import RULES as FIT_RULES
 from datasetdm.pipelines.generate import DatasetGenerator
-from datasetdm.pipelines.settings import FilterConfig
+from datasetdm.pipelines.settings import FilterConfig, FitConfig
 from datasetdm.pipelines.stream import Keys, Source
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.readers import Reader, read
@@ -41,10 +46,15 @@ SEED, BATCH = 0, 16
 """Of the generated set; the batch is a part of what its images depend on."""
 SHARD = 64
 """Samples per shard."""
+IMAGES = "images"
+"""The part whose images are generated, with whatever labels they come with."""
 CHUNK = 16
 """Images that get other labels at a time."""
 FILTERS = FilterConfig(min_confidence=0.75, min_prompted=0.5, min_contrast=0.02)
 """Of the row `both_filtered`: fixed before any student was measured. A quarter of 512 generated images is below that confidence."""
+
+FIT = FitConfig(tasks=("semantic",))
+"""Of the P-Decoder of a scenario."""
 
 Relabel = Callable[[list[Sample]], Iterable[Sample]]
 
@@ -81,20 +91,31 @@ class Twin:
             yield from relabel(chunk)
 
 
-def mini_generator() -> Source:
+def mini_generator(grammar: Grammar, device: str) -> Source:
     """The shipped models with one prompt of the grammar per image."""
-    return DatasetGenerator(Grammar.load(), decoder="mini", device="cpu", seed=SEED, batch=BATCH)
+    decoder, backbone = _mini(device)
+    return DatasetGenerator(grammar, decoder=decoder, backbone=backbone, seed=SEED, batch=BATCH)
+
+
+@cache
+def _mini(device: str) -> tuple[PDecoder, Backbone]:
+    """The shipped models."""
+    return load_pair("mini", device=device)
 
 
 @dataclass(frozen=True)
 class Data:
-    """All parts of one size.
+    """All parts of one size in one scenario.
 
     Args:
         count: of generated images, and of renders where a row uses renders in their place.
         work: the folder of the stores.
         labelled, everything, val, test: prefixes of the mini world's files; `everything` holds the labelled ones.
         generator: of the generated set.
+        scenario: which images are labelled, and what is tested on.
+        device: of the models that make labels and images.
+        fit: of the P-Decoder of a scenario that may not use the shipped one.
+        strange: renders per condition that a scenario without known conditions is tested on.
     """
 
     count: int
@@ -103,7 +124,11 @@ class Data:
     everything: Path = FOLDER / "train"
     val: Path = FOLDER / "val"
     test: Path = FOLDER / "test"
-    generator: Callable[[], Source] = mini_generator
+    generator: Callable[[Grammar, str], Source] = mini_generator
+    scenario: Scenario = PLAIN
+    device: str = "cpu"
+    fit: FitConfig = FIT
+    strange: int = renders.COUNT
 
     def split(self, prefix: Path) -> Reader:
         """Renders of a split."""
@@ -115,12 +140,25 @@ class Data:
 
     @cached_property
     def _generated(self) -> Source:
-        return self.generator()
+        return self.generator(self.scenario.grammar(), self.device)
 
+    # ------------------------------------------------------------------ val and test
     def judges(self) -> dict[str, Any]:
         """What the figures of any student depend on."""
-        return {name: self._files[name] for name in ("val", "test")}
+        own = {name: self._files[name] for name in ("val", "test")}
+        return own | ({"test": renders.identity(self.strange)} if self.scenario.strange_test else {})
 
+    def choice(self) -> Iterable[Sample]:
+        """What learning rates are chosen on."""
+        return self.scenario.val(self.split(self.val))
+
+    def exam(self) -> Iterable[Sample]:
+        """What figures are measured on."""
+        if not self.scenario.strange_test:
+            return self.split(self.test)
+        return chain.from_iterable(map(self.split, renders.render_all(self.work / "renders", self.strange)))
+
+    # ------------------------------------------------------------------ identity
     def identity(self, part: str, teacher: str = "") -> dict[str, Any]:
         """What the samples of a part depend on, JSON-ready.
 
@@ -128,15 +166,27 @@ class Data:
             teacher: the name of the result of the student that makes pseudo-labels.
         """
         if part == tables.LABELLED:
-            return {"files": self._files["labelled"]}
+            return self._labelled_story()
         if part == tables.ALL:
             return {"files": self._files["everything"]}
         if part == tables.RENDERS:
-            return {"pool": self._files["everything"], "without": self._files["labelled"], "count": self.count}
-        if part == tables.GENERATED:
+            known = self._files["labelled"] if self.scenario is PLAIN else self._labelled_story()
+            return {"pool": self._files["everything"], "without": known, "count": self.count}
+        if part == IMAGES or (part == tables.GENERATED and self.scenario is PLAIN):
             return {**self._generated.origin(), "count": self.count}
-        images = tables.RENDERS if part in (tables.DECODED_RENDERS, tables.PSEUDO_RENDERS) else tables.GENERATED
-        return {"part": part, "images": self.identity(images), "labels": self._labeller(part, teacher)}
+        return {"part": part, "images": self.identity(self._images_of(part)), "labels": self._labeller(part, teacher)}
+
+    def _labelled_story(self) -> dict[str, Any]:
+        own = {"files": self._files["labelled"]}
+        if self.scenario is PLAIN:
+            return own
+        return own | {"pool": self._files["everything"], "scenario": self.scenario.story()}
+
+    def _images_of(self, part: str) -> str:
+        """The part whose images this one has."""
+        if part in (tables.DECODED_RENDERS, tables.PSEUDO_RENDERS):
+            return tables.RENDERS
+        return IMAGES if part == tables.GENERATED else tables.GENERATED
 
     def _labeller(self, part: str, teacher: str) -> dict[str, Any]:
         if part in tables.PSEUDO:
@@ -146,6 +196,9 @@ class Data:
         if part == tables.FILTERED:
             return FILTERS.model_dump(mode="json", exclude_none=True)
         origin = self._generated.origin()
+        if self.scenario is not PLAIN and part != tables.ATTENTION:
+            fitted = {"rules": FIT_RULES, "config": self.fit.model_dump(mode="json"), "data": self._labelled_story()}
+            return {"backbone": origin.get("backbone"), "fitted": fitted}
         models = {name: origin.get(name) for name in ("backbone", "decoder")}
         return models | ({"labelled": self._files["labelled"]} if part == tables.ATTENTION else {})
 
@@ -157,34 +210,56 @@ class Data:
             teacher: for pseudo-labels, the name of its result and its folder.
         """
         if part == tables.LABELLED:
-            return self.split(self.labelled)
+            return self._labelled
         if part == tables.ALL:
             return self.split(self.everything)
         if part == tables.RENDERS:
             return self._store(part, Twin(self._pool(), self.split(self.everything).labels, self.identity(part), _same))
-        if part == tables.GENERATED:
-            return self._store(part, self._generated)
+        if part == IMAGES or (part == tables.GENERATED and self.scenario is PLAIN):
+            return self._store(tables.GENERATED, self._generated, shared=not self.scenario.strange_test)
         name, folder = teacher or ("", Path())
-        base = self.reader(
-            tables.RENDERS if part in (tables.DECODED_RENDERS, tables.PSEUDO_RENDERS) else tables.GENERATED
-        )
+        base = self.reader(self._images_of(part))
         relabel = {
             tables.ORACLE: _by_oracle,
             tables.FILTERED: lambda: _by_filters(base.labels),
-            tables.ATTENTION: lambda: _by_attention(list(self.reader(tables.LABELLED)), base.labels),
-            tables.DECODED_RENDERS: _by_decoder,
-        }.get(part, lambda: _by_student(folder))
+            tables.ATTENTION: lambda: _by_attention(list(self._labelled), base.labels, self.device),
+            tables.DECODED_RENDERS: self._by_decoder,
+            tables.GENERATED: self._by_decoder,
+        }.get(part, lambda: _by_student(folder, self.device))
+        own = "labelled" if part == tables.GENERATED and self.scenario.strange_test else ""
         return self._store(
-            f"{part}-{name}" if name else part, Twin(base, base.labels, self.identity(part, name), relabel)
+            "-".join(filter(None, (part, name, own))), Twin(base, base.labels, self.identity(part, name), relabel)
         )
+
+    @cached_property
+    def _labelled(self) -> Reader:
+        own, pool = self.split(self.labelled), self.split(self.everything)
+        return own if self.scenario is PLAIN else InMemoryReader(self.scenario.labelled(own, pool), own.labels)
 
     def _pool(self) -> Iterable[Sample]:
         """Renders that are not among the labelled ones."""
-        known = {s.digest() for s in self.reader(tables.LABELLED)}
-        return islice((s for s in self.split(self.everything) if s.digest() not in known), self.count)
+        known = {hashlib.sha256(s.image.tobytes()).digest() for s in self._labelled}
+        fresh = (s for s in self.split(self.everything) if hashlib.sha256(s.image.tobytes()).digest() not in known)
+        return islice(fresh, self.count)
 
-    def _store(self, name: str, source: Source) -> Store:
-        folder = self.work / f"{name}-{self.count}"
+    def _by_decoder(self) -> Relabel:
+        """Labels of the shipped P-Decoder, or of one that was fitted on the scenario's labelled images."""
+        if self.scenario is PLAIN:
+            decoder, backbone = _mini(self.device)
+            return lambda samples: (found for _, found in annotate(decoder, backbone, samples))
+        story = json.dumps(self._labeller(tables.GENERATED, ""), sort_keys=True)
+        folder = self.work / f"{self.scenario.name}-decoder-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
+        _, backbone = _mini(self.device)
+        known = [without(s, self.scenario.unseen) if self.scenario.unseen else s for s in self._labelled]
+        fit(InMemoryReader(known, known[0].labels), folder, backbone, self.fit)
+        decoder, backbone = load_pair(folder, backbone, self.device)
+        labels = self._labelled.labels
+        return lambda samples: (found for _, found in annotate(decoder, backbone, samples, labels=labels))
+
+    def _store(self, name: str, source: Source, shared: bool = False) -> Store:
+        """The store of a part; `shared` by all scenarios."""
+        own = "" if shared or self.scenario is PLAIN else f"{self.scenario.name}-"
+        folder = self.work / f"{own}{name}-{self.count}"
         write(source, folder, self.count if source.endless else None, SHARD)
         return Store(folder)
 
@@ -216,20 +291,15 @@ def _by_filters(labels: Labels) -> Relabel:
     return lambda samples: accepted(apply(samples, labels, filters)[0])
 
 
-def _by_decoder() -> Relabel:
-    decoder, backbone = load_pair("mini")
-    return lambda samples: (found for _, found in annotate(decoder, backbone, samples))
-
-
-def _by_attention(labelled: Sequence[Sample], labels: Labels) -> Relabel:
+def _by_attention(labelled: Sequence[Sample], labels: Labels, device: str) -> Relabel:
     """The labelled images only choose the stride and the standardisation of the maps."""
-    _, backbone = load_pair("mini")
+    _, backbone = _mini(device)
     way = choose_way(backbone, labelled, labels.names)
     return lambda samples: (with_map(s, m) for s, m in annotate_by_attention(backbone, samples, labels.names, way))
 
 
-def _by_student(folder: Path) -> Relabel:
-    trained = TrainedModel.load(folder, "cpu")
+def _by_student(folder: Path, device: str) -> Relabel:
+    trained = TrainedModel.load(folder, device)
     return lambda samples: (
         with_map(given, found.semantic) for given, found in trained.annotate(samples) if found.semantic is not None
     )

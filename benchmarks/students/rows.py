@@ -6,23 +6,20 @@ folder. A row that was stopped goes on from its last checkpoint; its seconds are
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import shutil
 import time
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from benchmarks.common import stamp
 from benchmarks.students.data import Data
-from benchmarks.students.tables import PSEUDO, REAL, ROWS, TABLES
+from benchmarks.students.figures import Evidence, Judge, pack
+from benchmarks.students.pretrain import PRETRAINING, Pretraining
+from benchmarks.students.tables import PSEUDO, REAL, ROWS, TABLES, Row, Settings
+from datasetdm.downstream import STUDENTS
 from datasetdm.downstream.files import TrainedModel
 from datasetdm.errors import ConfigError
 from datasetdm.io.files import write_json
@@ -30,43 +27,9 @@ from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import RULES as TRAIN_RULES
 from datasetdm.pipelines.train import iter_train
 from datasetdm.readers import Reader
-from datasetdm.records import IGNORE
 
 RULES = 1
 """Raised whenever the same settings begin to give another result."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Equal for all rows of a table.
-
-    Args:
-        steps: of the student that is measured.
-        trial_steps: of the students by which the learning rate is chosen on val.
-        learning_rates: the candidates.
-        fraction: of every batch that comes from a row's second part.
-        size: side of the images that the student sees; None is its variant's.
-    """
-
-    steps: int = 1000
-    trial_steps: int = 100
-    learning_rates: tuple[float, ...] = (4e-3, 8e-3, 1.6e-2)
-    batch: int = 16
-    fraction: float = 0.5
-    variant: str = "tiny"
-    size: int | None = None
-
-    def config(self, learning_rate: float, steps: int, seed: int) -> TrainConfig:
-        """Of one training."""
-        return TrainConfig(
-            variant=self.variant,
-            size=self.size,
-            steps=steps,
-            batch=self.batch,
-            learning_rate=learning_rate,
-            synthetic_fraction=self.fraction,
-            seed=seed,
-        )
 
 
 @dataclass(frozen=True)
@@ -74,34 +37,49 @@ class Bench:
     """The rows of one folder.
 
     Args:
+        data: of the plain scenario; the others have the same files.
         rows: the folder of the results.
+        settings: of all tables; None for each table's own.
+        pretraining: of the encoder of tables that have one.
     """
 
     data: Data
     rows: Path
-    settings: Settings = Settings()
+    settings: Settings | None = None
+    pretraining: Pretraining = PRETRAINING
+    _by_scenario: dict[str, Data] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, table: str) -> Data:
+        """The data of a table."""
+        scenario = TABLES[table].scenario
+        if scenario.name not in self._by_scenario:
+            self._by_scenario[scenario.name] = replace(self.data, scenario=scenario)
+        return self._by_scenario[scenario.name]
+
+    def settings_of(self, table: str) -> Settings:
+        """The settings of a table's trainings."""
+        return self.settings or TABLES[table].settings
 
     def identity(self, table: str, row: str, seed: int) -> dict[str, Any]:
         """All that a result depends on, JSON-ready.
 
         Raises:
-            ConfigError: an unknown table or row, or one that cannot be measured yet.
+            ConfigError: an unknown table or row, or one that cannot be measured.
         """
-        for name, known in ((table, TABLES), (row, ROWS)):
-            if name not in known:
-                raise ConfigError(f"unknown name {name!r}", expected=f"one of: {', '.join(known)}")
-        if TABLES[table].needs:
-            raise ConfigError(f"the table {table} cannot be measured yet", remedy=f"needs {TABLES[table].needs}")
-        parts = [p for p in (ROWS[row].data, ROWS[row].more) if p is not None]
+        mix, data = _row(table, row), self.of(table)
+        parts = [p for p in (mix.data, mix.more) if p is not None]
         teacher = self.name(table, REAL, seed) if any(p in PSEUDO for p in parts) else ""
+        encoder = {"encoder": self.pretraining.story(data.everything)} if TABLES[table].pretrained else {}
         value = {
             "rules": [RULES, TRAIN_RULES],
             "table": table,
             "row": row,
             "seed": seed,
-            "settings": vars(self.settings),
-            "data": [self.data.identity(p, teacher) for p in parts],
-            **self.data.judges(),
+            "settings": vars(self.settings_of(table)),
+            "data": [data.identity(p, teacher) for p in parts],
+            **data.judges(),
+            **TABLES[table].story(),
+            **encoder,
         }
         return json.loads(json.dumps(value))
 
@@ -119,92 +97,95 @@ class Bench:
         """A result, computed if it is not there."""
         if (known := self.find(table, row, seed)) is not None:
             return known
-        folder, choice, data_seconds = self._student(table, row, seed)
+        folder, choice, data_seconds = self.student(table, row, seed)
+        exam, judge = self.of(table).exam(), TABLES[table].judge
         began = time.process_time()
-        counts = image_counts(TrainedModel.load(folder, "cpu"), self.data.split(self.data.test))
+        figure, evidence = self._judged(judge, folder, exam)
         story = json.loads((folder / "datasetdm.json").read_text(encoding="utf-8"))["trained"]
         value = {
             "identity": self.identity(table, row, seed),
             "table": table,
             "row": row,
             "seed": seed,
-            "metric": TABLES[table].metric,
-            "figure": miou(counts.sum(0)),
+            "metric": judge.metric,
+            "figure": figure,
+            "details": judge.details(evidence),
             "images": story["images"] + story["synthetic_images"],
             "digests": [story["data"], story["synthetic"]],
             **choice,
             "seconds": round(choice["seconds"] + time.process_time() - began, 1),
             "data_seconds": data_seconds,
+            "device": self.data.device,
             **{k: v for k, v in stamp([seed]).items() if k != "seeds"},
-            "counts": pack(counts),
+            **{name: pack(values) for name, values in evidence.items()},
         }
         write_json(self.rows / f"{self.name(table, row, seed)}.json", value)
         return value
 
-    def _student(self, table: str, row: str, seed: int) -> tuple[Path, dict[str, Any], float]:
+    def student(self, table: str, row: str, seed: int) -> tuple[Path, dict[str, Any], float]:
         """The folder of the trained student; its learning rate, the trials, and seconds of processor time; and those that
         its data took."""
-        name = self.name(table, row, seed)
+        name, settings = self.name(table, row, seed), self.settings_of(table)
         folder, mark = self.data.work / "students" / name, self.data.work / "students" / f"{name}.json"
         if mark.exists():
             return folder, json.loads(mark.read_text(encoding="utf-8")), 0.0
-        mix, teacher = ROWS[row], None
+        mix, own, teacher = _row(table, row), self.of(table), None
         if mix.data in PSEUDO or mix.more in PSEUDO:
-            teacher = (self.name(table, REAL, seed), self._student(table, REAL, seed)[0])
+            teacher = (self.name(table, REAL, seed), self.student(table, REAL, seed)[0])
         began = time.process_time()
-        data = self.data.reader(mix.data, teacher)
-        more = None if mix.more is None else self.data.reader(mix.more, teacher)
+        data = own.reader(mix.data, teacher)
+        more = None if mix.more is None else own.reader(mix.more, teacher)
+        encoder = self.encoder() if TABLES[table].pretrained else None
         data_seconds, began = round(time.process_time() - began, 1), time.process_time()
         trials: dict[str, float] = {}
-        for rate in self.settings.learning_rates:
+
+        def train(out: Path, rate: float, steps: int) -> None:
+            self._train(data, more, out, settings.config(rate, steps, seed, TABLES[table].student, encoder))
+
+        judge = TABLES[table].chooses or TABLES[table].judge
+        rates = settings.learning_rates if len(settings.learning_rates) > 1 else ()
+        for rate in rates:
             out = folder.with_name(f"{name}-{rate:g}")
-            _train(data, more, out, self.settings.config(rate, self.settings.trial_steps, seed))
-            val = image_counts(TrainedModel.load(out, "cpu"), self.data.split(self.data.val))
-            trials[f"{rate:g}"] = miou(val.sum(0))
-        best = max(self.settings.learning_rates, key=lambda r: trials[f"{r:g}"])
-        _train(data, more, folder, self.settings.config(best, self.settings.steps, seed))
-        for rate in self.settings.learning_rates:
+            train(out, rate, settings.trial_steps)
+            trials[f"{rate:g}"] = self._judged(judge, out, own.choice())[0]
+        best = (max if judge.more else min)(rates or settings.learning_rates, key=lambda r: trials.get(f"{r:g}", 0.0))
+        train(folder, best, settings.steps)
+        for rate in rates:
             shutil.rmtree(folder.with_name(f"{name}-{rate:g}"))
         seconds = round(time.process_time() - began, 1)
         choice = {"learning_rate": best, "val": trials, "seconds": seconds}
         write_json(mark, choice)
         return folder, choice, data_seconds
 
+    def encoder(self) -> Path:
+        """The folder of the encoder that was pretrained on captions, made if it is not there."""
+        return self.pretraining.encoder(self.data.everything, self.data.work, self.data.device)
 
-def _train(data: Reader, more: Reader | None, out: Path, config: TrainConfig) -> None:
-    """Train a student unless it is there."""
-    if not (out / "config.json").exists():
-        for _ in iter_train(data, out, synthetic=more, config=config, device="cpu"):
-            pass
+    def _judged(self, judge: Judge, folder: Path, samples: Any) -> tuple[float, Evidence]:
+        evidence = judge.look(TrainedModel.load(folder, self.data.device).annotate(samples))
+        return judge.figure(evidence), evidence
 
-
-# ---------------------------------------------------------------------- figures
-@torch.no_grad()
-def image_counts(trained: TrainedModel, reader: Reader) -> np.ndarray:
-    """Pixels per image and label, i64[images labels 3]: right, true, found (the last only where the truth is known)."""
-    labels = len(reader.labels)
-    rows = []
-    for true, found in trained.annotate(reader):
-        assert true.semantic is not None and found.semantic is not None
-        known = true.semantic.ids != IGNORE
-        t, p = true.semantic.ids[known], found.semantic.ids[known]
-        rows.append(np.stack([np.bincount(x, minlength=labels) for x in (t[t == p], t, p)], 1))
-    return np.stack(rows)
+    def _train(self, data: Reader, more: Reader | None, out: Path, config: TrainConfig) -> None:
+        """Train a student unless it is there."""
+        if not (out / "config.json").exists():
+            for _ in iter_train(data, out, synthetic=more, config=config, device=self.data.device):
+                pass
 
 
-def miou(counts: np.ndarray) -> float:
-    """Mean IoU of the labels that occur in the truth, from `right, true, found` per label, [labels 3]."""
-    right, true, found = np.moveaxis(counts.astype(float), -1, 0)
-    iou = right / np.maximum(true + found - right, 1)
-    return float(iou[true > 0].mean())
+def _row(table: str, row: str) -> Row:
+    """Raises ConfigError for an unknown table or row, or one that cannot be measured."""
+    for name, known in ((table, TABLES), (row, ROWS)):
+        if name not in known:
+            raise ConfigError(f"unknown name {name!r}", expected=f"one of: {', '.join(known)}")
+    if needs := needs_of(table):
+        raise ConfigError(f"the table {table} cannot be measured yet", remedy=f"it needs {needs}")
+    if row not in TABLES[table].rows:
+        why = dict(TABLES[table].left_out)[row]
+        raise ConfigError(f"the table {table} has no row {row}: {why}", expected=", ".join(TABLES[table].rows))
+    return ROWS[row]
 
 
-def pack(counts: np.ndarray) -> Mapping[str, Any]:
-    """Counts as JSON."""
-    data = zlib.compress(np.ascontiguousarray(counts, "<u4").tobytes(), 9)
-    return {"shape": list(counts.shape), "zlib_u32": base64.b64encode(data).decode()}
-
-
-def unpack(value: Mapping[str, Any]) -> np.ndarray:
-    """Inverse of `pack`."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(value["zlib_u32"])), "<u4").reshape(value["shape"])
+def needs_of(table: str) -> str:
+    """What has to be written before a table can be measured; empty if nothing."""
+    student = TABLES[table].student
+    return "" if student in STUDENTS else f"the student {student}"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.students.figures import AbsRel, HarmonicIoU, Judge, MeanIoU, ObjectAP, PointAP
+from benchmarks.students.renders import CONDITIONS
+from benchmarks.students.scenarios import LONG_TAIL, PLAIN, RARE, SEEN, SHIFT, UNSEEN, ZERO_SHOT, Scenario
+from datasetdm.pipelines.settings import TrainConfig
 
 LABELLED, ALL = "labelled", "all_labelled"
 GENERATED, FILTERED, ORACLE, ATTENTION = "generated", "generated_filtered", "generated_oracle", "generated_attention"
@@ -45,6 +53,51 @@ ROWS: dict[str, Row] = {
 }
 """Most important first: the order in which missing rows are measured."""
 
+ONLY_SEMANTIC = {
+    "self_training": "a threshold for pseudo-labels of this task would have to be chosen",
+    "pseudo_generated": "a threshold for pseudo-labels of this task would have to be chosen",
+    "truth_on_generated": "the oracle labels pixels only",
+    "attention": "attention labels pixels only",
+}
+"""Rows that tables of other tasks do not have, and why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Equal for all rows of a table.
+
+    Args:
+        steps: of the student that is measured.
+        trial_steps: of the students by which the learning rate is chosen on val.
+        learning_rates: the candidates; one alone is not tried.
+        fraction: of every batch that comes from a row's second part.
+        size: side of the images that the student sees; None is its variant's.
+    """
+
+    steps: int = 1000
+    trial_steps: int = 100
+    learning_rates: tuple[float, ...] = (4e-3, 8e-3, 1.6e-2)
+    batch: int = 16
+    fraction: float = 0.5
+    variant: str = "tiny"
+    size: int | None = None
+
+    def config(
+        self, learning_rate: float, steps: int, seed: int, student: str = "segformer", encoder: Path | None = None
+    ) -> TrainConfig:
+        """Of one training."""
+        return TrainConfig(
+            student=student,
+            encoder=None if encoder is None else str(encoder),
+            variant=self.variant,
+            size=self.size,
+            steps=steps,
+            batch=self.batch,
+            learning_rate=learning_rate,
+            synthetic_fraction=self.fraction,
+            seed=seed,
+        )
+
 
 @dataclass(frozen=True)
 class Table:
@@ -52,24 +105,92 @@ class Table:
 
     Args:
         title: what the page calls it.
-        metric: of the task, fractions 0 to 1.
-        needs: what has to be written before a row can be measured; empty if nothing.
+        judge: who makes the figure, from the test renders.
+        student: of `datasetdm.downstream`.
+        settings: of its trainings.
+        chooses: who makes the figure by which a learning rate is chosen on val; None is `judge`.
+        scenario: which images are labelled, and what is tested on.
+        pretrained: whether the encoder was pretrained on the captions' words.
+        left_out: rows that it does not have, and why.
+        seeds: over which figures are averaged.
+        target: of the gain, in words.
     """
 
     title: str
-    metric: str
-    needs: str = ""
+    judge: Judge
+    student: str = "segformer"
+    settings: Settings = Settings()
+    chooses: Judge | None = None
+    scenario: Scenario = PLAIN
+    pretrained: bool = False
+    left_out: Sequence[tuple[str, str]] = ()
+    seeds: int = 2
+    target: str = ""
 
+    @property
+    def metric(self) -> str:
+        """What the figure is called; fractions 0 to 1."""
+        return self.judge.metric
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The rows that it has, most important first."""
+        return {name: row for name, row in ROWS.items() if name not in dict(self.left_out)}
+
+    def story(self) -> dict[str, Any]:
+        """What its figures depend on beside data and settings, JSON-ready; nothing in the plain semantic table."""
+        value: dict[str, Any] = {} if self.student == "segformer" else {"student": self.student}
+        judges = {"judge": self.judge.metric, "chooses": self.chooses.metric} if self.chooses else {}
+        return value | judges
+
+
+_OTHER_TASK = (*ONLY_SEMANTIC.items(),)
 
 TABLES: dict[str, Table] = {
-    "semantic": Table("Semantic segmentation, student from scratch", "mIoU"),
-    "semantic_pretrained": Table(
-        "Semantic segmentation, pretrained encoder", "mIoU", "a SegFormer encoder pretrained on the captions' words"
+    "semantic": Table(
+        "Semantic segmentation, student from scratch",
+        MeanIoU(),
+        seeds=3,
+        target="at least +13.3 points over real only, and `both` at least 2 over `self_training` and 10 over `attention`",
     ),
-    "instance": Table("Instance segmentation", "AP", "rows with the student mask2former"),
-    "depth": Table("Depth", "AbsRel", "rows with the student glpn"),
-    "pose": Table("Keypoints", "OKS AP", "rows with a student for keypoints"),
-    "zero_shot": Table("Labels without labelled images", "harmonic mIoU", "a split of the labels into seen and unseen"),
-    "long_tail": Table("Rare categories", "mIoU of rare labels", "labelled images with one to three per rare category"),
-    "shift": Table("Night, fog and snow", "mIoU", "at least 150 test renders of each condition"),
+    "semantic_pretrained": Table(
+        "Semantic segmentation, pretrained encoder",
+        MeanIoU(),
+        pretrained=True,
+        seeds=3,
+        target="at least +5 points, and `both` at least 2 over `self_training`",
+    ),
+    "instance": Table(
+        "Instance segmentation",
+        ObjectAP(),
+        "mask2former",
+        Settings(steps=400, trial_steps=50, learning_rates=(1e-3, 2e-3, 4e-3)),
+        left_out=_OTHER_TASK,
+        target="at least +12.1 points, or 1.8 times the AP",
+    ),
+    "depth": Table(
+        "Depth",
+        AbsRel(),
+        "glpn",
+        Settings(trial_steps=100),
+        left_out=_OTHER_TASK,
+        target="at most 0.8 times the AbsRel of real only",
+    ),
+    "pose": Table("Keypoints", PointAP(), "vitpose", left_out=_OTHER_TASK, target="at least +5 points"),
+    "zero_shot": Table(
+        "Labels without labelled images",
+        HarmonicIoU(names=SEEN, unseen=UNSEEN),
+        chooses=MeanIoU("mIoU of seen labels", SEEN),
+        scenario=ZERO_SHOT,
+        left_out=[(name, "its teacher knows no unseen label") for name in ("self_training", "pseudo_generated")],
+        target="a harmonic mean of at least 0.35, and 10 points over `attention`",
+    ),
+    "long_tail": Table(
+        "Rare categories",
+        MeanIoU("mIoU of rare labels", RARE),
+        chooses=MeanIoU(),
+        scenario=LONG_TAIL,
+        target="at least +10 points",
+    ),
+    "shift": Table("Night, fog and snow", MeanIoU(groups=CONDITIONS), scenario=SHIFT, target="at least +10 points"),
 }

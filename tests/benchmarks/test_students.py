@@ -12,31 +12,39 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from benchmarks.students import data, report, tables
-from benchmarks.students.__main__ import main
+from benchmarks.students import data, renders, report, tables
+from benchmarks.students.__main__ import main, plan
 from benchmarks.students.data import Data
-from benchmarks.students.rows import Bench, Settings, miou, pack, unpack
+from benchmarks.students.figures import MeanIoU, evidence_of, pack
+from benchmarks.students.pretrain import Pretraining
+from benchmarks.students.rows import Bench, needs_of
+from benchmarks.students.sheet import draw_sheet
+from benchmarks.students.tables import TABLES, Settings
 
 from datasetdm.errors import ConfigError
-from datasetdm.metrics import SemanticMeter
+from datasetdm.pipelines.settings import FitConfig
 from datasetdm.pipelines.stream import Keys
+from datasetdm.prompts.grammar import Grammar
 from datasetdm.readers import read
 from datasetdm.readers.formats.mini import LABELS, PACKAGED
-from datasetdm.records import Sample, SemanticMap
+from datasetdm.records import Sample
 from datasetdm.store.store import Store
 
 TINY = Settings(steps=3, trial_steps=1, learning_rates=(1e-3, 2e-3), batch=2, size=32)
+FIT = FitConfig(tasks=("semantic",), steps=1, batch=2, variants=1, width=32)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A generator whose images are packaged renders, but for their pixels' noise."""
+    """A generator whose images are packaged renders with their labels."""
 
+    grammar: Grammar
+    device: str
     labels = LABELS
     endless = False
 
     def origin(self) -> dict[str, Any]:
-        return {"source": "test"}
+        return {"source": "test", **self.grammar.origin()}
 
     def check(self, store: Store) -> None: ...
 
@@ -52,27 +60,32 @@ def bench(tmp_path: Path) -> Bench:
     for name, place in places.items():
         pq.write_table(rows.slice(*place), tmp_path / f"{name}-000000.parquet")
     splits = {name: tmp_path / name for name in places}
-    return Bench(Data(4, tmp_path / "work", **splits, generator=Shown), tmp_path / "rows", TINY)
+    data = Data(4, tmp_path / "work", **splits, generator=Shown, fit=FIT, strange=1)
+    return Bench(data, tmp_path / "rows", TINY, Pretraining(steps=2, batch=2, size=32))
 
 
 @pytest.mark.slow
 def test_rows_are_measured_once_and_reported(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     value = bench.measure("semantic", "self_training", 0)
-    assert value["figure"] == pytest.approx(miou(unpack(value["counts"]).sum(0))) and value["images"] == 4
+    assert value["figure"] == pytest.approx(MeanIoU().figure(evidence_of(value))) and value["images"] == 4
     assert value["val"].keys() == {"0.001", "0.002"} and value["learning_rate"] in TINY.learning_rates
     assert {p.name for p in bench.rows.glob("*")} == {f"{bench.name('semantic', 'self_training', 0)}.json"}
     bench.measure("semantic", "real", 0)  # the teacher that is there already
     monkeypatch.setattr("benchmarks.students.rows.iter_train", lambda *_, **__: pytest.fail("trained again"))
     assert bench.measure("semantic", "self_training", 0) == json.loads(json.dumps(value))
 
-    paths = report.write_report(bench, [0, 1], tmp_path / "docs")
+    paths = report.write_report(bench, tmp_path / "docs")
     found, page = json.loads(paths[0].read_text())["tables"], paths[1].read_text()
     assert set(found) == set(tables.TABLES) and all(set(rows) == set(tables.ROWS) for rows in found.values())
     own = found["semantic"]["self_training"]
     assert own["mean"] == value["figure"] and own["deviation"] is None and own["seeds"] == [0]
     assert own["gain"]["low"] <= own["gain"]["high"] and own["seconds"] > 0 and own["metric"] == "mIoU"
-    assert found["semantic"]["both"]["mean"] is None and found["depth"]["real"]["needs"]
-    assert "--row both --images 4  # seeds 0, 1" in page and "--row real --images 4  # seeds 1" in page
+    assert found["semantic"]["both"]["mean"] is None and found["depth"]["attention"]["left_out"]
+    assert "--row both --images 4  # seeds 0, 1, 2" in page and "--row real --images 4  # seeds 1, 2" in page
+    assert "--table depth --images 4\n" in page
+    assert paths[2].read_text().count("<circle") == 1 and "![Gains" in page
+    sheet = draw_sheet(bench, "semantic", "self_training")
+    assert sheet.size == (2 * (4 * 132 + 8), 132)
     assert "| `both` | both: real, and generated with the P-Decoder's labels | not measured yet |" in page
 
 
@@ -88,8 +101,8 @@ def test_a_name_says_all_that_a_result_depends_on(bench: Bench, tmp_path: Path) 
     assert len({*own.values()}) == len(tables.ROWS) and not {*own.values()} & {*same.values()}
     assert {row for row in own if own[row] == more[row]} == {"real", "upper"}
     assert bench.name("semantic", "real", 1) != own["real"]
-    with pytest.raises(ConfigError, match="cannot be measured yet"):
-        bench.name("pose", "real", 0)
+    with pytest.raises(ConfigError, match="has no row attention: attention labels pixels only"):
+        bench.name("depth", "attention", 0)
     with pytest.raises(ConfigError, match="unknown name 'rael'"):
         bench.name("semantic", "rael", 0)
 
@@ -115,39 +128,6 @@ def test_the_parts_of_the_mixes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
     assert kept <= {s.key for s in images}
 
 
-def test_figures_are_those_of_the_meter() -> None:
-    rng = np.random.default_rng(0)
-    truth, guess = rng.integers(0, 5, (2, 6, 8, 8)).astype(np.uint16)
-    meter, rows = SemanticMeter(), []
-    for t, g in zip(truth, guess, strict=True):
-        shown = [Sample("a", np.zeros((8, 8, 3), np.uint8), LABELS, semantic=SemanticMap(x)) for x in (g, t)]
-        meter.update(*shown)
-        rows.append(np.stack([np.bincount(x, minlength=30) for x in (t[t == g], t.ravel(), g.ravel())], 1))
-    counts = np.stack(rows)
-    assert miou(counts.sum(0)) == pytest.approx(meter.compute()["miou"])
-    assert (unpack(json.loads(json.dumps(pack(counts)))) == counts).all()
-
-
-def test_the_interval_is_that_of_resampled_images() -> None:
-    rng = np.random.default_rng(1)
-
-    def counts(right: float) -> np.ndarray:
-        true = rng.integers(20, 60, (40, 3))
-        hit = rng.binomial(true, right)
-        return np.stack([hit, true, hit + rng.integers(0, 9, hit.shape)], -1)
-
-    good, bad = {0: counts(0.7), 1: counts(0.7)}, {0: counts(0.5), 1: counts(0.5), 2: counts(0.5)}
-    found = report.difference(good, bad)
-    assert found is not None and found["seeds"] == [0, 1]
-    again = np.random.default_rng(5).integers(0, 40, (1000, 40))  # plain loops as the reference
-    sampled = [np.mean([miou(good[s][i].sum(0)) - miou(bad[s][i].sum(0)) for s in (0, 1)]) for i in again]
-    low, high = np.percentile(sampled, report.INTERVAL)
-    assert found["low"] == pytest.approx(low, abs=0.003) and found["high"] == pytest.approx(high, abs=0.003)
-    assert found["low"] < found["gain"] < found["high"] and found["low"] > 0
-    assert report.difference(good, good) == {"gain": 0, "low": 0, "high": 0, "seeds": [0, 1]}
-    assert report.difference(good, {}) is None
-
-
 def test_committed_figures_are_those_of_the_committed_rows() -> None:
     root = Path(report.__file__).parents[2]
     committed = json.loads((root / "docs" / "results.json").read_text())["tables"]
@@ -155,7 +135,8 @@ def test_committed_figures_are_those_of_the_committed_rows() -> None:
     assert set(committed) == set(tables.TABLES) and all(set(rows) == set(tables.ROWS) for rows in committed.values())
     for name, row in ((n, row) for rows in committed.values() for n, row in rows.items() if row["files"]):
         values = [json.loads((root / "benchmarks/results/rows" / f).read_text()) for f in row["files"]]
-        assert row["mean"] == pytest.approx(np.mean([miou(unpack(v["counts"]).sum(0)) for v in values]))
+        judge = TABLES[values[0]["table"]].judge
+        assert row["mean"] == pytest.approx(np.mean([judge.figure(evidence_of(v)) for v in values]), abs=1e-3)
         assert row["seeds"] == [v["seed"] for v in values] and {v["row"] for v in values} == {name}
         assert any(line.startswith(f"| `{name}` ") and f"| {row['mean']:.3f} |" in line for line in page.splitlines())
 
@@ -165,14 +146,14 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None
         main(["--help"])
     assert stop.value.code == 0 and "--report" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main(["--table", "pose", "--row", "real"])
-    assert "needs rows with a student for keypoints" in str(stop.value)
+        main(["--table", "instance", "--row", "attention"])
+    assert "the table instance has no row attention" in str(stop.value)
 
 
 def test_quick_measures_four_rows_and_prints_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counts = pack(np.array([[[5, 10, 10], [4, 6, 5]]]))
+    counts = pack(np.array([[[5, 10, 10], [4, 6, 5]]], int))
 
     def measure(bench: Bench, table: str, row: str, seed: int) -> dict[str, Any]:
         assert bench.data.count == 512 and table == "semantic"
@@ -187,3 +168,37 @@ def test_quick_measures_four_rows_and_prints_them(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[:4]] == [*report.QUICK_ROWS]
     assert lines[-4].startswith("| `real` |") and lines[-3].endswith("| 0.250 |  | 0 | +0.0 [+0.0, +0.0] | 2 |")
+
+
+def test_the_order_of_all_rows() -> None:
+    jobs = list(plan(None, None, None))
+    assert len({*jobs}) == len(jobs) and jobs[0] == ("semantic", "real", 0)
+    first = [jobs.index((t, "real", 0)) for t in TABLES if not needs_of(t)]
+    assert first == sorted(first) and jobs.index(("semantic_pretrained", "both", 1)) < jobs.index(("depth", "real", 0))
+    assert next(j for j in jobs if j[2] == 2) == ("semantic", "real", 2) and ("depth", "real", 2) not in jobs
+    assert list(plan("depth", "both", None)) == [("depth", "both", 0), ("depth", "both", 1)]
+    assert list(plan("depth", "both", 5)) == [("depth", "both", 5)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("semantic_pretrained", "both"),
+        *((t, "decoder_on_renders") for t in ("instance", "depth", "pose")),
+        *((t, "both") for t in ("zero_shot", "long_tail", "shift")),
+    ],
+)
+def test_a_row_of_every_table(bench: Bench, table: str, row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renders, "render_all", lambda *_: [bench.data.test] * 3)
+    if needs_of(table):
+        with pytest.raises(ConfigError, match="cannot be measured yet"):
+            bench.name(table, row, 0)
+        return
+    value = bench.measure(table, row, 0)
+    judge = TABLES[table].judge
+    again = evidence_of(json.loads(json.dumps(value)))
+    assert value["figure"] == pytest.approx(judge.figure(again), abs=1e-5) and value["metric"] == TABLES[table].metric
+    assert value["images"] == 2 + (2 if row == "decoder_on_renders" else 4)
+    names = {"zero_shot": {"seen", "unseen", "all labels"}, "long_tail": {"all labels"}, "shift": {*renders.CONDITIONS}}
+    assert set(value["details"]) == names.get(table, set())
