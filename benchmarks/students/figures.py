@@ -83,7 +83,7 @@ class MeanIoU(Judge):
 
     Args:
         names: of the labels that count; none for all.
-        groups: names of equal parts of the images, in their order, whose own figures are told.
+        groups: names of equal parts of the images, in their order, with figures of their own.
     """
 
     metric: str = "mIoU"

@@ -90,13 +90,12 @@ class Pretraining:
         rng = np.random.default_rng(self.seed)
         for step in range(self.steps):
             rows = torch.from_numpy(rng.permutation(len(pixels))[: self.batch])
-            own = pixels[rows].to(device)
-            views, *_ = augment_batch(own, [own[:, :1]], self.seed * 1_000_003 + step)  # it wants a map, too
+            views, *_ = augment_batch(pixels[rows].to(device), (), self.seed * 1_000_003 + step)
             logits = model(normalise(views, processor)).logits
             loss = F.binary_cross_entropy_with_logits(logits.float(), truth[rows].to(device))
             learner.step(loss, self.learning_rate * warm_up(step, WARM_UP) * cosine(step / self.steps))
             losses.append(float(loss.detach()))
-        whole = build_model(student, variant.settings)
+        whole = build_model(student, variant, side)
         whole.segformer.load_state_dict(model.segformer.state_dict())
         found = {"words": words, "first_loss": losses[0], "last_loss": float(np.mean(losses[-20:]))}
         shutil.rmtree(folder, ignore_errors=True)

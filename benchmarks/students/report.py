@@ -155,11 +155,11 @@ def write_report(bench: Bench, out: Path) -> list[Path]:
         if any(own[r]["seeds"] for r in own if r != REAL):
             lines += [LIMITS, *_limit_lines(found, [*table.rows]), ""]
     paths = [out / "results.json", out / "results.md"]
-    drawn = plot_gains({TABLES[t].title: rows for t, rows in value["tables"].items()})
-    if drawn:
+    plot = plot_gains({TABLES[t].title: rows for t, rows in value["tables"].items()})
+    if plot:
         lines.insert(1, f"![Gains over real only with their intervals]({PLOT})\n")
         paths.append(out / PLOT)
-        write_text(paths[-1], drawn)
+        write_text(paths[-1], plot)
     if (out / SHEET).exists():
         about = "Test renders with the largest gain (left) and loss (right) from `real` to `both`: image, truth, before, after."
         lines += ["## Hits and misses", "", about, "", f"![Hits and misses]({SHEET})", ""]

@@ -20,9 +20,9 @@ from datasetdm.records.edits import ignore_pixels, relabel
 RULES = 1
 """Raised whenever a scenario begins to choose other images or labels."""
 
-UNSEEN = LABELS.names[0:THINGS:3]
+HIDDEN = LABELS.names[0:THINGS:3]
 """Every third thing: without any label in the scenario zero_shot."""
-SEEN = tuple(n for n in LABELS.names[:THINGS] if n not in UNSEEN)
+SEEN = tuple(n for n in LABELS.names[:THINGS] if n not in HIDDEN)
 RARE_IMAGES = dict(zip(LABELS.names[1:THINGS:3], (1, 1, 2, 2, 3, 3), strict=True))
 """Six things, and in how many labelled images of the scenario long_tail they occur."""
 RARE = tuple(RARE_IMAGES)
@@ -124,6 +124,6 @@ def without(sample: Sample, names: tuple[str, ...]) -> Sample:
 
 
 PLAIN = Scenario()
-ZERO_SHOT = Scenario("zero_shot", unseen=UNSEEN)
+ZERO_SHOT = Scenario("zero_shot", unseen=HIDDEN)
 LONG_TAIL = Scenario("long_tail", rare=RARE_IMAGES)
 SHIFT = Scenario("shift", known_conditions=True, strange_test=True)

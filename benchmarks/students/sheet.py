@@ -28,15 +28,15 @@ def draw_sheet(bench: Bench, table: str, row: str = "both", seed: int = 0, limit
         limit: test renders that are looked at; None for all.
     """
     exam = list(islice(bench.of(table).exam(), limit))
-    before, after = (
+    base, other = (
         [found for _, found in TrainedModel.load(bench.student(table, r, seed)[0], bench.data.device).annotate(exam)]
         for r in (REAL, row)
     )
-    gain = _accuracy(exam, after) - _accuracy(exam, before)
+    gain = _accuracy(exam, other) - _accuracy(exam, base)
     order, half = np.argsort(-gain, kind="stable"), min(SHOWN, len(exam) // 2)
     columns = []
     for chosen in (order[:half], order[::-1][:half]):
-        columns.append(np.concatenate([_strip(exam[i], before[i], after[i]) for i in chosen], 0))
+        columns.append(np.concatenate([_strip(exam[i], base[i], other[i]) for i in chosen], 0))
     return Image.fromarray(np.concatenate(columns, 1))
 
 
@@ -46,7 +46,7 @@ def _accuracy(true: Sequence[Sample], found: Sequence[Sample]) -> np.ndarray:
     return counts[:, 0] / np.maximum(counts[:, 1], 1)
 
 
-def _strip(true: Sample, before: Sample, after: Sample) -> np.ndarray:
+def _strip(true: Sample, base: Sample, other: Sample) -> np.ndarray:
     """u8[h 4w 3] with white edges."""
     colours = paint.label_colours(true.labels)
 
@@ -54,6 +54,6 @@ def _strip(true: Sample, before: Sample, after: Sample) -> np.ndarray:
         assert found is not None
         return (0.35 * true.image + 0.65 * paint.paint_semantic(found, colours)[..., :3]).astype(np.uint8)
 
-    tiles = [true.image, *(mixed(s.semantic) for s in (true, before, after))]
+    tiles = [true.image, *(mixed(s.semantic) for s in (true, base, other))]
     framed = [np.pad(t, ((0, EDGE), (0, EDGE), (0, 0)), constant_values=255) for t in tiles]
     return np.pad(np.concatenate(framed, 1), ((0, 0), (0, 2 * EDGE), (0, 0)), constant_values=255)

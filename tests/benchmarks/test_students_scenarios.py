@@ -12,12 +12,12 @@ import torch
 from benchmarks.students import renders
 from benchmarks.students.pretrain import Pretraining
 from benchmarks.students.scenarios import (
+    HIDDEN,
     LONG_TAIL,
     PLAIN,
     RARE_IMAGES,
     SEEN,
     SHIFT,
-    UNSEEN,
     ZERO_SHOT,
     is_strange,
     names_in,
@@ -60,10 +60,10 @@ def test_no_strange_condition_is_labelled(own: list[Sample], others: list[Sample
 
 def test_unseen_labels_are_hidden(own: list[Sample]) -> None:
     chosen = ZERO_SHOT.labelled(own[:20], [])
-    assert {*UNSEEN} | {*SEEN} == {*LABELS.names[:18]} and len(UNSEEN) == 6
-    assert not {n for s in chosen for n in names_in(s)} & {*UNSEEN}
-    assert {n for s in own[:20] for n in names_in(s)} & {*UNSEEN} and all(s.labels == LABELS for s in chosen)
-    known = without(chosen[0], UNSEEN)
+    assert {*HIDDEN} | {*SEEN} == {*LABELS.names[:18]} and len(HIDDEN) == 6
+    assert not {n for s in chosen for n in names_in(s)} & {*HIDDEN}
+    assert {n for s in own[:20] for n in names_in(s)} & {*HIDDEN} and all(s.labels == LABELS for s in chosen)
+    known = without(chosen[0], HIDDEN)
     assert len(known.labels) == 24 and names_in(known) == names_in(chosen[0])
 
 
@@ -95,8 +95,8 @@ def test_the_encoder_knows_words(tmp_path: Path) -> None:
     folder = small.encoder(PACKAGED / "train", tmp_path)
     assert small.encoder(PACKAGED / "train", tmp_path) == folder and [*tmp_path.iterdir()] == [folder]
     kind = STUDENTS.load("segformer")
-    settings = kind.variants["tiny"].settings
-    one, two, fresh = (build_model(kind(LABELS), settings, e) for e in (str(folder), str(folder), None))
+    tiny = kind.variants["tiny"]
+    one, two, fresh = (build_model(kind(LABELS), tiny, 32, e) for e in (str(folder), str(folder), None))
     encoders = [dict(m.segformer.named_parameters()) for m in (one, two, fresh)]
     for name, value in encoders[0].items():
         assert torch.equal(value, encoders[1][name]), name
