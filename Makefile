@@ -1,5 +1,6 @@
 # make demo: an annotated dataset from text, and a page that shows it.
 # make quick: lint, types and the fast tests, within a minute.   make test: everything, with branch coverage.
+# make smoke: every recipe in small.
 # make bench: what is missing of docs/results.md.   make bench-quick: four rows of it with one seed.   make spine: the decoder.
 PYTHON ?= python3
 WORKERS ?= 2
@@ -7,7 +8,7 @@ ROWS ?= benchmarks/results/rows
 VENV := .venv
 RUN := $(VENV)/bin/
 
-.PHONY: demo quick test lint docs bench bench-quick spine clean
+.PHONY: demo quick test lint docs smoke bench bench-quick spine clean
 
 demo: $(VENV)/installed
 	$(RUN)datasetdm demo
@@ -25,6 +26,10 @@ lint: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(RUN)sphinx-build -q -W docs docs/_build
+
+smoke: $(VENV)/installed-dev
+	for recipe in $$($(RUN)datasetdm recipes --names); do \
+	  $(RUN)datasetdm run $$recipe --smoke --out smoke/$$recipe || exit 1; done
 
 bench: $(VENV)/installed-dev
 	$(RUN)python -m benchmarks.students --rows $(ROWS)
@@ -48,4 +53,4 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $(VENV)/installed $@
 
 clean:
-	rm -rf $(VENV) demo docs/_build
+	rm -rf $(VENV) demo smoke docs/_build

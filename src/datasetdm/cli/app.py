@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from datasetdm import __version__
 
 COMMANDS = {
-    "recipes": ("demo", "run"),
+    "recipes": ("demo", "run", "recipes"),
     "decoders": ("fit", "train", "evaluate", "backbones"),
     "stores": ("generate", "annotate", "edit", "filter", "view", "merge"),
     "prompts": ("prompts",),

@@ -1,4 +1,4 @@
-"""Commands on whole recipes: run, demo."""
+"""Commands on whole recipes: run, recipes, demo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _GENERATE = GenerateStage.model_fields
 
 def run(
     recipe: Annotated[
-        str, Parameter(help="A YAML file, or a recipe that comes with the package: demo, demo-fit, own-data.")
+        str,
+        Parameter(help="A YAML file, or a recipe that comes with the package, which `datasetdm recipes` lists."),
     ],
     *,
     out: Annotated[Path, Parameter(help="The folder in which every stage writes a folder or file of its own.")],
@@ -33,7 +34,14 @@ def run(
         Parameter(name="--set", consume_multiple=True, negative=(), help="Other settings: STAGE.SETTING=VALUE."),
     ] = (),
     dry_run: Annotated[
-        bool, Parameter(negative=(), help="Only print the plan: what is reused, time and disk.")
+        bool, Parameter(negative=(), help="Only print the plan: what is reused, time, disk, data that are not there.")
+    ] = False,
+    smoke: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Run every stage in small, in OUT/smoke: the embedded model, a few steps, four images made on the spot.",
+        ),
     ] = False,
 ) -> None:
     """Run the stages of a recipe; those whose inputs are the same as before are reused."""
@@ -42,7 +50,29 @@ def run(
         raise ConfigError(
             f"--set {wrong[0]!r} cannot be read", expected="STAGE.SETTING=VALUE, for instance store.count=8"
         )
-    _run(recipe, out, {place: value for place, _, value in pairs}, dry_run)
+    _run(recipe, out, {place: value for place, _, value in pairs}, dry_run, smoke)
+
+
+def recipes(
+    name: Annotated[
+        str | None, Parameter(help="Show this recipe: its file, whose head says what it needs and gives.")
+    ] = None,
+    *,
+    names: Annotated[bool, Parameter(negative=(), help="Only the names, one per line.")] = False,
+) -> None:
+    """List the recipes that come with the package, or show one."""
+    from datasetdm.cli.tables import show_recipes
+    from datasetdm.errors import unknown_name
+    from datasetdm.recipe.run import load_recipe, shipped
+
+    if names:
+        print("\n".join(shipped()))
+    elif name is None:
+        show_recipes({n: load_recipe(n) for n in shipped()})
+    elif name in shipped():
+        print(shipped()[name].read_text(encoding="utf-8"), end="")
+    else:
+        raise unknown_name("recipe", name, shipped())
 
 
 class DemoOptions(BaseModel):
@@ -73,7 +103,7 @@ def demo(
     print((folder / "gallery.html").resolve())
 
 
-def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = False) -> None:
+def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = False, smoke: bool = False) -> None:
     from datasetdm.recipe.places import require_writable
     from datasetdm.recipe.plan import plan
     from datasetdm.recipe.run import load_recipe, run_step, steps
@@ -81,6 +111,11 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
     began = time.monotonic()
     chosen = load_recipe(recipe, changes)
     require_writable(out)
+    if smoke:
+        from datasetdm.recipe.smoke import smoke as in_small
+
+        out = out / "smoke"
+        chosen = in_small(chosen, out, write=not dry_run)
     if dry_run:
         show_plan(
             [
@@ -93,7 +128,7 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
                     s.bytes,
                     str(s.out),
                 )
-                for s in plan(chosen, out)
+                for s in plan(chosen, out, without_data=True)
             ]
         )
         return

@@ -16,6 +16,7 @@ from datasetdm.errors import DataError
 if TYPE_CHECKING:
     from datasetdm.backbones.catalogue import Model
     from datasetdm.readers.overview import Summary
+    from datasetdm.recipe.schema import Recipe
 
 MOST_LABELS = 60
 """Labels in a table of figures."""
@@ -141,6 +142,15 @@ def show_backbones(models: Sequence[Model]) -> None:
         )  # fmt: skip
         table.add_row(*map(Text, cells))
     Console(width=None if Console().is_terminal else 250).print(table)
+
+
+def show_recipes(recipes: Mapping[str, Recipe]) -> None:
+    """Recipes, one row each: name, what it does, its kinds of stages."""
+    table = Table("recipe", "what it does", "stages")
+    for name, recipe in recipes.items():
+        kinds = dict.fromkeys(stage.kind for stage in recipe.stages.values())
+        table.add_row(Text(name), Text(recipe.description), Text(" ".join(kinds)))
+    Console(width=None if Console().is_terminal else 160).print(table)
 
 
 Cells = tuple[str, str, int | None, str, float | None, float | None, str]

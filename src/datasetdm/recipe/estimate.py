@@ -13,8 +13,18 @@ from typing import Any
 from datasetdm.io.files import parse_json
 from datasetdm.recipe.schema import FitStage, GenerateStage, PromptsStage, Stage, TrainStage
 
-SECONDS_PER_IMAGE = {"generate": 0.3, "annotate": 0.1, "edit": 0.4, "evaluate": 0.1, "export": 0.002, "page": 0.05}
+SECONDS_PER_IMAGE = {
+    "generate": 0.3,
+    "annotate": 0.1,
+    "edit": 0.4,
+    "filter": 0.01,
+    "evaluate": 0.1,
+    "export": 0.002,
+    "page": 0.05,
+}
 """By kind of stage, 128 x 128 pixels (benchmarks: spine, throughput, formats)."""
+WITH_MODELS = ("generate", "annotate", "edit")
+"""Their rate is that of the embedded model; images of another size come from another model."""
 SECONDS_PER_VIEW = 0.1
 """Of a fit: features of one augmented copy of an image."""
 SECONDS_PER_STEP = 0.6
@@ -31,8 +41,8 @@ BYTES_PER_PROMPT = 250
 
 EMBEDDED_SIDE = 128
 """Side of the embedded model's images in pixels."""
-BYTES_PER_PIXEL = {"generate": 3.7, "annotate": 3.7, "edit": 3.7, "export": 2.5, "page": 5.0}
-"""Of images with all four annotations; an export in COCO."""
+BYTES_PER_PIXEL = {"generate": 3.7, "annotate": 3.7, "edit": 3.7, "filter": 0.0, "export": 2.5, "page": 5.0}
+"""Of images with all four annotations; an export in COCO; filters link."""
 DECODER_BYTES = 10_000_000
 """A decoder of the default width."""
 
@@ -45,7 +55,7 @@ def estimate(
     Args:
         stage: what is to run.
         count: of images.
-        side: of the images in pixels; None for another model than the embedded one.
+        side: of the images in pixels, if it is known.
         mark: what the stage's last run left, with `seconds`, `count` and `bytes`.
     """
     if isinstance(stage, FitStage):
@@ -63,7 +73,10 @@ def estimate(
         return count * mark["seconds"] / mark["count"], count * mark["bytes"] / mark["count"]
     if side is None:
         return None, None
-    return count * SECONDS_PER_IMAGE[stage.kind], count * side * side * BYTES_PER_PIXEL[stage.kind]
+    pixels = count * side * side
+    known = side == EMBEDDED_SIDE or stage.kind not in WITH_MODELS
+    seconds = pixels / EMBEDDED_SIDE**2 * SECONDS_PER_IMAGE[stage.kind] if known else None
+    return seconds, pixels * BYTES_PER_PIXEL[stage.kind]
 
 
 def _fit_seconds(stage: FitStage, count: int | None) -> float | None:

@@ -124,7 +124,7 @@ def _look(out: Path | None, page: HitsAndMisses | None) -> str:
 
 def describe(counts: evaluation.Counts) -> str:
     """What was compared, in words."""
-    parts = [f"{counts.images} images", f"{counts.objects} objects"]
+    parts = [f"{n} {what}" for n, what in ((counts.images, "images"), (counts.objects, "objects")) if n]
     ignored = (
         (counts.crowds, "crowds"),
         (counts.unlabelled, "pixels without a label"),

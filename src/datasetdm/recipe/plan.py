@@ -13,17 +13,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasetdm.errors import ConfigError, OutputError, unknown_name
+from datasetdm.errors import ConfigError, DataError, OutputError, StoreError, unknown_name
 from datasetdm.exporters import EXPORTERS
 from datasetdm.io.files import occupied, parse_json, write_json
 from datasetdm.io.remote import Place, as_place
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.prompts import open_prompts
-from datasetdm.recipe.data import export_transforms, open_reader
+from datasetdm.recipe.data import export_transforms, open_data
 from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.places import require_growth
-from datasetdm.recipe.schema import GRAMMAR, RESUMABLE, ExportStage, GenerateStage, Recipe, Stage, references
+from datasetdm.recipe.schema import (
+    GRAMMAR,
+    RESUMABLE,
+    DataOptions,
+    ExportStage,
+    FitStage,
+    GenerateStage,
+    PromptsStage,
+    Recipe,
+    Stage,
+    TrainStage,
+    references,
+)
 from datasetdm.store.quality import QUALITY
 from datasetdm.store.reviews import REVIEWS
 from datasetdm.transforms import transform_from_json
@@ -71,22 +83,39 @@ class Step:
     bytes: float | None = None
 
 
-def plan(recipe: Recipe, out: Path) -> list[Step]:
+Digests = dict[tuple[Any, ...], tuple[str, int]]
+"""What was read of data -> SHA-256 and number of samples."""
+
+
+def plan(recipe: Recipe, out: Path, without_data: bool = False, digests: Digests | None = None) -> list[Step]:
     """The steps of a recipe in the folder `out`, in their order.
+
+    Args:
+        recipe: what is to be done.
+        out: where.
+        without_data: a stage whose data are not there is planned all the same, and `why` says what it lacks.
+        digests: what an earlier call found; data that no stage makes are read once for all calls that share it.
 
     Raises:
         OutputError: a stage's place holds what no recipe made, or a store with reviews that would have to be made again.
         DataError, StoreError, ConfigError: data or prompts that are missing or not what they say.
     """
     steps: dict[str, Step] = {}
+    digests = {} if digests is None else digests
     for name, stage in recipe.stages.items():
         place = out / (name + SUFFIXES.get(stage.MAKES, ""))
         earlier = {f: steps[other] for f, other in references(stage).items()}
         places = {f: (str(s.out),) if f == "prompts" else str(s.out) for f, s in earlier.items()}
         resolved = stage.model_copy(update=places)
         _check_names(stage)
-        inputs, count = _inputs(stage, earlier)
-        step = _decide(name, resolved, place, inputs, {f: s.name for f, s in earlier.items()})
+        try:
+            inputs, count = _inputs(stage, earlier, digests)
+            step = _decide(name, resolved, place, inputs, {f: s.name for f, s in earlier.items()})
+        except (DataError, StoreError) as e:
+            if not without_data:
+                raise
+            count = next((n for f in ("count", "limit") if (n := getattr(stage, f, None)) is not None), None)
+            step = Step(name, resolved, place, {}, "run", f"lacks data: {e.what} ({e.where})")
         steps[name] = _estimated(step, count, image_side(stage, earlier))
     return list(steps.values())
 
@@ -151,7 +180,7 @@ def _difference(key: str, old: object, new: object) -> str:
     return f"{key} was {texts[0]}, is {texts[1]}" if max(map(len, texts)) < 40 else f"{key} changed"
 
 
-def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], int | None]:
+def _inputs(stage: Stage, earlier: Mapping[str, Step], digests: Digests) -> tuple[dict[str, Any], int | None]:
     """All that the output depends on (settings but for those of the device, hashes of what is read), and how many images."""
     count: int | None = getattr(stage, "count", None)
     values = stage.model_dump(mode="json", exclude=set(stage.HOW))
@@ -160,9 +189,11 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step]) -> tuple[dict[str, Any], 
     if "data" in earlier:
         count = earlier["data"].count
     elif values.get("data"):
-        values["content"], count = data_digest(values["data"], stage)
-    if values.get("synthetic") and "synthetic" not in earlier:
-        values["synthetic_content"], _ = data_digest(values["synthetic"], stage)
+        options = stage if isinstance(stage, DataOptions) else DataOptions()
+        values["content"], count = data_digest(values["data"], options, _seed(stage), digests)
+    if isinstance(stage, TrainStage) and stage.synthetic and "synthetic" not in earlier:
+        options = DataOptions(on_error=stage.on_error, limit=stage.synthetic_limit)
+        values["synthetic_content"], _ = data_digest(stage.synthetic, options, stage.seed, digests)
     if (limit := getattr(stage, "limit", None)) is not None and count is not None:
         count = min(limit, count)
     for name in ("decoder", "backbone", "model", "encoder"):
@@ -220,16 +251,29 @@ def files_digest(folder: Path) -> str:
     return h.hexdigest()
 
 
-def data_digest(data: str, stage: Stage) -> tuple[str, int]:
-    """SHA-256 of the labels and of all that samples say, in their order, reviews of a store included; and how many."""
-    reader = open_reader(data, getattr(stage, "images", None), getattr(stage, "on_error", "stop"))
+def _seed(stage: Stage) -> int:
+    """Of the choice of samples: these stages choose by their own seed."""
+    return stage.seed if isinstance(stage, FitStage | TrainStage | PromptsStage) else 0
+
+
+def data_digest(data: str, options: DataOptions, seed: int, digests: Digests) -> tuple[str, int]:
+    """SHA-256 of the labels and of all that the chosen samples say, in their order, reviews of a store included; and how many."""
+    place = (data, options.images, options.on_error, options.limit, options.balance, seed)
+    if place not in digests:
+        digests[place] = _read_digest(data, options, seed)
+    content, count = digests[place]
+    return content + _reviews_digest(as_place(data.removeprefix("store:"))), count
+
+
+def _read_digest(data: str, options: DataOptions, seed: int) -> tuple[str, int]:
+    reader = open_data(data, options.model_copy(update={"transforms": ()}), seed).reader
     h, keys = hashlib.sha256(digest(reader.labels.to_json()).encode()), 0
     for sample in reader:
         quality = {"scores": dict(sample.quality.scores), "reasons": sample.quality.reasons}
         prompt = None if (own := sample.prompt) is None else [own.text, own.labels, own.origin]
         h.update(digest([sample.key, sample.digest(), prompt, sample.split, quality]).encode())
         keys += 1
-    return h.hexdigest() + _reviews_digest(as_place(data.removeprefix("store:"))), keys
+    return h.hexdigest(), keys
 
 
 # ---------------------------------------------------------------------- marks

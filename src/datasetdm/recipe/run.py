@@ -20,7 +20,7 @@ from datasetdm.engines.progress import Outcome, Report
 from datasetdm.errors import ConfigError, OutputError, unknown_name
 from datasetdm.io.files import locked, occupied, writing
 from datasetdm.recipe.estimate import written_bytes
-from datasetdm.recipe.plan import MARK, Step, mark_path, plan, write_mark
+from datasetdm.recipe.plan import MARK, Digests, Step, mark_path, plan, write_mark
 from datasetdm.recipe.runners import CHECKS, RUNNERS
 from datasetdm.recipe.schema import KINDS, RESUMABLE, Recipe
 from datasetdm.store.writer import LOCK
@@ -30,8 +30,9 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 def shipped() -> dict[str, Path]:
-    """Name -> file of the recipes that come with the package."""
-    return {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
+    """Name -> file of the recipes that come with the package; those in a folder are called FOLDER/NAME."""
+    found = sorted(SHIPPED.rglob("*.yaml"), key=lambda p: (len(p.relative_to(SHIPPED).parts), p))
+    return {p.relative_to(SHIPPED).with_suffix("").as_posix(): p for p in found}
 
 
 FOLDER_LOCK = ".recipe.lock"
@@ -136,9 +137,10 @@ def steps(recipe: Recipe, out: Path | str) -> Generator[Step]:
     Raises:
         OutputError: another process runs a recipe there.
     """
+    digests: Digests = {}
     with locked(Path(out) / FOLDER_LOCK, "recipe's folder"):
         for number in range(len(recipe.stages)):
-            yield plan(recipe, Path(out))[number]
+            yield plan(recipe, Path(out), digests=digests)[number]
 
 
 def run_step(step: Step, report: Report) -> Outcome:

@@ -15,6 +15,7 @@ RUNNERS: Registry[Callable[..., Outcome]] = Registry(
     {
         **{kind: f"datasetdm.recipe.stages:{kind}" for kind in _WITH_MODELS},
         "evaluate": "datasetdm.recipe.evaluating:evaluate",
+        "filter": "datasetdm.recipe.filtering:filter",
         "train": "datasetdm.recipe.training:train",
         **{kind: f"datasetdm.recipe.outputs:{kind}" for kind in ("export", "page")},
         "prompts": "datasetdm.recipe.prompting:prompts",

@@ -29,8 +29,8 @@ GRAMMAR = "grammar"
 """The prompts that stand for the grammar of the embedded model's world."""
 
 REFERS_TO = {
-    "data": ("store", "a stage of kind generate, annotate or edit"),
-    "synthetic": ("store", "a stage of kind generate, annotate or edit"),
+    "data": ("store", "a stage of kind generate, annotate, edit or filter"),
+    "synthetic": ("store", "a stage of kind generate, annotate, edit or filter"),
     "prompts": ("prompts", "a stage of kind prompts"),
     "decoder": ("decoder", "a fit"),
     "model": ("model", "a stage of kind train"),
@@ -190,6 +190,13 @@ class EditStage(_Decoder, EditConfig, DataOptions, _Reads):
     kind: Annotated[Literal["edit"], _HIDDEN] = "edit"
 
 
+class FilterStage(FilterConfig, _Reads):
+    """Filter a store into a store of its own, whose shards are linked."""
+
+    MAKES = "store"
+    kind: Annotated[Literal["filter"], _HIDDEN] = "filter"
+
+
 class TrainStage(TrainConfig, DataOptions, _Reads):
     """Train an ordinary model of transformers on labelled data, on synthetic samples, or on both."""
 
@@ -272,6 +279,7 @@ Stage = (
     | GenerateStage
     | AnnotateStage
     | EditStage
+    | FilterStage
     | TrainStage
     | EvaluateStage
     | ExportStage

@@ -42,7 +42,8 @@ def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Ge
         reviewed = {*read_reviews(writer.folder)}
         for store, start in zip(stores, starts, strict=True):
             reviews = (replace(r, key=start + r.key) for r in read_reviews(store.folder).values())
-            append_reviews(writer.folder, [r for r in reviews if r.key not in reviewed])
+            if new := [r for r in reviews if r.key not in reviewed]:
+                append_reviews(writer.folder, new)
             if prefix or store.labels != labels:
                 yield from _rewrite(store, writer, start)
             else:

@@ -1,0 +1,132 @@
+"""Any recipe in small: every stage once, with the embedded model, on four images that are made on the spot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasetdm.pipelines.settings import FilterConfig
+from datasetdm.recipe.run import make_recipe
+from datasetdm.recipe.schema import GRAMMAR, REFERENCE, Recipe, Stage
+from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap, Skeleton
+from datasetdm.store.store import Store
+from datasetdm.store.writer import write_store
+
+IMAGES, SIDE = 4, 64
+"""Number of the images, and the side of each in pixels."""
+EMBEDDED = "mini:"
+"""Data that come with the package stay, a part of them."""
+LABELS = Labels(("sky", "person", "dog", "grass"), stuff=("sky", "grass"))
+SKELETONS = {"person": Skeleton(("nose", "l_hand", "r_hand")), "dog": Skeleton(("nose", "tail"))}
+
+LEARN = {"steps": 2, "batch": 2}
+MAKE = {"backbone": None, "steps": 1, "guidance": 1.0, "batch": 2, "low_memory": False}
+SMALL: dict[str, dict[str, Any]] = {
+    "fit": {
+        **LEARN, "backbone": "mini", "lora": (), "size": None, "timesteps": None, "inversion": "renoise", "variants": 1,
+        "held_out": 0.0, "evaluate_every": 2, "width": 32, "low_memory": False,
+    },
+    "prompts": {"source": "grammar", "embedding": "ngrams", "encoder": None, "candidates": 1.0, "count": IMAGES},
+    "generate": {**MAKE, "count": IMAGES, "target": None, "compile": False, "negative": ""},
+    "annotate": {"backbone": None, "low_memory": False},
+    "edit": MAKE,
+    "train": {
+        **LEARN, "variant": "tiny", "size": SIDE, "encoder": None, "frozen": False, "synthetic_limit": None, "onnx": False,
+    },
+    "evaluate": {"backbone": None, "low_memory": False, "shown": 2},
+}  # fmt: skip
+"""Kind of stage -> the settings that replace a recipe's own."""
+
+
+def smoke(recipe: Recipe, folder: Path, write: bool = True) -> Recipe:
+    """The recipe in small.
+
+    Args:
+        recipe: whatever it is, its data, weights and language models need not be there.
+        folder: where the images are written that stand for all of its data.
+        write: False: only the recipe is made.
+    """
+    labels = _labels([*_names(recipe)])
+    data = folder / f"fixture-{hashlib.sha256(repr(labels).encode()).hexdigest()[:8]}"
+    if write and (not data.exists() or len(Store(data)) < IMAGES):
+        write_store((_image(i, labels) for i in range(IMAGES)), data, labels)
+    stages = {name: _small(stage, str(data)) for name, stage in recipe.stages.items()}
+    return make_recipe({"description": f"In small: {recipe.description}", "stages": stages})
+
+
+def _small(stage: Stage, fixture: str) -> dict[str, Any]:
+    """The stage's settings in small, with `fixture` for its data unless an earlier stage makes them."""
+    own = stage.model_dump(exclude_unset=True)
+    small = {"kind": stage.kind, **own, **SMALL.get(stage.kind, {})}
+    for name in ("data", "synthetic", "limbs_of", "copies_of"):
+        value = own.get(name)
+        if value is not None and not value.startswith((REFERENCE, EMBEDDED)):
+            small |= {name: fixture} | ({"images": None} if name == "data" and "images" in own else {})
+    if "limit" in own:
+        small |= {"limit": IMAGES, "balance": False}
+    if own.get("data", "").startswith(EMBEDDED):
+        small["limit"] = IMAGES
+    if own.get("synthetic", "") and own["synthetic"].startswith(EMBEDDED):
+        small["synthetic_limit"] = IMAGES
+    for name, instead in (("decoder", "mini"), ("model", None), ("encoder", None)):
+        if name in own and not str(own[name]).startswith(REFERENCE):
+            small[name] = instead
+        elif name in own:
+            small[name] = own[name]
+    if stage.kind == "generate" and not own["prompts"][0].startswith(REFERENCE):
+        small["prompts"] = GRAMMAR
+    for name in own.keys() & FilterConfig.model_fields.keys() - {"limbs_of", "copies_of"}:
+        small[name] = 1.0 if name == "tolerate" else 0.0  # the work is done, and nothing is rejected
+    return small
+
+
+# ---------------------------------------------------------------------- images
+def _names(recipe: Recipe) -> Iterator[str]:
+    """The labels that a recipe names; its images must have them."""
+    for stage in recipe.stages.values():
+        for name in ("unseen", "labels", "remap", "replace", "remove"):
+            yield from getattr(stage, name, None) or ()
+        for transform in (*getattr(stage, "transforms", ()), *getattr(stage, "synthetic_transforms", ())):
+            mapping = transform.get("mapping")
+            yield from mapping if isinstance(mapping, Mapping) else ()
+
+
+def _labels(named: list[str]) -> Labels:
+    names = tuple(dict.fromkeys([*LABELS.names, *named]))
+    return Labels(names, stuff=LABELS.stuff, skeletons=SKELETONS)
+
+
+def _image(number: int, labels: Labels) -> Sample:
+    """Sky over grass, a person, a dog, and other labels in turn, with everything known about them."""
+    rng = np.random.default_rng(number)
+    ids = np.zeros((SIDE, SIDE), np.uint16)
+    ids[SIDE // 2 :] = labels.index["grass"]
+    things = [n for n in labels.names if n not in labels.stuff]
+    shown = ["person", "dog", *things[2 + number % IMAGES :: IMAGES]][:8]
+    masks = np.zeros((len(shown), SIDE, SIDE), bool)
+    width = SIDE // len(shown)
+    for i, mask in enumerate(masks):
+        top = int(rng.integers(SIDE // 8, SIDE // 2))
+        mask[top : top + SIDE // 3, i * width : (i + 1) * width - 1] = True
+        ids[mask] = labels.index[shown[i]]
+    colours = rng.integers(0, 256, (len(labels), 3))
+    image = np.clip(colours[ids] + rng.normal(0, 8, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+    objects = Instances.from_masks(masks, [labels.index[n] for n in shown])
+    points = [SKELETONS[n].points if n in SKELETONS else () for n in shown]
+    places = objects.boxes[:, None, :2] + rng.random((len(shown), 3, 2)) * objects.boxes[:, None, 2:]
+    seen = np.array([[2 * (k < len(p)) for k in range(3)] for p in points])
+    depth = np.where(ids == 0, 0.0, 12 - 10 * np.arange(SIDE)[:, None] / SIDE)
+    return Sample(
+        f"{number}",
+        image,
+        labels,
+        Prompt("a person and a dog on grass", origin="caption"),
+        semantic=SemanticMap(ids),
+        instances=objects,
+        depth=DepthMap(depth.astype(np.float32), ids != 0),
+        keypoints=Keypoints(places.astype(np.float32), seen.astype(np.uint8), tuple(points)),
+    )
