@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from datasetdm.pipelines.settings import FilterConfig
-from datasetdm.recipe.run import make_recipe
 from datasetdm.recipe.schema import GRAMMAR, REFERENCE, Recipe, Stage
 from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap, Skeleton
 from datasetdm.store.store import Store
@@ -24,11 +23,13 @@ LABELS = Labels(("sky", "person", "dog", "grass"), stuff=("sky", "grass"))
 SKELETONS = {"person": Skeleton(("nose", "l_hand", "r_hand")), "dog": Skeleton(("nose", "tail"))}
 
 LEARN = {"steps": 2, "batch": 2}
+FIT_STEPS = 30
+"""After fewer, no keypoint is sure enough to be called visible, and a student of keypoints has nothing to learn from."""
 MAKE = {"backbone": None, "steps": 1, "guidance": 1.0, "batch": 2, "low_memory": False}
 SMALL: dict[str, dict[str, Any]] = {
     "fit": {
-        **LEARN, "backbone": "mini", "lora": (), "size": None, "timesteps": None, "inversion": "renoise", "variants": 1,
-        "held_out": 0.0, "evaluate_every": 2, "width": 32, "low_memory": False,
+        **LEARN, "steps": FIT_STEPS, "evaluate_every": FIT_STEPS, "variants": 1, "held_out": 0.0, "width": 32,
+        "backbone": "mini", "lora": (), "size": None, "timesteps": None, "inversion": "renoise", "low_memory": False,
     },
     "prompts": {"source": "grammar", "embedding": "ngrams", "encoder": None, "candidates": 1.0, "count": IMAGES},
     "generate": {**MAKE, "count": IMAGES, "target": None, "compile": False, "negative": ""},
@@ -55,7 +56,7 @@ def smoke(recipe: Recipe, folder: Path, write: bool = True) -> Recipe:
     if write and (not data.exists() or len(Store(data)) < IMAGES):
         write_store((_image(i, labels) for i in range(IMAGES)), data, labels)
     stages = {name: _small(stage, str(data)) for name, stage in recipe.stages.items()}
-    return make_recipe({"description": f"In small: {recipe.description}", "stages": stages})
+    return Recipe.model_validate({"description": f"In small: {recipe.description}", "stages": stages})
 
 
 def _small(stage: Stage, fixture: str) -> dict[str, Any]:
