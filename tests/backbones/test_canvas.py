@@ -64,3 +64,8 @@ def test_zoom_says_how_much_larger_things_appear() -> None:
         assert abs(zoom) == pytest.approx((64 * 64 / (span[0] * span[1])) ** 0.5, rel=0.1)
         seen.add(round(zoom, 2))
     assert len(seen) > 3
+
+
+def test_the_masks_of_no_object_have_a_place() -> None:
+    place = Placement.fit((20, 40), (64, 64))
+    assert place.map(torch.zeros(0, 20, 40), 0.0).shape == (0, 64, 64)

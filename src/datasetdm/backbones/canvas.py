@@ -52,6 +52,8 @@ def nearest(x: Shaped[Tensor, "*c h w"], size: Sequence[int]) -> Shaped[Tensor, 
     """Maps of any type at another (height, width), by nearest neighbour; integers below 2^24 stay exact."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
+    if not x.numel():  # the masks of no object
+        return x.new_zeros((*x.shape[:-2], *size))
     flat = x.reshape(1, -1, *x.shape[-2:]).float()
     return F.interpolate(flat, tuple(size), mode="nearest-exact").reshape(*x.shape[:-2], *size).to(x.dtype)
 
