@@ -54,6 +54,13 @@ def test_a_plan_needs_no_data(name: str, tmp_path: Path) -> None:
     assert store.count and store.bytes and store.bytes / store.count > 500_000, "512 x 512 pixels"
 
 
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("mini/")])
+def test_time_and_disk_of_the_mini_world_are_known(name: str, tmp_path: Path) -> None:
+    steps = plan(load_recipe(name), tmp_path)
+    assert all(s.seconds is not None and s.bytes is not None for s in steps)
+    assert 60 < sum(s.seconds or 0 for s in steps) < 3600
+
+
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_in_small_every_recipe_is_a_recipe(name: str, tmp_path: Path) -> None:
     own, small = load_recipe(name), smoke(load_recipe(name), tmp_path, write=False)

@@ -30,10 +30,10 @@ SECONDS_PER_VIEW = 0.1
 SECONDS_PER_STEP = 0.6
 """Of a fit: one optimiser step of 16 images."""
 
-SECONDS_PER_TRAINED_IMAGE = 0.02
-"""Of a training of the smallest SegFormer at its own side: forward and backward pass of one image."""
-MODEL_BYTES = 2_000_000
-"""Of that model."""
+SECONDS_PER_TRAINED_IMAGE = {"segformer": 0.015, "glpn": 0.023, "mask2former": 0.038, "vitpose": 0.0045}
+"""By student, in its smallest size at its own side, on one core: one image of an optimiser step (docs/LOG.md, 2026-11-28)."""
+MODEL_BYTES = 4_500_000
+"""Of the largest of these models."""
 SECONDS_PER_PROMPT = 0.002
 """Composed and chosen offline."""
 BYTES_PER_PROMPT = 250
@@ -61,9 +61,10 @@ def estimate(
     if isinstance(stage, FitStage):
         return _fit_seconds(stage, count) if stage.backbone == "mini" else None, float(DECODER_BYTES)
     if isinstance(stage, TrainStage):
-        smallest = (stage.student, stage.variant, stage.size, stage.encoder) == ("segformer", "tiny", None, None)
-        seconds = stage.steps * stage.batch * SECONDS_PER_TRAINED_IMAGE
-        return (seconds, float(MODEL_BYTES)) if smallest else (None, None)
+        rate = SECONDS_PER_TRAINED_IMAGE.get(stage.student)
+        if rate is None or (stage.variant, stage.size, stage.encoder) != ("tiny", None, None):
+            return None, None
+        return stage.steps * stage.batch * rate, float(MODEL_BYTES)
     if isinstance(stage, PromptsStage):
         offline = stage.source in ("grammar", "names")
         return stage.count * SECONDS_PER_PROMPT if offline else None, float(stage.count * BYTES_PER_PROMPT)
