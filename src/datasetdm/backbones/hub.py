@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import re
@@ -10,10 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from datasetdm.backbones.quiet import quiet
 from datasetdm.backbones.weights import SUFFIX, loadable
 from datasetdm.errors import BackboneError, ConfigError, unknown_name
 from datasetdm.io.files import parse_json
+from datasetdm.io.hub import CARD
 
 if TYPE_CHECKING:
     import torch
@@ -83,8 +87,12 @@ def resolve(name: str) -> Path:
 def _download(hub_id: str) -> Path:
     def download() -> str:
         from diffusers import DiffusionPipeline
+        from huggingface_hub import hf_hub_download
 
-        return str(DiffusionPipeline.download(hub_id, use_safetensors=True))
+        folder = str(DiffusionPipeline.download(hub_id, use_safetensors=True))
+        with contextlib.suppress(OSError, ValueError):  # the card, which names the licence, may be missing
+            hf_hub_download(hub_id, CARD)
+        return folder
 
     try:
         return Path(quiet(download))
@@ -120,6 +128,16 @@ def read_model_index(folder: Path) -> dict[str, Any]:
         expected="a folder written by DiffusionPipeline.save_pretrained",
         remedy="use --backbone mini, such a folder, or a hub id like org/name",
     )
+
+
+def read_licence(folder: Path) -> str:
+    """The licence that the card of a pipeline's folder names; `unknown` if there is none."""
+    try:
+        front = (folder / CARD).read_text(encoding="utf-8").split("---")[1]
+        found = yaml.safe_load(front)
+        return str(found.get("license_name") or found["license"])
+    except (OSError, ValueError, IndexError, KeyError, AttributeError, yaml.YAMLError):
+        return "unknown"
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype, loras: Iterable[Path] = ()) -> Any:

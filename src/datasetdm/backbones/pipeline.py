@@ -27,6 +27,7 @@ from datasetdm.backbones.hub import (
     UNUSED,
     folder_identity,
     load_pipeline,
+    read_licence,
     read_model_index,
     split_loras,
     with_loras,
@@ -72,6 +73,7 @@ class PipelineBackbone(ABC):
         index = read_model_index(folder)
         parts = [p for p, v in index.items() if not p.startswith("_") and isinstance(v, list) and v[0]]
         self.identity = folder_identity(folder, sorted(set(parts) - {*UNUSED}, key=_order), loras)
+        self.licence = read_licence(folder)
         self.pipe = load_pipeline(folder, dtype, loras)
         self.pipe.set_progress_bar_config(disable=True)
         for part in self.pipe.components.values():

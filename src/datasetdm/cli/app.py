@@ -12,7 +12,7 @@ from datasetdm import __version__
 COMMANDS = {
     "recipes": ("demo", "run", "recipes"),
     "decoders": ("fit", "train", "evaluate", "backbones"),
-    "stores": ("generate", "annotate", "edit", "filter", "view", "merge"),
+    "stores": ("generate", "annotate", "edit", "filter", "view", "merge", "push"),
     "prompts": ("prompts",),
     "data": ("inspect", "export", "formats"),
 }

@@ -1,4 +1,4 @@
-"""Commands on stores: generate, annotate, edit, filter, view, merge."""
+"""Commands on stores: generate, annotate, edit, filter, view, merge, push."""
 
 from __future__ import annotations
 
@@ -121,3 +121,26 @@ def merge(
     say(f"{held} samples of {len(opened)} stores")
     say(f"next: datasetdm view {out}")
     print(out)
+
+
+def push(
+    source: Annotated[str, Parameter(help="The folder of a store or of a decoder.")],
+    url: Annotated[
+        str,
+        Parameter(
+            help="hf://datasets/ORG/NAME for a store, hf://ORG/NAME for a decoder; it is made if it is not there."
+        ),
+    ],
+    *,
+    licence: Annotated[str, Parameter(help="What the card says, for instance cc-by-4.0.")] = "unknown",
+    private: Annotated[
+        bool, Parameter(help="A repository that is made is seen by its owners only.", negative=())
+    ] = False,
+) -> None:
+    """Send a store or a decoder to the Hugging Face hub with a card; readers see all of it or nothing."""
+    from datasetdm.cli.bars import say
+    from datasetdm.recipe.push import push as send
+
+    page = send(as_place(source), url, licence, private)
+    say(f"next: datasetdm {'view' if url.startswith('hf://datasets/') else 'generate --decoder'} {url}")
+    print(page)

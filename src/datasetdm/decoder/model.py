@@ -21,6 +21,7 @@ from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TASKS, Head, Previous, Tensors, make_task
 from datasetdm.decoder.tensor_files import save_tensors
 from datasetdm.errors import ConfigError, DecoderError
+from datasetdm.io.hub import Repository
 from datasetdm.records import Annotations, Labels
 
 BUILTIN = {"mini": Path(__file__).parent.parent / "assets" / "decoder"}
@@ -117,7 +118,7 @@ class PDecoder(nn.Module):
         Raises:
             DecoderError: no such folder, or files that do not fit together.
         """
-        folder = BUILTIN.get(str(name), Path(name))
+        folder = decoder_folder(name)
         config = read_config(folder)
         try:
             with torch.device("meta"):  # sizes that the weights do not have are found out before they are allocated
@@ -164,6 +165,17 @@ class PDecoder(nn.Module):
                 expected=str(self.config.features),
                 remedy="load the backbone with config=decoder.config.features",
             )
+
+
+def decoder_folder(name: str | Path) -> Path:
+    """The folder of a built-in name, a folder, or a repository of the hub (`hf://ORG/NAME`), which is downloaded into its cache.
+
+    Raises:
+        ConfigError: no such URL. RemoteError: the hub refuses or fails.
+    """
+    if str(name).startswith("hf://"):
+        return Repository.of(str(name)).download([CONFIG, WEIGHTS])
+    return BUILTIN.get(str(name), Path(name))
 
 
 def _check_shapes(built: Mapping[str, Tensor], path: Path) -> None:

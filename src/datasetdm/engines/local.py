@@ -7,6 +7,7 @@ from collections.abc import Generator
 from itertools import islice
 
 from datasetdm.io.remote import Place
+from datasetdm.pipelines.made import made_by
 from datasetdm.pipelines.stream import Source
 from datasetdm.records import Sample
 from datasetdm.store.store import Store
@@ -20,7 +21,7 @@ def iter_write(
     source: Source, out: Place | str, count: int | None = None, shard_size: int = 256
 ) -> Generator[tuple[int, Sample | None]]:
     """`write` as a generator of (how many samples the store holds, the last one), at the start with None."""
-    with Writer(out, source.labels, source.origin(), shard_size) as writer:
+    with Writer(out, source.labels, source.origin(), shard_size, made_by(source)) as writer:
         yield writer.written, None
         if writer.written:
             source.check(Store(out))

@@ -10,6 +10,7 @@ from datasetdm.engines import local
 from datasetdm.engines.yields import rows_of, yield_of
 from datasetdm.errors import ConfigError
 from datasetdm.io.remote import Place
+from datasetdm.pipelines.made import made_by
 from datasetdm.pipelines.rounds import RoundPrompts, Tally
 from datasetdm.pipelines.stream import Source
 from datasetdm.records import Sample
@@ -49,7 +50,7 @@ def iter_target(
         ConfigError: fewer pass; the samples stay, and a smaller `least` goes on with them.
         StoreError: as `iter_write` does.
     """
-    with Writer(out, source.labels, source.origin(), shard_size) as writer:
+    with Writer(out, source.labels, source.origin(), shard_size, made_by(source)) as writer:
         store = Store(out)
         if writer.written:
             source.check(store)

@@ -29,6 +29,7 @@ from datasetdm.errors import DataError, OutputError
 from datasetdm.io.files import locked, occupied, parse_json, remove_leftovers, write_json, writing
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
+from datasetdm.pipelines.made import made_with
 from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT, FitConfig
 from datasetdm.readers import Reader, read
 from datasetdm.readers.overview import constant_notes
@@ -144,7 +145,7 @@ def iter_fit(
         cache.measure()
         fitted = yield from _train(cache, held, frozen, config, work)
         _calibrate(fitted, held, frozen, config.batch, (True, False) if 2 * composed > len(kept + held) else (True,))
-        _finish(fitted, out, recipe, len(kept), len(held))
+        _finish(fitted, out, {**recipe, "made": made_with(frozen)}, len(kept), len(held))
 
 
 def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -84,7 +84,7 @@ class _Device(_Stage):
 
 
 class _Decoder(_Device):
-    decoder: str = Field("mini", description="`mini`, or a folder that `fit` wrote.")
+    decoder: str = Field("mini", description="`mini`, a folder that `fit` wrote, or `hf://ORG/NAME`.")
     backbone: str | None = Field(None, description="Default: the one that the decoder was fitted on.")
 
 

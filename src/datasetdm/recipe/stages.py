@@ -24,7 +24,7 @@ from datasetdm.backbones import (
 )
 from datasetdm.backbones.words import CutTexts
 from datasetdm.decoder.config import read_config
-from datasetdm.decoder.model import BUILTIN
+from datasetdm.decoder.model import decoder_folder
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report
@@ -73,7 +73,7 @@ def check_models(stage: FitStage | GenerateStage | AnnotateStage | EvaluateStage
             make_task(task)
         name = with_loras(stage.backbone, stage.lora)
     else:
-        decoder = read_config(BUILTIN.get(stage.decoder, Path(stage.decoder)))
+        decoder = read_config(decoder_folder(stage.decoder))
         name = stage.backbone or decoder.backbone
     if not is_hub_id(name):
         find_backbone(name)

@@ -38,7 +38,7 @@ def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Ge
     stream = {"merged": [s.stream for s in stores], **({"prefix": True} if prefix else {})}
     starts = [f"{s.folder.resolve().name}-" if prefix else "" for s in stores]
     _check_keys(stores, starts)
-    with Writer(out, labels, stream) as writer:
+    with Writer(out, labels, stream, made={"merged": [s.made for s in stores]}) as writer:
         reviewed = {*read_reviews(writer.folder)}
         for store, start in zip(stores, starts, strict=True):
             reviews = (replace(r, key=start + r.key) for r in read_reviews(store.folder).values())

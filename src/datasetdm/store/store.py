@@ -130,6 +130,8 @@ class Store:
         self.labels = Labels.from_json(self.meta["labels"])
         self.stream: dict[str, Any] = self.meta["stream"]
         """Where the samples come from, JSON-ready."""
+        self.made: dict[str, Any] = dict(self.meta.get("made") or {})
+        """What made it, as it was begun: names, licences and hashes of models, versions of software; JSON-ready."""
         self.quality: Mapping[str, Quality] = read_quality(self.folder)
         """By key, what filters found out after the sample was written; it replaces the row's own."""
         self.shards = _find_shards(self.folder, self.meta["version"])

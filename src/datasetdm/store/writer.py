@@ -53,13 +53,21 @@ class Writer:
         labels: of all samples.
         stream: where the samples come from, JSON-ready; an existing store of another stream is an error.
         shard_size: rows per shard of a new store, at most; an existing one keeps its own.
+        made: what makes a new store, for its provenance; an existing one keeps its own, and may be continued by others.
 
     Raises:
         StoreError: the folder holds something else, a store of another stream (with the first difference), an older or a
             damaged one. OutputError: another process writes it, or it cannot be written.
     """
 
-    def __init__(self, folder: Place | str, labels: Labels, stream: Mapping[str, Any], shard_size: int = 256):
+    def __init__(
+        self,
+        folder: Place | str,
+        labels: Labels,
+        stream: Mapping[str, Any],
+        shard_size: int = 256,
+        made: Mapping[str, Any] | None = None,
+    ):
         self.folder, self.labels = as_place(folder), labels
         meta = {
             "format": "datasetdm-store",
@@ -67,6 +75,7 @@ class Writer:
             "labels": labels.to_json(),
             "shard_size": shard_size,
             "stream": json.loads(json.dumps(stream)),
+            **({"made": dict(made)} if made else {}),
         }
         _refuse_strangers(self.folder)
         with ExitStack() as stack:
