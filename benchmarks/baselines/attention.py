@@ -64,7 +64,7 @@ def _maps(
     iterator = iter(samples)
     while chunk := list(islice(iterator, 16)):
         inputs, places = read_images(backbone, chunk, Labels(tuple(names)))
-        own = inputs.maps[stride].float().mean(2)
+        own = inputs.maps[stride].float().mean(2).cpu()
         full = F.interpolate(own, backbone.size, mode="bilinear", align_corners=False)
         if len({p.size for p in places}) == 1:
             yield places[0].undo(full), chunk

@@ -26,7 +26,7 @@ from benchmarks.common import RENDERS
 from benchmarks.students.data import files_digest
 from datasetdm.backbones import pick_device
 from datasetdm.downstream import STUDENTS, normalise
-from datasetdm.downstream.files import CONFIG, build_model, save_model
+from datasetdm.downstream.files import CONFIG, save_model
 from datasetdm.pipelines.train import choose_variant
 from datasetdm.readers import read
 from datasetdm.readers.formats.mini import LABELS
@@ -48,8 +48,8 @@ class Pretraining:
         size: side of the images in pixels; None is the variant's.
     """
 
-    steps: int = 1200
-    batch: int = 32
+    steps: int = 1500
+    batch: int = 16
     learning_rate: float = 2e-3
     variant: str = "tiny"
     size: int | None = None
@@ -95,11 +95,9 @@ class Pretraining:
             loss = F.binary_cross_entropy_with_logits(logits.float(), truth[rows].to(device))
             learner.step(loss, self.learning_rate * warm_up(step, WARM_UP) * cosine(step / self.steps))
             losses.append(float(loss.detach()))
-        whole = build_model(student, variant, side)
-        whole.segformer.load_state_dict(model.segformer.state_dict())
         found = {"words": words, "first_loss": losses[0], "last_loss": float(np.mean(losses[-20:]))}
         shutil.rmtree(folder, ignore_errors=True)
-        save_model(folder, whole, processor, {"labels": LABELS.to_json(), "pretrained": {**story, **found}})
+        save_model(folder, model.segformer, processor, {"labels": LABELS.to_json(), "pretrained": {**story, **found}})
 
 
 PRETRAINING = Pretraining()

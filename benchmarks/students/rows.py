@@ -93,6 +93,16 @@ class Bench:
         path = self.rows / f"{self.name(table, row, seed)}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
+    def prepare(self, table: str, row: str) -> None:
+        """Make what a row learns from and is measured on, but for pseudo-labels, which need a student first."""
+        mix, own = _row(table, row), self.of(table)
+        for part in (mix.data, mix.more):
+            if part is not None and part not in PSEUDO:
+                own.reader(part)
+        if TABLES[table].pretrained:
+            self.encoder()
+        own.exam()
+
     def measure(self, table: str, row: str, seed: int) -> dict[str, Any]:
         """A result, computed if it is not there."""
         if (known := self.find(table, row, seed)) is not None:

@@ -170,6 +170,18 @@ def test_quick_measures_four_rows_and_prints_them(
     assert lines[-4].startswith("| `real` |") and lines[-3].endswith("| 0.250 |  | 0 | +0.0 [+0.0, +0.0] | 2 |")
 
 
+@pytest.mark.slow
+def test_what_a_row_learns_from_is_there_after_prepare(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+    monkeypatch.setattr(renders, "render_all", lambda _, count: shown.append(count) or [bench.data.test] * 3)
+    monkeypatch.setattr(Data, "_by_decoder", lambda _: list)
+    bench.prepare("shift", "both")
+    bench.prepare("semantic_pretrained", "self_training")  # whose pseudo-labels need a student
+    found = {p.name for p in bench.data.work.iterdir()}
+    assert shown == [1] and {"shift-generated-4", "shift-generated-labelled-4"} < found and len(found) == 3
+    assert any(n.startswith("encoder-") for n in found) and not bench.rows.exists()
+
+
 def test_the_order_of_all_rows() -> None:
     jobs = list(plan(None, None, None))
     assert len({*jobs}) == len(jobs) and jobs[0] == ("semantic", "real", 0)

@@ -101,6 +101,7 @@ def test_the_encoder_knows_words(tmp_path: Path) -> None:
     for name, value in encoders[0].items():
         assert torch.equal(value, encoders[1][name]), name
         assert "proj.weight" not in name or not torch.equal(value, encoders[2][name]), name
+    assert not torch.equal(one.decode_head.classifier.weight, two.decode_head.classifier.weight)  # the head is new
     story = json.loads((folder / "datasetdm.json").read_text())["pretrained"]
     assert "horse" in story["words"] and "a" not in story["words"] and story["last_loss"] < story["first_loss"]
     other = Pretraining(steps=13, batch=8, size=32)
