@@ -2,7 +2,7 @@
 
     python -m benchmarks.students                                          what is missing, most important rows first
     python -m benchmarks.students --table semantic --row both --seed 1     one row
-    python -m benchmarks.students --prepare                                what rows learn from: before several processes measure
+    python -m benchmarks.students --data-only                              what rows learn from: before several processes measure
     python -m benchmarks.students --report                                 docs/results.* from what is there
     python -m benchmarks.students --sheet semantic                         hits and misses of the rows real and both
     python -m benchmarks.students --quick                                  four rows, one seed
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto; rows of both have the same names")
     parser.add_argument("--quick", action="store_true", help="four rows of the semantic table with one seed, printed")
     parser.add_argument(
-        "--prepare", action="store_true", help="make images, labels, encoder and renders, measure nothing"
+        "--data-only", action="store_true", help="make images, labels, encoder and renders, measure nothing"
     )
     parser.add_argument("--report", action="store_true", help="write the report and measure nothing")
     parser.add_argument(
@@ -73,9 +73,9 @@ def run(options: argparse.Namespace) -> None:
         draw_sheet(bench, options.sheet, seed=options.seed or 0).save(options.out / SHEET, quality=85)
         print(options.out / SHEET)
         return
-    if options.prepare:
+    if options.data_only:
         for table, row in dict.fromkeys((t, r) for t, r, _ in plan(options.table, options.row, None)):
-            bench.prepare(table, row)
+            bench.make_data(table, row)
             print(f"{table} {row}: the data are there", flush=True)
         return
     own = plan("semantic", QUICK_ROWS, [options.seed or 0]) if options.quick else None

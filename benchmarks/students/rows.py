@@ -93,7 +93,7 @@ class Bench:
         path = self.rows / f"{self.name(table, row, seed)}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
-    def prepare(self, table: str, row: str) -> None:
+    def make_data(self, table: str, row: str) -> None:
         """Make what a row learns from and is measured on, but for pseudo-labels, which need a student first."""
         mix, own = _row(table, row), self.of(table)
         for part in (mix.data, mix.more):

@@ -171,12 +171,12 @@ def test_quick_measures_four_rows_and_prints_them(
 
 
 @pytest.mark.slow
-def test_what_a_row_learns_from_is_there_after_prepare(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_row_learns_from_can_be_made_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[int] = []
     monkeypatch.setattr(renders, "render_all", lambda _, count: shown.append(count) or [bench.data.test] * 3)
     monkeypatch.setattr(Data, "_by_decoder", lambda _: list)
-    bench.prepare("shift", "both")
-    bench.prepare("semantic_pretrained", "self_training")  # whose pseudo-labels need a student
+    bench.make_data("shift", "both")
+    bench.make_data("semantic_pretrained", "self_training")  # whose pseudo-labels need a student
     found = {p.name for p in bench.data.work.iterdir()}
     assert shown == [1] and {"shift-generated-4", "shift-generated-labelled-4"} < found and len(found) == 3
     assert any(n.startswith("encoder-") for n in found) and not bench.rows.exists()
