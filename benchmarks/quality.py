@@ -1,10 +1,13 @@
 """What filters gain: labels of generated images against the oracle, those that are kept and those that are dropped.
 
-    python -m benchmarks.quality --json PATH [--count N] [--plot SVG]
+    python -m benchmarks.quality --json PATH [--count N] [--edits N] [--llm PROMPTS.jsonl] [--plot SVG]
 
 Generates images for captions of the val renders (every choice) and of the test renders (measured once). The work folder
 (PATH.work) keeps the latents, so that the same command goes on where it was stopped. A filter keeps the labelled pixels of the
 samples that it accepts; `yield` is their fraction of all labelled pixels, `gain` is `kept_miou` - `all_miou`.
+
+`edit_*` are the figures of `benchmarks.edits`. `diversity` compares prompts of every source at equal count: class names, the
+grammar of scenes learnt from the labelled renders, and a language model's if a file of them is given.
 """
 
 from __future__ import annotations
@@ -23,12 +26,17 @@ import torch
 from miniworld.score.oracle import load_oracle
 from safetensors.torch import load_file, save_file
 
+from benchmarks import edits
 from benchmarks.common import TEST, VAL, stamp
 from benchmarks.generated import oracle_maps
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.model import load_pair
 from datasetdm.io.files import atomic, write_json
 from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.prompts import PromptFile, PromptRow, asked_labels
+from datasetdm.prompts.scene_grammar import ClassNames, SceneGrammar
+from datasetdm.prompts.scenes import CoOccurrence, SceneSampler
+from datasetdm.prompts.spread import Embedding, choose, diversity
 from datasetdm.quality.checks import Made, agreement
 from datasetdm.quality.copies import FilterCopies
 from datasetdm.quality.limbs import FilterByLimbs
@@ -42,6 +50,8 @@ from datasetdm.transforms.prompted import FilterByPrompt
 from datasetdm.transforms.threshold import FilterByConfidence, MaskByConfidence
 
 SEED, BATCH = 19, 10
+PROMPTS, CANDIDATES = 400, 3
+"""Prompts per source, and how many the grammar composes for each one that it keeps."""
 LEAST_YIELD = 0.65
 """Of a threshold that is chosen on val; the target on test is 0.6."""
 THRESHOLDS = [round(0.3 + 0.05 * i, 2) for i in range(14)]
@@ -123,7 +133,7 @@ def generated(data: str, count: int, work: Path) -> Judged:
             return {}
 
         def __call__(self, samples: Sequence[Sample], made: Made) -> list[Sample]:
-            seen.extend(agreement(made).cpu().numpy())
+            seen.extend(agreement(made))
             return list(samples)
 
     cached: Any = CachedSampling(backbone, work)
@@ -140,7 +150,7 @@ def curve(figures: Callable[[float], dict[str, float]]) -> list[dict[str, float]
     return [{"threshold": t, **figures(t)} for t in THRESHOLDS]
 
 
-def choose(points: Sequence[Mapping[str, float]]) -> float:
+def best_threshold(points: Sequence[Mapping[str, float]]) -> float:
     """The threshold of the largest gain among those that keep enough."""
     enough = [p for p in points if p["yield"] >= LEAST_YIELD] or points[:1]
     return max(enough, key=lambda p: p["gain"])["threshold"]
@@ -153,7 +163,7 @@ def measure(count: int, work: Path) -> dict[str, Any]:
         "mask-by-confidence": curve(lambda t: val.filtered(MaskByConfidence(minimum=t))),
         "flip-consistency": curve(lambda t: val.figures(val.agreed >= t)),
     }
-    chosen, flip = choose(curves["mask-by-confidence"]), choose(curves["flip-consistency"])
+    chosen, flip = best_threshold(curves["mask-by-confidence"]), best_threshold(curves["flip-consistency"])
     masked = replace(val, samples=list(MaskByConfidence(minimum=chosen)(val.samples)))
     confident = np.stack([s.semantic.ids != IGNORE for s in masked.samples if s.semantic is not None])
     singles = {t.name: val.filtered(t) for t in FILTERS}
@@ -165,6 +175,32 @@ def measure(count: int, work: Path) -> dict[str, Any]:
         **test.filtered(MaskByConfidence(minimum=chosen)),
         "val": {"filters": singles, "curves": curves, "flip_threshold": flip, "confidence_and_flip": both},
     }
+
+
+def diversities(count: int, llm: Path | None, embedding: Embedding) -> dict[str, dict[str, float | int]]:
+    """How diverse prompts are, by source, at equal count: that of the language model's file if there is one.
+
+    Args:
+        count: prompts per source, at most.
+        llm: a file of prompts.
+        embedding: what prompts are compared by.
+    """
+    data = read("mini:train")
+    labels = data.labels
+    scenes = SceneSampler(labels, CoOccurrence.learn(data))
+    written = [*islice(PromptFile(llm), count)] if llm else []
+    count = len(written) or count
+    composed, single = SceneGrammar(scenes), ClassNames(scenes)
+    rows: dict[str, list[PromptRow]] = {
+        "names": [single.row(i) for i in range(count)],
+        "grammar": choose([composed.row(i, SEED) for i in range(CANDIDATES * count)], count, embedding),
+        **({"llm": written} if written else {}),
+    }
+    shown = {
+        name: [r.model_copy(update={"labels": asked_labels(r, r.prompt, labels)}) for r in own]
+        for name, own in rows.items()
+    }
+    return {name: diversity(own, (*scenes.things, *scenes.stuff), embedding) for name, own in shown.items()}
 
 
 def plot(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
@@ -195,8 +231,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300, help="images per split")
     parser.add_argument("--plot", type=Path, help="an SVG file for the curves")
+    parser.add_argument("--edits", type=int, default=100, help="edits that are measured; 0 leaves them out")
+    parser.add_argument("--edit-steps", type=int, help="sampling steps of edits; default the model's")
+    parser.add_argument(
+        "--llm", type=Path, help="prompts of a language model, as `datasetdm prompts --source llm` writes them"
+    )
+    parser.add_argument("--embedding", choices=["ngrams", "minilm"], default="ngrams", help="of the prompts")
     asked = parser.parse_args(arguments)
     found = measure(asked.count, asked.json.with_suffix(".json.work"))
+    if asked.edits:
+        figures = edits.measure(asked.edits, 0, *load_pair("mini"), load_oracle(), asked.edit_steps)
+        found |= {name if name.startswith("edit_") else f"edit_{name}": value for name, value in figures.items()}
+    found["diversity"] = diversities(PROMPTS, asked.llm, asked.embedding)
     write_json(asked.json, {**found, **stamp([SEED])})
     if asked.plot:
         plot(found["val"]["curves"], asked.plot)

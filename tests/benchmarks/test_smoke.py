@@ -23,6 +23,7 @@ from benchmarks import (
     formats,
     generated,
     paper_loop,
+    quality,
     scale,
     sd15,
     speed,
@@ -35,6 +36,7 @@ from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.backbones.hub import load_pipeline
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.io.codecs import encode_png
+from datasetdm.prompts import PromptRow
 from datasetdm.readers import read
 from factory import LABELS
 
@@ -160,3 +162,26 @@ def test_edits(mini: Backbone) -> None:
     assert finite(figures) and figures["edits"] == 2 and figures["edit_outside_change"] == 0
     swap = edits.partners(edits.Grammar.load())
     assert all(old != new for old, new in swap.items()) and {*swap.values()} <= {*swap}
+
+
+@pytest.mark.slow
+def test_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters and prompts; edits are measured by the test above."""
+    monkeypatch.setattr(quality.edits, "measure", lambda *_: {"edit_found": 0.5, "fresh_found": 0.6, "edits": 1})
+    monkeypatch.setattr(quality, "DatasetGenerator", partial(quality.DatasetGenerator, steps=1))
+    monkeypatch.setattr(quality, "THRESHOLDS", [0.3, 0.5])
+    monkeypatch.setattr(quality, "FILTERS", quality.FILTERS[:2])
+    monkeypatch.setattr(quality, "PROMPTS", 20)
+    rows = [PromptRow(prompt=text).to_json() for text in ("a dog on the grass", "a red bus on a road")]
+    (tmp_path / "llm.jsonl").write_text("\n".join(rows))
+    asked = ["--json", str(tmp_path / "q.json"), "--count", "2", "--plot", str(tmp_path / "q.svg")]
+    quality.main([*asked, "--edits", "1", "--edit-steps", "1", "--llm", str(tmp_path / "llm.jsonl")])
+    found = json.loads((tmp_path / "q.json").read_text())
+    committed = json.loads((RESULTS / "quality.json").read_text())
+    assert (
+        committed.keys() <= found.keys()
+        and 0 <= found["edit_found"] <= 1
+        and "<svg" in (tmp_path / "q.svg").read_text()
+    )
+    assert {n: d["prompts"] for n, d in found["diversity"].items()} == {"names": 2, "grammar": 2, "llm": 2}
+    assert found["diversity"]["llm"]["labels"] > 0
