@@ -417,3 +417,32 @@ def test_filters_make_a_store_of_their_own(store: Path, tmp_path: Path) -> None:
     assert len(list((out / "coco" / "images").iterdir())) == 3
     with pytest.raises(ConfigError, match="no filter was chosen"):
         run({"stages": {"kept": {"kind": "filter", "data": str(store)}}}, tmp_path / "none")
+
+
+def test_a_stage_runs_again_when_what_its_filters_compare_with_changes(store: Path, tmp_path: Path) -> None:
+    """The data of a filter are an input by their content."""
+    labelled, out = tmp_path / "labelled", tmp_path / "out"
+    write_store([make_sample("l0", seed=0)], labelled, LABELS)
+    copies = {"name": "filter-copies", "data": f"store:{labelled}"}
+    content: dict[str, Any] = {"stages": {"coco": {"kind": "export", "data": str(store), "transforms": [copies]}}}
+    assert run(content, out) == ["coco: run"] and run(content, out) == ["coco: reuse"]
+    shutil.rmtree(labelled)
+    write_store([make_sample("l0", seed=9)], labelled, LABELS)
+    (step,) = plan(make_recipe(content), out)
+    assert step.action == "run again" and "transforms" in step.why
+
+
+def test_filters_are_settings_of_stages(generated: dict[str, Any], tmp_path: Path) -> None:
+    """With the same defaults as on the command line; settings that change nothing are no inputs."""
+    make = generated["stages"]["store"]
+    (plain, *_) = plan(make_recipe(generated), tmp_path / "out")
+    assert not {"filters", "round", "tolerate", "min_area", "min_yield"} & plain.inputs.keys()
+    make |= {"min_contrast": 0.01, "min_yield": 0.5}
+    (filtered, *_) = plan(make_recipe(generated), tmp_path / "out")
+    assert [f["name"] for f in filtered.inputs["filters"]] == ["filter-by-contrast"]
+    del make["count"]
+    (aimed, *_) = plan(make_recipe({"stages": {"store": make | {"target": 5}}}), tmp_path / "out")
+    assert aimed.inputs["target"] == 5 and aimed.inputs["round"] == 64 and aimed.count is None
+    for wrong in (make, make | {"target": 1, "count": 1}):
+        with pytest.raises(ConfigError, match="--count"):
+            make_recipe({"stages": {"store": wrong}})

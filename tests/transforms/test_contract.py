@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from datasetdm.errors import ConfigError
+from datasetdm.quality.agreement import FilterByTeacher, MaskByLoss
 from datasetdm.quality.copies import FilterCopies
 from datasetdm.quality.limbs import FilterByLimbs
 from datasetdm.records import Instances, Keypoints, Labels, Sample, Skeleton
@@ -22,12 +23,15 @@ from datasetdm.transforms.choose import Choose
 from datasetdm.transforms.duplicates import FilterDuplicates
 from datasetdm.transforms.images import FilterByClipping, FilterByContrast
 from datasetdm.transforms.objects import FilterByArea, FilterByBoundary, FilterFragments
+from datasetdm.transforms.paste import PasteObjects
 from datasetdm.transforms.prompted import FilterByPrompt
 from datasetdm.transforms.remap import RemapLabels
 from datasetdm.transforms.reviews import ApplyReviews
+from datasetdm.transforms.splice import Splice
 from datasetdm.transforms.split import Split
 from datasetdm.transforms.threshold import FilterByConfidence, FilterByScore, MaskByConfidence
 from factory import make_sample
+from teachers import colour_teacher
 
 LABELS = Labels(("sky", "dog", "grass"), ((), ("puppy",), ()), (), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
 
@@ -72,9 +76,13 @@ MAKERS: dict[str, Callable[[Path], Transform]] = {
     "filter-copies": lambda folder: FilterCopies(data=labelled_store(folder), distance=0.05),
     "filter-duplicates": lambda _: FilterDuplicates(distance=0.05),
     "filter-fragments": lambda _: FilterFragments(),
+    "filter-by-teacher": lambda folder: FilterByTeacher(teacher=colour_teacher(folder / "t.onnx"), minimum=0.9),
     "filter-by-score": lambda _: FilterByScore(minimum=0.5),
     "mask-by-confidence": lambda _: MaskByConfidence(minimum=0.5),
+    "mask-by-loss": lambda folder: MaskByLoss(teacher=colour_teacher(folder / "t.onnx")),
+    "paste-objects": lambda _: PasteObjects(without_depth=True, fraction=1, most_area=1, hidden=0.9),
     "remap-labels": lambda _: RemapLabels(mapping={"dog": "animal", "grass": None}),
+    "splice": lambda _: Splice(without_depth=True, fraction=1, grids=((1, 2), (2, 2))),
     "split": lambda _: Split(parts={"train": 0.5, "val": 0.5}),
 }
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from datasetdm.quality.copies import FilterCopies
+from datasetdm.quality.limbs import FilterByLimbs
 from datasetdm.readers import read
-from datasetdm.records import IGNORE, Instances, Labels, Prompt, Sample, SemanticMap
+from datasetdm.records import IGNORE, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap, Skeleton
 from datasetdm.store import write_store
 from datasetdm.transforms.duplicates import FilterDuplicates, describe
 from datasetdm.transforms.images import FilterByClipping, FilterByContrast
 from datasetdm.transforms.objects import FilterByArea, FilterByBoundary, FilterFragments, edge_ranks
 from datasetdm.transforms.prompted import FilterByPrompt
 from datasetdm.transforms.threshold import FilterByConfidence
+from factory import make_sample
 
 LABELS = Labels(("sky", "dog"))
+SKELETONS = Labels(("sky", "dog", "grass"), (), (), {"dog": Skeleton(("nose", "tail"), ((0, 1),))})
+
+
+def with_points(sample: Sample, seed: int) -> Sample:
+    """A limb whose length depends on the seed."""
+    points = np.array([[[2, 2], [6 + seed / 10, 2]]])
+    return replace(sample, keypoints=Keypoints(points, np.array([[2, 2]]), (("nose", "tail"),)))
 
 
 def squares(*sides: int, key: str = "a") -> Sample:
@@ -142,3 +152,22 @@ def test_renders_of_the_mini_world_are_no_duplicates_of_each_other() -> None:
     assert all(s.accepted for s in FilterDuplicates()(train))
     own = np.stack([describe(s.image) for s in train])
     assert np.allclose(own[:, 1], np.stack([describe(s.image[:, ::-1].copy()) for s in train])[:, 0], atol=0.005)
+
+
+@pytest.mark.parametrize("kind", [FilterCopies, FilterByLimbs])
+def test_what_a_filter_compares_with_is_part_of_its_origin(
+    kind: type[FilterCopies] | type[FilterByLimbs], tmp_path: Path
+) -> None:
+    """By its content: the same place with other data is another stream."""
+
+    def origin(name: str, seed: int) -> dict[str, Any]:
+        place = tmp_path / name
+        write_store(
+            [with_points(make_sample(f"l{i}", (24, 32), seed + i, SKELETONS), seed) for i in range(6)], place, SKELETONS
+        )
+        (tmp_path / "labelled").unlink(missing_ok=True)
+        (tmp_path / "labelled").symlink_to(place)
+        return kind(data=f"store:{tmp_path / 'labelled'}").origin()
+
+    first, other, again = origin("a", 0), origin("b", 50), origin("c", 0)
+    assert first == again != other and {**first, "sha256": ""} == {**other, "sha256": ""}

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+
+from jaxtyping import Float
+from torch import Tensor
 
 from datasetdm.backbones import Backbone
 from datasetdm.backbones.canvas import Placement, stack_images
+from datasetdm.backbones.features import Features
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder
 from datasetdm.records import PROMPTED, Annotations, Instances, Labels, Sample
@@ -38,17 +43,43 @@ def annotate(
             yield sample, Sample(sample.key, sample.image, labels, sample.prompt, **found.fields())
 
 
-def read_images(
-    backbone: Backbone, samples: Sequence[Sample], labels: Labels, captions: bool = True
-) -> tuple[DecoderInput, list[Placement]]:
-    """One batch of existing images as a decoder reads them, and where each lies on the backbone's canvas."""
+@dataclass(frozen=True)
+class ImagesRead:
+    """One batch of existing images as models read them.
+
+    Args:
+        latents, features: of the images on the backbone's canvas.
+        captions, mentioned: what the text encoder kept of their captions, and the labels that these ask for.
+        places: where each lies on the canvas.
+        inputs: what a decoder reads.
+    """
+
+    latents: Float[Tensor, "b c h w"]
+    features: Features
+    captions: list[str]
+    mentioned: list[set[str]]
+    places: list[Placement]
+    inputs: DecoderInput
+
+
+def read_batch(backbone: Backbone, samples: Sequence[Sample], labels: Labels, captions: bool = True) -> ImagesRead:
+    """Encode one batch of existing images, under their captions or under empty ones."""
     places = [Placement.fit(s.size, backbone.size) for s in samples]
     latents = backbone.encode(stack_images([s.image for s in samples], places))
     texts = [s.caption if captions else "" for s in samples]
     kept = backbone.kept_texts(texts)
     asked = [asked_of(s, text, labels) for s, text in zip(samples, kept, strict=True)]
     features = backbone.features(latents, texts, labels.names)
-    return DecoderInput.from_features(features, kept, labels, asked), places
+    inputs = DecoderInput.from_features(features, kept, labels, asked)
+    return ImagesRead(latents, features, kept, asked, places, inputs)
+
+
+def read_images(
+    backbone: Backbone, samples: Sequence[Sample], labels: Labels, captions: bool = True
+) -> tuple[DecoderInput, list[Placement]]:
+    """One batch of existing images as a decoder reads them, and where each lies on the backbone's canvas."""
+    read = read_batch(backbone, samples, labels, captions)
+    return read.inputs, read.places
 
 
 def asked_of(sample: Sample, kept: str, labels: Labels) -> set[str]:

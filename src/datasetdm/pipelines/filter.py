@@ -8,6 +8,7 @@ from dataclasses import replace
 from datasetdm.errors import ConfigError
 from datasetdm.io.files import locked
 from datasetdm.pipelines.settings import FilterConfig
+from datasetdm.quality.agreement import FilterByTeacher
 from datasetdm.quality.copies import FilterCopies
 from datasetdm.quality.limbs import FilterByLimbs
 from datasetdm.records import Quality, Sample
@@ -41,6 +42,8 @@ def make_filters(config: FilterConfig) -> tuple[Transform, ...]:
         found.append(FilterByBoundary(minimum=own.min_boundary, tolerate=own.tolerate))
     if own.limbs_of is not None:
         found.append(FilterByLimbs(data=own.limbs_of, tolerate=own.tolerate))
+    if own.teacher is not None:
+        found.append(FilterByTeacher(teacher=own.teacher, minimum=own.teacher_agreement))
     if own.copies_of is not None:
         found.append(FilterCopies(data=own.copies_of))
     if own.duplicates is not None:

@@ -25,7 +25,7 @@ from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.pipelines.stream import Keys
 from datasetdm.prompts import PromptList, PromptRow, PromptSource, asked_labels
-from datasetdm.quality.checks import Check, FlipConsistency, Made
+from datasetdm.quality.checks import Check, Made, make_checks
 from datasetdm.records import Prompt, Provenance, Sample
 from datasetdm.store.store import Store
 
@@ -60,8 +60,7 @@ class DatasetGenerator:
         **settings: Any,
     ):
         self.config = validated(GenerateConfig, **settings)
-        asked = self.config.flip_agreement
-        self.checks = ([FlipConsistency(minimum=asked)] if asked else []) if checks is None else checks
+        self.checks = make_checks(self.config.flip_agreement) if checks is None else checks
         self.prompts = prompts if isinstance(prompts, PromptSource) else PromptList(prompts)
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
@@ -138,7 +137,7 @@ class DatasetGenerator:
             )
         ]
         mentioned = [p.labels for p in prompts]
-        made = Made(latents, features, texts, mentioned, self.labels, self.backbone, self.decoder)
+        made = Made(latents, features, texts, mentioned, self.labels, self.backbone, self.decoder, places)
         for check in self.checks:
             samples = check(samples, made)
         return samples

@@ -52,10 +52,21 @@ class FitConfig(BaseModel):
     )
 
 
-class GenerateConfig(BaseModel):
-    """Settings of a generation; sample `i` depends on them, on the prompts, on the models and on `i`."""
+class CheckConfig(BaseModel):
+    """Filters that look at what the models see while samples are made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flip_agreement: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Ignore pixels on which image and mirror image agree less, for instance 0.5; takes a third longer.",
+    )
+
+
+class GenerateConfig(CheckConfig):
+    """Settings of a generation; sample `i` depends on them, on the prompts, on the models and on `i`."""
 
     seed: int = Field(0, ge=0, description="Another seed gives other images.")
     batch: int = Field(16, ge=1, description="Images per batch; halved where a batch takes too much memory.")
@@ -64,12 +75,6 @@ class GenerateConfig(BaseModel):
         None, ge=0, description="Guidance scale; default the model's (1, which is none, for distilled ones)."
     )
     negative: str = Field("", description="What no image shall show.")
-    flip_agreement: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Ignore pixels on which image and mirror image agree less, for instance 0.5; takes a third longer.",
-    )
     labels: Names | None = Field(None, description="Comma-separated labels to annotate instead of the decoder's own.")
 
 
@@ -190,6 +195,14 @@ class FilterConfig(BaseModel):
         ge=0,
         le=1,
         description="Reject images that are nearer to an earlier one, mirrored or not, for instance 0.02.",
+    )
+    teacher: str | None = Field(
+        None,
+        description="A model of yours, to compare the annotations with: a folder of transformers or an ONNX file, of "
+        "segmentation or detection.",
+    )
+    teacher_agreement: float = Field(
+        0.5, ge=0, le=1, description="With --teacher: reject samples of a lower agreement (mean IoU, or F1 of boxes)."
     )
     copies_of: str | None = Field(
         None, description="Reject images that are nearer than 0.02 to an image of these labelled data, FORMAT:PATH."

@@ -94,7 +94,7 @@ class Stream:
 
     def origin(self) -> dict[str, Any]:
         """What a store says about where its samples come from, JSON-ready."""
-        steps = [t.to_json() for t in self.transforms]
+        steps = [t.origin() for t in self.transforms]
         return {**self.source.origin(), **({"transforms": steps} if steps else {})}
 
     def samples(self, done: Keys = ()) -> Iterator[Sample]:

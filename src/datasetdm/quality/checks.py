@@ -5,16 +5,18 @@ Flip consistency ignores labels that the mirror image does not confirm (as S3OD 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from datasetdm.backbones import Backbone
+from datasetdm.backbones.canvas import Placement
 from datasetdm.backbones.features import Features
 from datasetdm.decoder.blocks.transformer import upsample
 from datasetdm.decoder.inputs import DecoderInput
@@ -33,15 +35,17 @@ class Made:
         latents: clean ones, f[b c h w].
         features: of the latents, for these labels.
         captions, mentioned: the text of every image, and the labels that it names.
+        places: where every image lies on the backbone's canvas.
     """
 
     latents: Float[Tensor, "b c h w"]
     features: Features
     captions: Sequence[str]
-    mentioned: Sequence[Sequence[str]]
+    mentioned: Sequence[Collection[str]]
     labels: Labels
     backbone: Backbone
     decoder: PDecoder
+    places: Sequence[Placement]
 
     def inputs(self, features: Features) -> DecoderInput:
         """What the decoder reads of features of these images, or of their mirror images."""
@@ -85,19 +89,24 @@ class FlipConsistency(BaseModel):
 
     def __call__(self, samples: Sequence[Sample], made: Made) -> list[Sample]:
         """Raises ConfigError for a decoder without semantic maps."""
-        maps = agreement(made)
         judged = []
-        for sample, own in zip(samples, maps.cpu().numpy(), strict=True):
+        for sample, own in zip(samples, agreement(made), strict=True):
             masked = ignore_pixels(sample, own < self.minimum)
             judged.append(judge(masked, self.name, float(own.mean()), self.mean, "the mirror image has other labels"))
         return judged
 
 
+def make_checks(flip_agreement: float | None) -> list[Check]:
+    """The checks that the settings of a generation or an annotation stand for."""
+    return [FlipConsistency(minimum=flip_agreement)] if flip_agreement else []
+
+
 @torch.no_grad()
-def agreement(made: Made) -> Float[Tensor, "b h w"]:
-    """The probability that the semantic distributions of every pixel of image and mirror image share, at the image's size."""
+def agreement(made: Made) -> list[Float[np.ndarray, "h w"]]:
+    """The probability that the semantic distributions of every pixel of image and mirror image share, at each image's size."""
     own, mirrored = (_probabilities(made, f) for f in (made.features, made.mirrored()))
-    return torch.minimum(own, mirrored.flip(-1)).sum(1)
+    maps = torch.minimum(own, mirrored.flip(-1)).sum(1)
+    return [place.undo(m[None, None])[0, 0].cpu().numpy() for place, m in zip(made.places, maps, strict=True)]
 
 
 def _probabilities(made: Made, features: Features) -> Float[Tensor, "b l h w"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
@@ -27,6 +27,10 @@ class FilterCopies(FilterByDistance):
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         for sample in samples:
             yield self.judged(sample, self._descriptors().nearest(describe(sample.image)))
+
+    def origin(self) -> dict[str, Any]:
+        """The settings and the labelled images."""
+        return {**self.to_json(), "sha256": self._descriptors().digest()}
 
     def _descriptors(self) -> Descriptors:
         if self._labelled is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool
 from pydantic import Field, PrivateAttr
 
+from datasetdm.io.digests import digest
 from datasetdm.readers import read
 from datasetdm.records import Instances, Sample
 from datasetdm.transforms.objects import ObjectFilter
@@ -47,6 +48,11 @@ class FilterByLimbs(ObjectFilter):
                 low, high = ranges[limb]
                 known[i].append(low / self.slack <= length <= high * self.slack)
         return np.array([not k or float(np.mean(k)) >= self.minimum for k in known], bool)
+
+    def origin(self) -> dict[str, Any]:
+        """The settings and the labelled lengths."""
+        ranges = sorted((limb, *found) for limb, found in self._labelled().items())
+        return {**self.to_json(), "sha256": digest(ranges)}
 
     def _labelled(self) -> Mapping[Limb, tuple[float, float]]:
         if self._ranges is None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasetdm.errors import ConfigError, DataError, OutputError, StoreError, unknown_name
+from datasetdm.errors import DataError, OutputError, StoreError, unknown_name
 from datasetdm.exporters import EXPORTERS
+from datasetdm.io.digests import digest, file_digest, files_digest
 from datasetdm.io.files import occupied, parse_json, write_json
 from datasetdm.io.remote import Place, as_place
 from datasetdm.pipelines.filter import make_filters
@@ -181,7 +182,8 @@ def _difference(key: str, old: object, new: object) -> str:
 
 
 def _inputs(stage: Stage, earlier: Mapping[str, Step], digests: Digests) -> tuple[dict[str, Any], int | None]:
-    """All that the output depends on (settings but for those of the device, hashes of what is read), and how many images."""
+    """All that the output depends on (settings but for those of the device, hashes of what is read, also by
+    transforms), and how many images."""
     count: int | None = getattr(stage, "count", None)
     values = stage.model_dump(mode="json", exclude=set(stage.HOW))
     for name, step in earlier.items():
@@ -200,16 +202,16 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step], digests: Digests) -> tupl
         if name not in earlier and (place := values.get(name)) and Path(place).is_dir():
             values[name] = files_digest(Path(place))
     if "lora" in values:
-        values["lora"] = [_file_digest(Path(f)) for f in values["lora"]]
+        values["lora"] = [file_digest(Path(f)) for f in values["lora"]]
     if getattr(stage, "target", None) is None:
         values.pop("round", None)
     if isinstance(stage, FilterConfig):
         values = {k: v for k, v in values.items() if k not in FilterConfig.model_fields}
         if filters := make_filters(stage):
-            values["filters"] = [t.to_json() for t in filters]
+            values["filters"] = [t.origin() for t in filters]
     for name in ("transforms", "synthetic_transforms"):
         if name in values:
-            values[name] = [transform_from_json(t).to_json() for t in values[name]]
+            values[name] = [transform_from_json(t).origin() for t in values[name]]
     if stage.kind == "generate" and "prompts" not in earlier and stage.prompts != (GRAMMAR,):
         values["prompts"] = open_prompts(stage.prompts).origin()
     return values, getattr(stage, "count", count)
@@ -220,35 +222,13 @@ def _made_digest(step: Step) -> str:
     if step.stage.MAKES != "prompts":
         return _reviews_digest(step.out)
     stays = step.action == "reuse" or step.why == UNFINISHED
-    return _file_digest(step.out) if stays and step.out.is_file() else ""
+    return file_digest(step.out) if stays and step.out.is_file() else ""
 
 
 def _reviews_digest(store: Place) -> str:
     """SHA-256 of what people and filters said of a finished store's samples; empty if nobody did."""
     found = [p for p in (store / REVIEWS, store / QUALITY) if p.exists()]
-    return "" if not found else digest({p.name: _file_digest(p) for p in found})
-
-
-def _file_digest(path: Place) -> str:
-    try:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as e:
-        raise ConfigError(f"the file cannot be read: {e.strerror}", where=path, expected="a file") from e
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-ready value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def files_digest(folder: Path) -> str:
-    """SHA-256 of the names and contents of all files below a folder; hidden ones do not count."""
-    h = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            h.update(f"{path.relative_to(folder)}\0{_file_digest(path)}".encode())
-    return h.hexdigest()
+    return "" if not found else digest({p.name: file_digest(p) for p in found})
 
 
 def _seed(stage: Stage) -> int:

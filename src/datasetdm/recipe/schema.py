@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Files, Fractions, Names, NewNames, Numbers, Texts
-from datasetdm.pipelines.settings import EditConfig, FilterConfig, FitConfig, GenerateConfig, TrainConfig
+from datasetdm.pipelines.settings import CheckConfig, EditConfig, FilterConfig, FitConfig, GenerateConfig, TrainConfig
 from datasetdm.recipe.prompt_settings import RUNNING, PromptsConfig
 
 REFERENCE = "stage:"
@@ -170,7 +170,7 @@ class GenerateStage(_Decoder, GenerateConfig, FilterConfig, _Transforms, _Prompt
         return self
 
 
-class AnnotateStage(_Decoder, FilterConfig, DataOptions, _Reads):
+class AnnotateStage(_Decoder, CheckConfig, FilterConfig, DataOptions, _Reads):
     """Annotate existing images into a store; the same command goes on with an unfinished one, and with new images.
 
     Captions, each in a text file beside its image, help much. Filters write scores and reasons, as in `generate`.

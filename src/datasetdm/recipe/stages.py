@@ -42,6 +42,7 @@ from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
 from datasetdm.pipelines.stream import Data, Source, Stream
 from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
 from datasetdm.prompts.grammar import Grammar
+from datasetdm.quality.checks import make_checks
 from datasetdm.recipe import places
 from datasetdm.recipe.data import StageData, open_data
 from datasetdm.recipe.schema import (
@@ -176,7 +177,7 @@ def annotate(stage: AnnotateStage, out: Place, report: Report) -> Outcome:
     transforms = (*(transform_from_json(t) for t in stage.transforms), *make_filters(stage))
     source = Annotator(
         Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
-        options=RunOptions.chosen(stage.low_memory),
+        options=RunOptions.chosen(stage.low_memory), checks=make_checks(stage.flip_agreement),
     )  # fmt: skip
     cut = CutTexts(source.backbone.kept_texts, "captions")
     stream = Stream(source, transforms)

@@ -47,6 +47,10 @@ class Transform(BaseModel, ABC):
         """Name and settings, JSON-ready; `transform_from_json` reads it."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
+    def origin(self) -> dict[str, Any]:
+        """All that the samples which leave depend on, JSON-ready: the settings, and what else it reads, by hash."""
+        return self.to_json()
+
 
 TRANSFORMS: Registry[type[Transform]] = Registry(
     "transform",
@@ -61,12 +65,16 @@ TRANSFORMS: Registry[type[Transform]] = Registry(
         "filter-by-contrast": "datasetdm.transforms.images:FilterByContrast",
         "filter-by-limbs": "datasetdm.quality.limbs:FilterByLimbs",
         "filter-by-prompt": "datasetdm.transforms.prompted:FilterByPrompt",
+        "filter-by-teacher": "datasetdm.quality.agreement:FilterByTeacher",
         "filter-by-score": "datasetdm.transforms.threshold:FilterByScore",
         "filter-copies": "datasetdm.quality.copies:FilterCopies",
         "filter-duplicates": "datasetdm.transforms.duplicates:FilterDuplicates",
         "filter-fragments": "datasetdm.transforms.objects:FilterFragments",
         "mask-by-confidence": "datasetdm.transforms.threshold:MaskByConfidence",
+        "mask-by-loss": "datasetdm.quality.agreement:MaskByLoss",
+        "paste-objects": "datasetdm.transforms.paste:PasteObjects",
         "remap-labels": "datasetdm.transforms.remap:RemapLabels",
+        "splice": "datasetdm.transforms.splice:Splice",
         "split": "datasetdm.transforms.split:Split",
     },
 )

@@ -6,6 +6,7 @@ distance of two images is the root mean square difference of these, 0 to 1; mirr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -67,6 +68,10 @@ class Descriptors:
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
         self._rows[self._count] = own[0]
         self._count += 1
+
+    def digest(self) -> str:
+        """SHA-256 of all of them."""
+        return hashlib.sha256(self._rows[: self._count].tobytes()).hexdigest()
 
     def nearest(self, own: Float32[np.ndarray, "2 w"]) -> float:
         """Distance to the nearest image, mirrored or not; at most 1, which is also that to none."""
