@@ -12,8 +12,8 @@ import pytest
 from commands import run
 from datasetdm.downstream import STUDENTS
 from datasetdm.recipe.plan import plan
-from datasetdm.recipe.run import load_recipe, run_recipe, shipped
-from datasetdm.recipe.schema import FilterStage, GenerateStage, TrainStage
+from datasetdm.recipe.run import load_recipe, make_recipe, run_recipe, shipped
+from datasetdm.recipe.schema import EvaluateStage, FilterStage, GenerateStage, TrainStage
 from datasetdm.recipe.smoke import IMAGES, smoke
 from datasetdm.store.store import Store
 
@@ -74,6 +74,13 @@ def test_in_small_every_recipe_is_a_recipe(name: str, tmp_path: Path) -> None:
             assert stage.count == IMAGES and (stage.steps, stage.backbone) == (1, None)
         if isinstance(stage, TrainStage):
             assert stage.variant == "tiny" and stage.encoder is None and stage.student in STUDENTS
+
+
+def test_a_model_from_elsewhere_is_the_embedded_decoder_in_small(tmp_path: Path) -> None:
+    content = {"stages": {"figures": {"kind": "evaluate", "model": "somebody/model", "data": "coco:a.json"}}}
+    stage = smoke(make_recipe(content), tmp_path, write=False).stages["figures"]
+    assert isinstance(stage, EvaluateStage) and stage.model is None
+    assert (stage.decoder, stage.data, stage.limit) == ("mini", "mini:test", IMAGES)
 
 
 @pytest.mark.slow

@@ -371,8 +371,8 @@ def test_the_page_of_hits_and_misses(browser: Browser, tmp_path: Path) -> None:
         page.goto((tmp_path / "hits.html").as_uri())
         expect(page.locator("h2")).to_have_text(["The worst 1 of 2 images", "The best 1"])
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)"), "copies are filled in"
-        assert page.locator("svg.keypoints:visible").count() == 0
-        page.get_by_role("button", name="Keypoints").click()
         assert page.locator("svg.keypoints:visible").count() == 4, "truth and prediction of two images"
+        page.get_by_role("button", name="Keypoints").click()
+        assert page.locator("svg.keypoints:visible").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert problems == [] and page.title() == EVIL

@@ -58,6 +58,13 @@ def test_every_layer_is_there_and_nothing_external(tmp_path: Path) -> None:
     assert html.count("<path") == html.count("<circle") == 1, "objects of a low score are not shown"
 
 
+def test_what_was_not_predicted_is_not_shown(tmp_path: Path) -> None:
+    page, true = HitsAndMisses(LABELS, 2), make_sample("k0")
+    page.add(true, Sample("k0", true.image, LABELS, instances=true.instances), {"a": 0.5})
+    html = written(page, tmp_path / "h.html")
+    assert re.findall(r'data-layer="(\w+)"', html) == ["instance"]
+
+
 def test_markup_is_shown_not_run(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     sample = make_sample("k0")

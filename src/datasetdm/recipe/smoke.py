@@ -67,17 +67,15 @@ def _small(stage: Stage, fixture: str) -> dict[str, Any]:
         value = own.get(name)
         if value is not None and not value.startswith((REFERENCE, EMBEDDED)):
             small |= {name: fixture} | ({"images": None} if name == "data" and "images" in own else {})
+        elif value is not None and value.startswith(EMBEDDED):
+            small |= {"data": {"limit": IMAGES}, "synthetic": {"synthetic_limit": IMAGES}}.get(name, {})
     if "limit" in own:
         small |= {"limit": IMAGES, "balance": False}
-    if own.get("data", "").startswith(EMBEDDED):
-        small["limit"] = IMAGES
-    if own.get("synthetic", "") and own["synthetic"].startswith(EMBEDDED):
-        small["synthetic_limit"] = IMAGES
-    for name, instead in (("decoder", "mini"), ("model", None), ("encoder", None)):
-        if name in own and not str(own[name]).startswith(REFERENCE):
-            small[name] = instead
-        elif name in own:
-            small[name] = own[name]
+    made = {n for n in ("decoder", "model", "encoder") if str(own.get(n)).startswith(REFERENCE)}
+    small |= {n: own[n] for n in made}
+    small |= {n: v for n, v in (("decoder", "mini"), ("model", None)) if n in own.keys() - made}
+    if stage.kind == "evaluate" and not made:
+        small |= {"data": f"{EMBEDDED}test", "limit": IMAGES, "unseen": ()}  # what the embedded decoder knows
     if stage.kind == "generate" and not own["prompts"][0].startswith(REFERENCE):
         small["prompts"] = GRAMMAR
     for name in own.keys() & FilterConfig.model_fields.keys() - {"limbs_of", "copies_of"}:

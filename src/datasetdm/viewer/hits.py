@@ -6,8 +6,9 @@ import heapq
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,7 +16,7 @@ from PIL import Image
 
 from datasetdm.io.codecs import encode_png
 from datasetdm.io.files import write_text
-from datasetdm.records import Labels, Sample
+from datasetdm.records import ANNOTATIONS, Labels, Sample
 from datasetdm.records.edits import keep_objects
 from datasetdm.viewer import detail, paint
 from datasetdm.viewer.gallery import SMALLEST_FRACTION, data_address, legend_of, switches_of, template
@@ -91,7 +92,8 @@ class HitsAndMisses:
         """-1: the worst, 1: the best; as (sign times score, minus the image's number, row), the first to leave first."""
 
     def add(self, true: Sample, found: Sample, scores: Mapping[str, float]) -> None:
-        """Add an image by the mean of its scores, which are 0 to 1; one without scores is left out."""
+        """Add an image by the mean of its scores, which are 0 to 1; one without scores is left out. Annotations that only one of
+        the two has are not shown."""
         if not scores:
             return
         self.images += 1
@@ -121,9 +123,11 @@ class HitsAndMisses:
         write_text(path, page)
 
     def _row(self, true: Sample, found: Sample, score: float, scores: Mapping[str, float]) -> Row:
-        objects, depth = found.instances, true.depth or found.depth
+        alone: dict[str, Any] = {n: None for n in ANNOTATIONS if getattr(true, n) is None or getattr(found, n) is None}
+        true, found = replace(true, **alone), replace(found, **alone)
+        objects = found.instances
         sure = found if objects is None else keep_objects(found, objects.scores >= MIN_SCORE)
-        span = None if depth is None else paint.depth_range(depth)
+        span = None if true.depth is None else paint.depth_range(true.depth)
         names = {self.labels.names[i] for s in (true, sure) for i in s.annotations.labels_in()}
         return Row(
             key=true.key,
