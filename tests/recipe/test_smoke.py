@@ -11,6 +11,7 @@ import pytest
 
 from commands import run
 from datasetdm.downstream import STUDENTS
+from datasetdm.pipelines.filter import make_filters
 from datasetdm.recipe.plan import plan
 from datasetdm.recipe.run import load_recipe, make_recipe, run_recipe, shipped
 from datasetdm.recipe.schema import EvaluateStage, FilterStage, GenerateStage, TrainStage
@@ -81,6 +82,16 @@ def test_a_model_from_elsewhere_is_the_embedded_decoder_in_small(tmp_path: Path)
     stage = smoke(make_recipe(content), tmp_path, write=False).stages["figures"]
     assert isinstance(stage, EvaluateStage) and stage.model is None
     assert (stage.decoder, stage.data, stage.limit) == ("mini", "mini:test", IMAGES)
+
+
+def test_no_filter_rejects_in_small(tmp_path: Path) -> None:
+    filters = {"min_area": 0.1, "tolerate": 0.2, "duplicates": 0.5, "copies_of": "coco:a.json", "teacher": "somewhere"}
+    content = {"stages": {"kept": {"kind": "filter", "data": "my-store", **filters}}}
+    stage = smoke(make_recipe(content), tmp_path, write=False).stages["kept"]
+    assert (
+        isinstance(stage, FilterStage) and stage.teacher is None and (stage.copies_of or "").startswith(str(tmp_path))
+    )
+    assert (stage.min_area, stage.tolerate, stage.duplicates) == (0, 1, 0) and make_filters(stage)
 
 
 @pytest.mark.slow

@@ -32,12 +32,13 @@ SMALL: dict[str, dict[str, Any]] = {
         "backbone": "mini", "lora": (), "size": None, "timesteps": None, "inversion": "renoise", "low_memory": False,
     },
     "prompts": {"source": "grammar", "embedding": "ngrams", "encoder": None, "candidates": 1.0, "count": IMAGES},
-    "generate": {**MAKE, "count": IMAGES, "target": None, "compile": False, "negative": ""},
-    "annotate": {"backbone": None, "low_memory": False},
+    "generate": {**MAKE, "count": IMAGES, "target": None, "compile": False, "negative": "", "teacher": None},
+    "annotate": {"backbone": None, "low_memory": False, "teacher": None},
     "edit": MAKE,
     "train": {
         **LEARN, "variant": "tiny", "size": SIDE, "encoder": None, "frozen": False, "synthetic_limit": None, "onnx": False,
     },
+    "filter": {"min_contrast": 0.0, "teacher": None},
     "evaluate": {"backbone": None, "low_memory": False, "shown": 2},
 }  # fmt: skip
 """Kind of stage -> the settings that replace a recipe's own."""
@@ -78,7 +79,7 @@ def _small(stage: Stage, fixture: str) -> dict[str, Any]:
         small |= {"data": f"{EMBEDDED}test", "limit": IMAGES, "unseen": ()}  # what the embedded decoder knows
     if stage.kind == "generate" and not own["prompts"][0].startswith(REFERENCE):
         small["prompts"] = GRAMMAR
-    for name in own.keys() & FilterConfig.model_fields.keys() - {"limbs_of", "copies_of"}:
+    for name in own.keys() & FilterConfig.model_fields.keys() - {"limbs_of", "copies_of", "teacher"}:
         small[name] = 1.0 if name == "tolerate" else 0.0  # the work is done, and nothing is rejected
     return small
 
