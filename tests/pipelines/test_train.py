@@ -31,13 +31,17 @@ def store(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_from_the_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, figures = tmp_path / "m", tmp_path / "f.json"
-    assert run("train", "--data", str(store), "--synthetic", str(store), "--out", str(out), *WORDS) == 0
+    more = ("--synthetic", str(store), "--self-training", str(store))
+    assert run("train", "--data", str(store), *more, "--out", str(out), *WORDS) == 0
     said = capsys.readouterr()
-    assert said.out == f"{out}\n" and "trained on 3 images and 3 synthetic ones" in said.err
+    assert said.out == f"{out}\n" and "trained on 3 images and 3 synthetic ones and 3 without labels" in said.err
     assert run("evaluate", "--model", str(out), "--data", str(store), "--json", str(figures)) == 0
     assert 0 <= json.loads(figures.read_text())["semantic"]["miou"] <= 1
     story = json.loads((out / "datasetdm.json").read_text())["trained"]
-    assert story["config"]["steps"] == 2 and story["images"] == story["synthetic_images"] == 3
+    assert (
+        story["config"]["steps"] == 2
+        and story["images"] == story["synthetic_images"] == story["unlabelled_images"] == 3
+    )
     assert run("train", "--data", str(store), "--out", str(out), *WORDS) == 2, "a finished model is not overwritten"
     assert "not empty" in capsys.readouterr().err
     again = tmp_path / "again"
@@ -54,7 +58,7 @@ def test_from_the_command_line(store: Path, tmp_path: Path, capsys: pytest.Captu
 def test_in_a_recipe(store: Path, tmp_path: Path) -> None:
     content: dict[str, Any] = {
         "stages": {
-            "student": {"kind": "train", "data": str(store), **QUICK},
+            "student": {"kind": "train", "data": str(store), "self_training": str(store), **QUICK},
             "figures": {"kind": "evaluate", "data": str(store), "model": "stage:student"},
         }
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -54,11 +54,17 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class Batch(Generic[T]):
-    """Images, the student's targets, and which samples are synthetic."""
+    """Images, the student's targets, and which samples are synthetic; and more images, whose labels are not known."""
 
     images: Float[Tensor, "b 3 H W"]
     targets: T
     synthetic: Bool[Tensor, "b"]
+    unlabelled: Float[Tensor, "u 3 H W"] | None = None
+
+    def to(self, device: torch.device) -> Batch[T]:
+        """The same on another device."""
+        unlabelled = None if self.unlabelled is None else self.unlabelled.to(device)
+        return Batch(self.images.to(device), self.targets.to(device), self.synthetic.to(device), unlabelled)
 
 
 class Student(ABC, Generic[T]):
@@ -79,6 +85,8 @@ class Student(ABC, Generic[T]):
     outputs: ClassVar[tuple[str, ...]]
     """The outputs of the model that an ONNX file has; none where there can be no such file."""
     variants: ClassVar[Mapping[str, Variant]]
+    self_trains: ClassVar[bool] = False
+    """Whether it has `logits` per pixel, and so can learn from images without labels."""
 
     def __init__(self, labels: Labels, options: LossOptions | None = None):
         self.labels, self.options = labels, options or LossOptions()
@@ -140,7 +148,11 @@ class Student(ABC, Generic[T]):
         images, moved, zooms = augment_batch(batch.images, list(named.values()), seed)
         targets = type(batch.targets)(**dict(zip(named, moved, strict=True)))
         rows = [self.rescale_target(targets[i], zoom) for i, zoom in enumerate(zooms)]
-        return Batch(images, type(targets).stack(rows), batch.synthetic)
+        return replace(batch, images=images, targets=type(targets).stack(rows))
+
+    def logits(self, model: Any, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b l H W"]:
+        """A logit per label and pixel of normalised images, where `self_trains`."""
+        raise NotImplementedError
 
     @abstractmethod
     def loss(self, model: Any, images: Float[Tensor, "b 3 H W"], batch: Batch[T]) -> Float[Tensor, ""]:

@@ -108,7 +108,7 @@ class Mask2Former(Student[ObjectTargets]):
 
     def augment(self, batch: Batch[ObjectTargets], seed: int) -> Batch[ObjectTargets]:
         images, (masks, known), _ = augment_batch(batch.images, [batch.targets.masks, batch.targets.known], seed)
-        return Batch(images, replace(batch.targets, masks=masks, known=known), batch.synthetic)
+        return replace(batch, images=images, targets=replace(batch.targets, masks=masks, known=known))
 
     def loss(self, model: Any, images: Float[Tensor, "b 3 H W"], batch: Batch[ObjectTargets]) -> Float[Tensor, ""]:
         """Every object is matched to one query, after every layer, and the losses of the pairs are summed."""

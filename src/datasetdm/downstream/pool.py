@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from datasetdm.backbones.canvas import Placement
 from datasetdm.downstream import Batch, Student
 from datasetdm.errors import DataError
 from datasetdm.io.files import writing
@@ -40,12 +43,20 @@ class Pool:
         samples: read once; labels are matched by name.
         student: which annotations are kept, and who observes every sample.
         spill: the file for what does not fit into `memory` bytes.
+        labelled: else the samples are images alone, whatever is known about them.
 
     Raises:
         DataError: no label in common, or no sample with the annotations that the student learns from.
     """
 
-    def __init__(self, samples: Iterable[Sample], student: Student[Any], spill: Path, memory: int = MEMORY_BYTES):
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        student: Student[Any],
+        spill: Path,
+        memory: int = MEMORY_BYTES,
+        labelled: bool = True,
+    ):
         self.labels, self.spill = student.labels, spill
         self.read = self.without_labels = 0
         self._held: list[Sample] = []
@@ -54,7 +65,10 @@ class Pool:
         try:
             for sample in samples:
                 self.read += 1
-                examples = student.examples(_needed(in_labels(sample, student.labels), student.reads))
+                if labelled:
+                    examples = student.examples(_needed(in_labels(sample, student.labels), student.reads))
+                else:
+                    examples = [Sample(sample.key, sample.image, student.labels)]
                 self.without_labels += not examples
                 for example in examples:
                     digest.update((example.key + example.digest()).encode())
@@ -74,6 +88,8 @@ class Pool:
         self.digest = digest.hexdigest()
         if writer is not None:
             self._rows = pa.ipc.open_file(pa.memory_map(str(spill)))
+        if not labelled and not len(self):
+            raise DataError("there is no image without labels to learn from", expected="at least one image")
         if not len(self):
             raise DataError(
                 f"no sample has labels that the student {student.name} learns from",
@@ -142,6 +158,7 @@ class Batches:
         batch: images per step.
         side: of the views in pixels.
         seed: of the order of the samples and of random views.
+        unlabelled: images, as many per step as labelled ones.
     """
 
     def __init__(
@@ -153,9 +170,10 @@ class Batches:
         batch: int,
         side: int,
         seed: int,
+        unlabelled: Pool | None = None,
     ):
         self.student, self.batch, self.side, self.seed = student, batch, side, seed
-        self.pools = (real,) if synthetic is None else (real, synthetic)
+        self.pools = {i: p for i, p in enumerate((real, synthetic, unlabelled)) if p is not None}
         self.fraction = fraction if synthetic is not None else 0.0
         self._epoch = lru_cache(2 * len(self.pools) + 2)(self._shuffled)
 
@@ -175,7 +193,7 @@ class Batches:
                 threads.shutdown(cancel_futures=True)
 
     def chosen(self, step: int) -> list[tuple[int, int]]:
-        """(pool, number) of the samples of a step. Every sample of a pool is used once before any is used again."""
+        """(pool, number) of the labelled samples of a step. Every sample of a pool is used once before any is used again."""
         made = [round_down(s * self.batch * self.fraction) for s in (step, step + 1)]
         rows = [(1, self._number(1, k)) for k in range(*made)]
         real = [s * self.batch - m for s, m in zip((step, step + 1), made, strict=True)]
@@ -193,7 +211,15 @@ class Batches:
             torch.cat(images),
             self.student.collate(targets),
             torch.tensor([p == 1 for p, _ in chosen], dtype=torch.bool),
+            self._unlabelled(step),
         )
+
+    def _unlabelled(self, step: int) -> Float[Tensor, "u 3 H W"] | None:
+        if (pool := self.pools.get(2)) is None:
+            return None
+        numbers = [self._number(2, k) for k in range(step * self.batch, (step + 1) * self.batch)]
+        frame = self.student.frame(self.side)
+        return torch.cat([Placement(pool[n].size, frame, frame).image(pool[n].image) for n in numbers])
 
     def _number(self, pool: int, k: int) -> int:
         size = len(self.pools[pool])

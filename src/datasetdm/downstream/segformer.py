@@ -34,6 +34,7 @@ class Segformer(Student[SemanticTargets]):
     name = model_type = encoder = "segformer"
     reads = (SemanticTask.field,)
     outputs = ("logits",)
+    self_trains = True
     variants: ClassVar[Mapping[str, Variant]] = {
         "tiny": Variant(
             128,
@@ -80,6 +81,10 @@ class Segformer(Student[SemanticTargets]):
         target = place_target(SemanticTask(), sample, place)
         assert isinstance(target, SemanticTargets)
         return target
+
+    def logits(self, model: Any, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b l H W"]:
+        small = model(pixel_values=images).logits.float()
+        return F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
 
     def loss(self, model: Any, images: Float[Tensor, "b 3 H W"], batch: Batch[SemanticTargets]) -> Float[Tensor, ""]:
         """Cross-entropy over the pixels with a label, each as heavy as its label, of every second row and column, odd or

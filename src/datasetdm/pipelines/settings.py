@@ -136,6 +136,13 @@ class TrainConfig(BaseModel):
         0.5, ge=0, le=1, description="With --synthetic: the fraction of every batch that is synthetic."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the synthetic samples.")
+    self_training_confidence: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="With --self-training: pixels of which the averaged model is less sure teach nothing.",
+    )
+    self_training_weight: float = Field(1.0, ge=0, description="With --self-training: weight of that loss.")
     class_weights: bool = Field(True, description="Rare labels weigh more: by the inverse root of their pixels.")
     augment: bool = Field(True, description="Mirror, crop and recolour the images at random.")
     save_every: int = Field(200, ge=1, description="Steps between two checkpoints.")

@@ -22,7 +22,8 @@ from datasetdm.downstream import STUDENTS, Batch, LossOptions, Student, Variant,
 from datasetdm.downstream.files import TrainedModel, build_model, save_model
 from datasetdm.downstream.onnx import FILE, export_onnx, require_onnx
 from datasetdm.downstream.pool import Batches, Pool
-from datasetdm.errors import DataError, OutputError, unknown_name
+from datasetdm.downstream.self_training import self_training_loss
+from datasetdm.errors import ConfigError, DataError, OutputError, unknown_name
 from datasetdm.io.files import locked, occupied, remove_leftovers, write_json, write_text
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import TrainConfig
@@ -62,7 +63,12 @@ class TrainProgress:
 
 
 def train(
-    data: str | Reader, out: Path | str, *, synthetic: str | Reader | None = None, **settings: Any
+    data: str | Reader,
+    out: Path | str,
+    *,
+    synthetic: str | Reader | None = None,
+    self_training: str | Reader | None = None,
+    **settings: Any,
 ) -> TrainedModel:
     """Train an ordinary model and save it in `out` as a folder of `transformers`.
 
@@ -71,13 +77,15 @@ def train(
     Args:
         data: FORMAT:PATH or an open reader; the model learns its labels.
         synthetic: more samples, whose labels are matched by name.
+        self_training: images whose labels are ignored; see `datasetdm.downstream.self_training`.
         settings: fields of `TrainConfig`.
 
     Raises:
         DataError: nothing to learn from, or a loss that is not finite.
         OutputError: `out` holds something else, or another process writes it.
     """
-    for _ in iter_train(data, out, synthetic=synthetic, config=validated(TrainConfig, **settings)):
+    config = validated(TrainConfig, **settings)
+    for _ in iter_train(data, out, synthetic=synthetic, self_training=self_training, config=config):
         pass
     return TrainedModel.load(out)
 
@@ -87,6 +95,7 @@ def iter_train(
     out: Path | str,
     *,
     synthetic: str | Reader | None = None,
+    self_training: str | Reader | None = None,
     config: TrainConfig | None = None,
     device: str = "auto",
 ) -> Iterator[TrainProgress]:
@@ -97,6 +106,13 @@ def iter_train(
     side = config.size or variant.side
     if config.onnx:
         require_onnx(kind.name, kind.outputs)
+    if self_training is not None and not kind.self_trains:
+        known = ", ".join(n for n in STUDENTS if STUDENTS.load(n).self_trains)
+        raise ConfigError(
+            f"a {kind.name} cannot learn from images without labels",
+            expected=f"one of: {known}",
+            remedy="leave --self-training out",
+        )
     with locked(out / LOCK, "model"):
         _check_place(out)
         remove_leftovers(out)
@@ -104,21 +120,25 @@ def iter_train(
         student = kind(reader.labels, LossOptions(config.class_weights, config.label_smoothing))
         real = Pool(_usable(reader), student, out / WORK / "real.arrow")
         more = None if synthetic is None else Pool(_usable(_opened(synthetic)), student, out / WORK / "synthetic.arrow")
-        recipe = _recipe(config, student, real, more)
+        images = None if self_training is None else Pool(
+            _usable(_opened(self_training)), student, out / WORK / "unlabelled.arrow", labelled=False
+        )  # fmt: skip
+        recipe = _recipe(config, student, real, more, images)
         _claim(out, recipe)
         torch.manual_seed(config.seed)
         model = build_model(student, variant, side, config.encoder).to(target)
-        batches = Batches(student, real, more, config.synthetic_fraction, config.batch, side, config.seed)
+        batches = Batches(student, real, more, config.synthetic_fraction, config.batch, side, config.seed, images)
         run = _Run(student, model, student.processor(side), batches, config, out, target)
         yield from run.steps()
         if config.onnx:
             export_onnx(run.average.module, student.frame(side), student.outputs, out / FILE)
-        images = {"images": real.images, "synthetic_images": 0 if more is None else more.images}
+        counts = {"images": real, "synthetic_images": more, "unlabelled_images": images}
+        counted = {name: 0 if pool is None else pool.images for name, pool in counts.items()}
         save_model(
             out,
             run.average.module,
             run.processor,
-            {"labels": student.labels.to_json(), "trained": {**recipe, **images}},
+            {"labels": student.labels.to_json(), "trained": {**recipe, **counted}},
         )
         shutil.rmtree(out / WORK)
 
@@ -146,13 +166,16 @@ def _check_place(out: Path) -> None:
         )
 
 
-def _recipe(config: TrainConfig, student: Student[Any], real: Pool, synthetic: Pool | None) -> dict[str, Any]:
+def _recipe(
+    config: TrainConfig, student: Student[Any], real: Pool, synthetic: Pool | None, unlabelled: Pool | None
+) -> dict[str, Any]:
     """All that the weights depend on, JSON-ready."""
     value = {
         "rules": RULES,
         "config": config.model_dump(exclude={"save_every", "onnx"}),
         "data": real.digest,
         "synthetic": None if synthetic is None else synthetic.digest,
+        "unlabelled": None if unlabelled is None else unlabelled.digest,
         "names": student.labels.names,
     }
     return json.loads(json.dumps(value))
@@ -209,7 +232,7 @@ class _Run:
     def _step(self, batch: Batch[Any]) -> float:
         """One optimiser step; random numbers depend on the seed and the step's number only."""
         seed = (self.config.seed * 1_000_003 + self.step) % 2**31
-        batch = Batch(batch.images.to(self.device), batch.targets.to(self.device), batch.synthetic.to(self.device))
+        batch = batch.to(self.device)
         if self.config.augment:
             batch = self.student.augment(batch, seed)
         torch.manual_seed(seed)
@@ -217,6 +240,11 @@ class _Run:
         self.encoder.train(not self.config.frozen)
         with self.autocast:
             loss = self.student.loss(self.model, normalise(batch.images, self.processor), batch)
+            if batch.unlabelled is not None:
+                own, teacher, config = self.student, self.average.module, self.config
+                loss = loss + config.self_training_weight * self_training_loss(
+                    own, self.model, teacher, self.processor, batch.unlabelled, config.self_training_confidence, seed
+                )
         if not torch.isfinite(loss):
             keys = (self.batches.pools[p][n].key for p, n in self.batches.chosen(self.step))
             raise DataError(

@@ -196,6 +196,9 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step], digests: Digests) -> tupl
     if isinstance(stage, TrainStage) and stage.synthetic and "synthetic" not in earlier:
         options = DataOptions(on_error=stage.on_error, limit=stage.synthetic_limit)
         values["synthetic_content"], _ = data_digest(stage.synthetic, options, stage.seed, digests)
+    if isinstance(stage, TrainStage) and stage.self_training and "self_training" not in earlier:
+        options = DataOptions(on_error=stage.on_error)
+        values["self_training_content"], _ = data_digest(stage.self_training, options, stage.seed, digests)
     if (limit := getattr(stage, "limit", None)) is not None and count is not None:
         count = min(limit, count)
     for name in ("decoder", "backbone", "model", "encoder"):

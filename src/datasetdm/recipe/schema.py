@@ -31,6 +31,7 @@ GRAMMAR = "grammar"
 REFERS_TO = {
     "data": ("store", "a stage of kind generate, annotate, edit or filter"),
     "synthetic": ("store", "a stage of kind generate, annotate, edit or filter"),
+    "self_training": ("store", "a stage of kind generate, annotate, edit or filter"),
     "prompts": ("prompts", "a stage of kind prompts"),
     "decoder": ("decoder", "a fit"),
     "model": ("model", "a stage of kind train"),
@@ -204,6 +205,9 @@ class TrainStage(TrainConfig, DataOptions, _Reads):
     kind: Annotated[Literal["train"], _HIDDEN] = "train"
     synthetic: str | None = Field(
         None, description="More samples, for instance a store of generated ones; their labels are matched by name."
+    )
+    self_training: str | None = Field(
+        None, description="Images to learn from without labels, real or generated; labels that they have are ignored."
     )
     synthetic_limit: int | None = Field(
         None, ge=1, description="At most so many of them, chosen at random; all if not given."

@@ -29,13 +29,19 @@ def train(stage: TrainStage, out: Path, report: Report) -> Outcome:
             on_error=stage.on_error, limit=stage.synthetic_limit, transforms=stage.synthetic_transforms
         )
         synthetic = open_data(stage.synthetic, options, stage.seed)
+    unlabelled = None
+    if stage.self_training is not None:
+        unlabelled = open_data(stage.self_training, DataOptions(on_error=stage.on_error), stage.seed)
     config = TrainConfig(**{name: getattr(stage, name) for name in TrainConfig.model_fields})
     loss = float("nan")
-    for event in iter_train(data, out, synthetic=synthetic, config=config, device=stage.device):
+    for event in iter_train(
+        data, out, synthetic=synthetic, self_training=unlabelled, config=config, device=stage.device
+    ):
         report(Progress("train", event.done, event.total, "step"))
         loss = event.loss
     more = "" if synthetic is None else f" and {len(synthetic)} synthetic ones"
-    skipped = (*data.reader.skipped, *(() if synthetic is None else synthetic.reader.skipped))
+    more += "" if unlabelled is None else f" and {len(unlabelled)} without labels"
+    skipped = tuple(s for part in (data, synthetic, unlabelled) if part is not None for s in part.reader.skipped)
     return Outcome(
         out,
         f"a {stage.student} trained on {len(data)} images{more}, last loss {loss:.3f}",
