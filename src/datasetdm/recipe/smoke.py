@@ -64,7 +64,7 @@ def _small(stage: Stage, fixture: str) -> dict[str, Any]:
     """The stage's settings in small, with `fixture` for its data unless an earlier stage makes them."""
     own = stage.model_dump(exclude_unset=True)
     small = {"kind": stage.kind, **own, **SMALL.get(stage.kind, {})}
-    for name in ("data", "synthetic", "limbs_of", "copies_of"):
+    for name in ("data", "synthetic", "self_training", "limbs_of", "copies_of"):
         value = own.get(name)
         if value is not None and not value.startswith((REFERENCE, EMBEDDED)):
             small |= {name: fixture} | ({"images": None} if name == "data" and "images" in own else {})
