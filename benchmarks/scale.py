@@ -1,4 +1,4 @@
-"""Whether memory grows with the size of a store: `python -m benchmarks.scale --work FOLDER --json PATH`.
+"""Whether memory grows with the size of a store, and the viewer under load: `python -m benchmarks.scale --work FOLDER --json PATH`.
 
 Every size is written, continued by one sample and read to its end by processes of their own, which report their peak memory.
 The samples are simulated: 16 x 16 pixels, a semantic map, one object, depth, and keys of their own. Sizes that were measured
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Work, stamp
+from benchmarks.viewer_load import viewer_load
 from datasetdm.io.files import write_json
 from datasetdm.records import DepthMap, Instances, Labels, Provenance, Sample, SemanticMap
 from datasetdm.store.store import Store
@@ -76,6 +77,11 @@ def measure(count: int) -> dict[str, float]:
     return figures
 
 
+def viewer_p99() -> dict[str, float]:
+    """Seconds that 99 of 100 rows, and thumbnails, of the viewer take at most under 200 parallel requests."""
+    return {"viewer_p99": round(max(viewer_load().values()), 3)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every size; growth is the largest ratio of peaks between the largest size and the smallest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures: dict[str, Any] = {"sizes": {str(n): v for n, v in sizes.items()}, "growth": growth}
     name = f"rss_growth_{_short(options.sizes[0])}_to_{_short(options.sizes[-1])}"
     figures[name] = max(growth.values())
+    figures |= work.unit("viewer_p99", viewer_p99)
     if options.json:
         write_json(options.json, figures | stamp([0]))
     print(json.dumps(figures, indent=2))

@@ -30,6 +30,7 @@ from benchmarks import (
     spine,
     store_speed,
     throughput,
+    viewer_load,
     viewer_speed,
 )
 from datasetdm.backbones import Backbone, load_backbone
@@ -134,11 +135,18 @@ def test_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
         scale.main(["--step", step, str(tmp_path / "store"), str(count)])
         assert float(capsys.readouterr().out) > 10
     monkeypatch.setattr(scale, "measure", lambda count: {"read_peak_mb": 100.0 + count / 1000, "read_s": 1.0})
+    monkeypatch.setattr(scale, "viewer_p99", lambda: {"viewer_p99": 0.5})
     asked = ["--work", str(tmp_path / "work"), "--sizes", "1000", "1000000"]
     scale.main(asked)
     monkeypatch.setattr(scale, "measure", lambda _: pytest.fail("measured again"))
     scale.main([*asked, "--json", str(tmp_path / "x.json")])
-    assert json.loads((tmp_path / "x.json").read_text())["rss_growth_1k_to_1m"] == round(1100 / 101, 3)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["rss_growth_1k_to_1m"] == round(1100 / 101, 3) and found["viewer_p99"] == 0.5
+
+
+@pytest.mark.slow
+def test_viewer_load() -> None:
+    assert finite(viewer_load.viewer_load(100, 8, parallel=12))
 
 
 @pytest.mark.slow

@@ -246,7 +246,7 @@ def test_crowds_and_what_filters_found(browser: Browser, tmp_path: Path) -> None
         page.locator("[name=score_min]").fill("5")
         expect(page.locator("#count")).to_have_text("2 of 3 images")
         page.locator("#clear").click()
-        page.locator("[data-verdict=filtered]").click()
+        page.locator("#verdicts [data-verdict=filtered]").click()
         expect(page.locator("#count")).to_have_text("1 of 3 images")
 
 

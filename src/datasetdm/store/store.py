@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import distant
+from datasetdm.io.recent import Recent
 from datasetdm.io.remote import Place, as_place
 from datasetdm.records import Labels, Quality, Sample
 from datasetdm.store.manifest import (
@@ -50,8 +50,14 @@ THREADED = 2**19
 """Bytes of a row from which it is decoded in a thread of its own; with smaller ones, threads wait for each other (Python's
 global lock) for longer than they help."""
 
-CACHED_GROUPS = 4
+KEPT_BYTES = 64_000_000
 """Row groups that stay in memory for random access."""
+
+READERS = 2
+"""Row groups that are read at a time for random access: more would take more memory and no less time."""
+
+IMAGE = ("image",)
+OTHERS = tuple(name for name in COLUMNS if name not in IMAGE)
 
 HEADER = 64
 """Bytes of an encoded image that tell its size."""
@@ -136,9 +142,9 @@ class Store:
         """By key, what filters found out after the sample was written; it replaces the row's own."""
         self.shards = _find_shards(self.folder, self.meta["version"])
         self._starts = [s.start for s in self.shards]
-        self._lock = threading.Lock()
-        self._group = lru_cache(CACHED_GROUPS)(self._read_group)
-        self._bounds = lru_cache(4096)(_group_bounds)
+        readers = REQUESTS if distant(self.folder) else READERS
+        self._recent: Recent[tuple[pa.Table, int]] = Recent(KEPT_BYTES, lambda group: group[0].nbytes, readers)
+        self._bounds: Recent[list[int]] = Recent(4096, at_once=THREADS)
 
     def __len__(self) -> int:
         return self.shards[-1].start + self.shards[-1].rows if self.shards else 0
@@ -166,14 +172,14 @@ class Store:
 
     def without_pixels(self, index: int) -> Sample:
         """A sample with a black image of the right size: all but the image is read. Raises IndexError, StoreError."""
-        shard, version, rows = self._locate(index)
-        header = {"bytes": _image_bytes(rows)[:HEADER].to_pybytes(), "path": None}
-        row = self._row(rows.drop_columns("image")) | {"image": header}
+        shard, version, rows = self._locate(index, OTHERS)
+        header = {"bytes": self.encoded(index)[:HEADER].to_pybytes(), "path": None}
+        row = self._row(rows) | {"image": header}
         return self._sample(row, shard.path, version, pixels=False)
 
     def encoded(self, index: int) -> pa.Buffer:
         """The stored image of a row, not copied. Raises IndexError, StoreError."""
-        return _image_bytes(self._locate(index)[2])
+        return _image_bytes(self._locate(index, IMAGE)[2])
 
     def keys(self) -> Iterator[str]:
         """The keys of all rows, in order."""
@@ -237,30 +243,32 @@ class Store:
                     yield _Group(shard.path, version, rows, row_bytes)
                 start = stop
 
-    def _locate(self, index: int) -> tuple[Shard, int, pa.Table]:
+    def _locate(self, index: int, columns: Sequence[str] = tuple(COLUMNS)) -> tuple[Shard, int, pa.Table]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         shard = self.shards[number]
         within = index - shard.start
-        with self._lock:
-            bounds = self._bounds(shard)
-            group = int(np.searchsorted(bounds, within, "right")) - 1
-            table, version = self._group(number, group)
+        bounds = self._bounds.get(number, lambda: _group_bounds(shard))
+        group = int(np.searchsorted(bounds, within, "right")) - 1
+        table, version = self._recent.get((number, group, columns), lambda: self._read_group(shard, group, columns))
         return shard, version, table.slice(within - bounds[group], 1)
 
     def _row(self, rows: pa.Table) -> dict[str, Any]:
         """A table of one row as a mapping."""
         return dict(self._with_quality(rows.to_pylist()[0]))
 
-    def _read_group(self, number: int, group: int) -> tuple[pa.Table, int]:
-        shard = self.shards[number]
-        return shard.read(lambda file, version: (_whole(file.read_row_group(group), version, shard.path), version))
+    def _read_group(self, shard: Shard, group: int, columns: Sequence[str]) -> tuple[pa.Table, int]:
+        def read(file: pq.ParquetFile, version: int) -> tuple[pa.Table, int]:
+            table = file.read_row_group(group, _there(file, columns), use_threads=False)
+            return _whole(table, version, shard.path, columns), version
+
+        return shard.read(read)
 
     def _read(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
         def read(file: pq.ParquetFile, version: int) -> pa.Table:
-            there = [c for c in columns if c in file.schema_arrow.names]
-            return _whole(file.read(columns=there, use_threads=False), version, shard.path, columns)
+            table = file.read(_there(file, columns), use_threads=False)
+            return _whole(table, version, shard.path, columns)
 
         table = shard.read(read)
         return self._table_with_quality(table.slice(0, shard.rows), shard)
@@ -356,6 +364,11 @@ def _whole(table: pa.Table, version: int, path: Place, columns: Sequence[str] = 
     if missing := [c for c in columns if c not in table.column_names]:
         raise StoreError(f"a shard has no column {missing[0]}", where=path, expected=", ".join(columns), remedy=RESTORE)
     return table.select(list(columns))
+
+
+def _there(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
+    """Those of the columns that the file has."""
+    return [c for c in columns if c in file.schema_arrow.names]
 
 
 def _image_bytes(rows: pa.Table) -> pa.Buffer:

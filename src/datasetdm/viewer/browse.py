@@ -103,7 +103,7 @@ class Browser:
         """`limit` of the matching rows, from `offset`."""
         if query.everything:
             total, rows = len(self.rows), np.arange(offset, min(offset + limit, len(self.rows)))
-            listed = self.rows.listed(int(rows[0]), int(rows[-1]) + 1) if len(rows) else None
+            listed = self.rows.page(int(rows[0]), int(rows[-1]) + 1) if len(rows) else None
         else:
             index = self.index()
             matching = index.rows(query)
@@ -150,8 +150,9 @@ class Browser:
 
     def image(self, row: int, side: int) -> tuple[bytes, str]:
         """(bytes, media type) of the stored image, or of a small one (`detail.thumbnail`)."""
+        small = self.rows.small(row)
         with self.rows.turn(row):
-            return detail.thumbnail(self.rows.encoded(row), side)
+            return detail.thumbnail(self.rows.encoded(row) if small is None else small, side)
 
     def layer(self, row: int, name: LayerName, side: int) -> bytes:
         """A layer as PNG (`detail.layer`)."""

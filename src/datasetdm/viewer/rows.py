@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
-from typing import Generic, TypeVar
+from threading import Lock, Semaphore
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +14,7 @@ from jaxtyping import Float32
 
 from datasetdm.io.codecs import png_size
 from datasetdm.io.files import parse_json
+from datasetdm.io.recent import Recent
 from datasetdm.records import Sample
 from datasetdm.store.store import HEADER, Store
 
@@ -25,13 +24,17 @@ LISTED = ("key", "prompt", "found", "objects", "score", "quality_reasons", "qual
 KEPT_BYTES = 64_000_000
 """Decoded samples that stay in memory."""
 
+KEPT_COLUMN_BYTES = 32_000_000
+"""Columns of `LISTED` that stay in memory."""
+
+PAINTERS = 4
+"""Images that are decoded and painted at a time: more would take more memory and no less time."""
+
 BYTES_PER_PIXEL = 16
 """Of a sample with all annotations, about."""
 
 LARGE = 2_000_000
 """Images of more pixels are decoded and painted one at a time, so that memory does not grow with the number of requests."""
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -76,39 +79,17 @@ class Listed:
         return cls(keys, prompts, labels, objects, confidence.to_numpy(False).astype(np.float32), reasons, scores)
 
 
-class Recent(Generic[Value]):
-    """The values used last, up to a total weight; safe to share among threads."""
-
-    def __init__(self, limit: int, weight: Callable[[Value], int]):
-        self._limit, self._weight = limit, weight
-        self._values: OrderedDict[Hashable, Value] = OrderedDict()
-        self._total = 0
-        self._lock = Lock()
-
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of `key`, made if it is not there."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            if key not in self._values:
-                self._values[key] = value
-                self._total += self._weight(value)
-            while self._total > self._limit:
-                self._total -= self._weight(self._values.popitem(last=False)[1])
-        return value
-
-
 class Rows:
     """The rows that `store` holds; safe to share among threads."""
 
     def __init__(self, store: Store):
         self.store = store
-        self._one_large = Lock()
+        self._one_large, self._few_small = Lock(), Semaphore(PAINTERS)
         self._is_large = lru_cache(100_000)(lambda number: _pixels(self.encoded(number)) > LARGE)
-        self._samples: Recent[Sample] = Recent(KEPT_BYTES, lambda s: s.size[0] * s.size[1] * BYTES_PER_PIXEL)
+        self._samples: Recent[Sample] = Recent(
+            KEPT_BYTES, lambda s: s.size[0] * s.size[1] * BYTES_PER_PIXEL, at_once=PAINTERS
+        )
+        self._tables: Recent[pa.Table] = Recent(KEPT_COLUMN_BYTES, lambda table: table.nbytes, at_once=PAINTERS)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -125,19 +106,27 @@ class Rows:
         """The stored image of row `number`, not copied. Raises as `sample`."""
         return self.store.encoded(number)
 
+    def small(self, number: int) -> pa.Buffer | None:
+        """A copy of the stored image of a row unless it is large: the rows beside it need not stay while it waits for its turn."""
+        return None if self._is_large(number) else pa.py_buffer(self.encoded(number).to_pybytes())
+
     @contextmanager
     def turn(self, number: int) -> Generator[None]:
         """Held while row `number` is decoded and painted; waits for other large images if it is large itself."""
-        with self._one_large:
-            large = self._is_large(number)
-            if large:
-                yield
-        if not large:
+        with self._one_large if self._is_large(number) else self._few_small:
             yield
 
     def listed(self, start: int, stop: int) -> Listed:
         """The rows from `start` to before `stop`, without reading others."""
         return Listed.from_table(self.store.table(LISTED, start, stop))
+
+    def page(self, start: int, stop: int) -> Listed:
+        """The same, of few rows: the columns of their shards stay in memory."""
+        shards = [s for s in self.store.shards if s.start < stop and start < s.start + s.rows]
+        tables = [
+            self._tables.get(s.start, lambda s=s: self.store.table(LISTED, s.start, s.start + s.rows)) for s in shards
+        ]
+        return Listed.from_table(pa.concat_tables(tables).slice(start - shards[0].start, stop - start))
 
     def annotated(self) -> set[str]:
         """Annotation columns that the first or the last shard has values of."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import mimetypes
 import socket
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from html import escape
 from http import HTTPStatus
@@ -28,6 +28,7 @@ from typing import Any
 
 import orjson
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -52,6 +53,12 @@ MAX_BODY = 1_000_000
 MAX_SIDE = 4096
 PAGE, MAX_PAGE = 48, 500
 """Samples per page, unless the request says otherwise, and at most."""
+
+IMAGES_AT_ONCE = 128
+"""Requests of images that wait or work at a time: those whose images are stored together are read together."""
+
+WAITING = 2048
+"""Connections that wait to be accepted; the system drops more, and their browsers try again after a second."""
 
 LARGEST_NUMBER = 2**53
 """JavaScript's integers end here."""
@@ -129,11 +136,21 @@ def application(browser: Browser, token: str) -> Starlette:
         Route("/api/summary", summary),
         Route("/api/sample/{row}", sample),
         Route("/api/sample/{row}/shapes", shapes),
-        Route("/image/{row}/{layer}", image),
+        Route("/image/{row}/{layer}", _threaded(image, IMAGES_AT_ONCE)),
         Route("/api/review/{row}", review, methods=["POST"]),
     ]
     handlers = {ReviewedMeanwhile: _conflict, DatasetDMError: _refused, IndexError: _missing, HTTPException: _unknown}
     return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers=handlers)
+
+
+def _threaded(answer: Callable[[Request], Response], threads: int) -> Callable[[Request], Awaitable[Response]]:
+    """In threads of its own, so that other requests do not wait for these."""
+    limiter = CapacityLimiter(threads)
+
+    async def answered(request: Request) -> Response:
+        return await to_thread.run_sync(answer, request, limiter=limiter)
+
+    return answered
 
 
 def _refused(_: Request, error: Exception) -> Response:
@@ -204,7 +221,7 @@ def listen(port: int = 0) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         connection.bind((LOCAL, port))
-        connection.listen()
+        connection.listen(WAITING)
     except (OSError, OverflowError) as e:
         connection.close()
         raise ConfigError(f"--port {port}: {e}", expected="a free port", remedy="leave it out") from e
