@@ -105,19 +105,35 @@ def merge(
             help="Put the name of a store's folder before its keys, for stores that use the same keys.", negative=()
         ),
     ] = False,
+    reviews: Annotated[
+        Path | None,
+        Parameter(
+            help="What was corrected in Label Studio (.json) or CVAT (.xml, .zip), in an export of the one store: fixed labels and "
+            "rejected images become reviews of the new store."
+        ),
+    ] = None,
 ) -> None:
     """Put several stores into a new one; their shards are linked or copied, not rewritten, unless keys or labels change."""
     from datasetdm.cli.bars import bars, say
     from datasetdm.engines.progress import Progress
+    from datasetdm.recipe.corrections import read_corrections
     from datasetdm.recipe.places import STORE, require_folder
     from datasetdm.store.merge import merge as merge_stores
+    from datasetdm.store.reviews import append_reviews
     from datasetdm.store.store import Store
 
     require_folder(as_place(out), STORE)
     opened, held = [Store(s) for s in stores], 0
+    if reviews is not None and (len(opened) > 1 or prefix_keys):
+        raise ConfigError("--reviews is for one store", expected="the store that was exported, with its keys")
+    corrected = [] if reviews is None else list(read_corrections(opened[0], reviews))
     with bars() as report:
         for held in merge_stores(opened, out, prefix_keys):
             report(Progress("merge", held, sum(map(len, opened)), "sample"))
+    if corrected:
+        append_reviews(as_place(out), corrected)
+        rejected = sum(r.verdict == "reject" for r in corrected)
+        say(f"{len(corrected)} reviews: {rejected} reject, {sum(r.fixes for r in corrected)} fix labels")
     say(f"{held} samples of {len(opened)} stores")
     say(f"next: datasetdm view {out}")
     print(out)

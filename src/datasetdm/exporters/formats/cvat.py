@@ -35,7 +35,7 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
         count = 0
         for sample in map(without_crowds, samples):
             name = target.write_image(sample, "images", sample.split)
-            node = _image(sample, count, f"{sample.split}/{name}" if sample.split else name)
+            node = image_element(sample, count, f"{sample.split}/{name}" if sample.split else name)
             body.write(ElementTree.tostring(node, encoding="unicode") + "\n")
             count += 1
             yield
@@ -84,7 +84,8 @@ def skeleton_label(name: str) -> str:
     return f"{name} points"
 
 
-def _image(sample: Sample, number: int, name: str) -> Element:
+def image_element(sample: Sample, number: int, name: str) -> Element:
+    """The element of a sample's image with its shapes."""
     h, w = sample.size
     node = Element("image", id=str(number), name=name, width=str(w), height=str(h))
     if sample.split:

@@ -49,13 +49,14 @@ def _task(sample: Sample, place: str) -> dict[str, Any]:
     data = {"image": f"/data/local-files/?d={quote(place)}", "key": sample.key}
     if (caption := caption_of(sample)) is not None:
         data["caption"] = caption
-    results = list(_results(sample))
+    results = list(results_of(sample))
     scores = [r["score"] for r in results if "score" in r]
     prediction = {"model_version": "datasetdm", "score": round(sum(scores) / len(scores), 4) if scores else 0}
     return {"data": data, "predictions": [prediction | {"result": results}]}
 
 
-def _results(sample: Sample) -> Iterator[dict[str, Any]]:
+def results_of(sample: Sample) -> Iterator[dict[str, Any]]:
+    """The regions of a sample's task: of its objects, and of their points."""
     objects = objects_of(sample)
     h, w = sample.size
     frame = {"to_name": "image", "original_width": w, "original_height": h, "image_rotation": 0}
