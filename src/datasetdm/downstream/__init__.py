@@ -174,6 +174,8 @@ STUDENTS: Registry[type[Student[Any]]] = Registry(
         "segformer": "datasetdm.downstream.segformer:Segformer",
         "glpn": "datasetdm.downstream.glpn:Glpn",
         "mask2former": "datasetdm.downstream.mask2former:Mask2Former",
+        "mask2former-semantic": "datasetdm.downstream.segments:SemanticMask2Former",
+        "mask2former-panoptic": "datasetdm.downstream.segments:PanopticMask2Former",
         "vitpose": "datasetdm.downstream.vitpose:Vitpose",
     },
 )

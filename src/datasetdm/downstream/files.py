@@ -97,7 +97,9 @@ class TrainedModel:
         config = _read_config(str(name))
         kinds = [STUDENTS.load(n) for n in STUDENTS]
         story = _read_story(Path(name))
-        kind = next((k for k in kinds if k.model_type == config.model_type), None)
+        said = story.get("trained", {}).get("config", {}).get("student")
+        alike = [k for k in kinds if k.model_type == config.model_type]
+        kind = next((k for k in alike if k.name == said), alike[0] if alike else None)
         if kind is None:
             known = ", ".join(sorted({k.model_type for k in kinds}))
             raise ConfigError(f"no student is a {config.model_type}", where=name, expected=f"one of: {known}")

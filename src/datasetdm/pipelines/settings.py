@@ -116,7 +116,8 @@ class TrainConfig(BaseModel):
 
     student: str = Field(
         "segformer",
-        description="The kind of model: segformer (semantic), glpn (depth), mask2former (instance), vitpose (keypoints).",
+        description="The kind of model: segformer (semantic), glpn (depth), mask2former (instance), mask2former-semantic, "
+        "mask2former-panoptic, vitpose (keypoints).",
     )
     variant: str = Field("tiny", description="Its size: tiny (for a CPU) up to the paper's; an unknown one lists them.")
     size: int | None = Field(
