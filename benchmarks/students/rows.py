@@ -23,10 +23,8 @@ from datasetdm.downstream import STUDENTS
 from datasetdm.downstream.files import TrainedModel
 from datasetdm.errors import ConfigError
 from datasetdm.io.files import write_json
-from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import RULES as TRAIN_RULES
 from datasetdm.pipelines.train import iter_train
-from datasetdm.readers import Reader
 
 RULES = 1
 """Raised whenever the same settings begin to give another result."""
@@ -67,8 +65,7 @@ class Bench:
             ConfigError: an unknown table or row, or one that cannot be measured.
         """
         mix, data = _row(table, row), self.of(table)
-        parts = [p for p in (mix.data, mix.more) if p is not None]
-        teacher = self.name(table, REAL, seed) if any(p in PSEUDO for p in parts) else ""
+        teacher = self.name(table, REAL, seed) if any(p in PSEUDO for p in mix.parts) else ""
         encoder = {"encoder": self.pretraining.story(data.everything)} if TABLES[table].pretrained else {}
         value = {
             "rules": [RULES, TRAIN_RULES],
@@ -76,7 +73,7 @@ class Bench:
             "row": row,
             "seed": seed,
             "settings": vars(self.settings_of(table)),
-            "data": [data.identity(p, teacher) for p in parts],
+            "data": [data.identity(p, teacher) for p in mix.parts],
             **data.judges(),
             **TABLES[table].story(),
             **encoder,
@@ -96,8 +93,8 @@ class Bench:
     def make_data(self, table: str, row: str) -> None:
         """Make what a row learns from and is measured on, but for pseudo-labels, which need a student first."""
         mix, own = _row(table, row), self.of(table)
-        for part in (mix.data, mix.more):
-            if part is not None and part not in PSEUDO:
+        for part in mix.parts:
+            if part not in PSEUDO:
                 own.reader(part)
         if TABLES[table].pretrained:
             self.encoder()
@@ -140,17 +137,25 @@ class Bench:
         if mark.exists():
             return folder, json.loads(mark.read_text(encoding="utf-8")), 0.0
         mix, own, teacher = _row(table, row), self.of(table), None
-        if mix.data in PSEUDO or mix.more in PSEUDO:
+        if any(p in PSEUDO for p in mix.parts):
             teacher = (self.name(table, REAL, seed), self.student(table, REAL, seed)[0])
         began = time.process_time()
-        data = own.reader(mix.data, teacher)
-        more = None if mix.more is None else own.reader(mix.more, teacher)
+        data, more, unlabelled = (
+            None if p is None else own.reader(p, teacher) for p in (mix.data, mix.more, mix.unlabelled)
+        )
+        assert data is not None
         encoder = self.encoder() if TABLES[table].pretrained else None
         data_seconds, began = round(time.process_time() - began, 1), time.process_time()
         trials: dict[str, float] = {}
 
         def train(out: Path, rate: float, steps: int) -> None:
-            self._train(data, more, out, settings.config(rate, steps, seed, TABLES[table].student, encoder))
+            """Train a student unless it is there."""
+            config = settings.config(rate, steps, seed, TABLES[table].student, encoder)
+            if not (out / "config.json").exists():
+                for _ in iter_train(
+                    data, out, synthetic=more, self_training=unlabelled, config=config, device=self.data.device
+                ):
+                    pass
 
         judge = TABLES[table].chooses or TABLES[table].judge
         rates = settings.learning_rates if len(settings.learning_rates) > 1 else ()
@@ -174,12 +179,6 @@ class Bench:
     def _judged(self, judge: Judge, folder: Path, samples: Any) -> tuple[float, Evidence]:
         evidence = judge.look(TrainedModel.load(folder, self.data.device).annotate(samples))
         return judge.figure(evidence), evidence
-
-    def _train(self, data: Reader, more: Reader | None, out: Path, config: TrainConfig) -> None:
-        """Train a student unless it is there."""
-        if not (out / "config.json").exists():
-            for _ in iter_train(data, out, synthetic=more, config=config, device=self.data.device):
-                pass
 
 
 def _row(table: str, row: str) -> Row:
