@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from datasetdm.records import Sample
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review
-from datasetdm.viewer.index import NO_REASON, SCORE_BINS, Index, Query
+from datasetdm.viewer.index import NO_REASON, SCORE_BINS, Index, Limit, Query
 from datasetdm.viewer.rows import Listed, Rows
 from factory import LABELS
 
@@ -67,9 +67,7 @@ def numbers(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], np.float32)
 
 
-@settings(deadline=None)  # the first call compiles shape checks
-@given(st.lists(ROW, min_size=1, max_size=8), QUERY)
-def test_filters_agree_with_a_loop(rows: list[dict], query: dict) -> None:
+def indexed(rows: list[dict]) -> Index:
     texts = {n: pa.array([r[n] for r in rows], pa.list_(pa.string())) for n in ("labels", "objects", "reasons")}
     listed = Listed(
         keys=pa.array([str(i) for i in range(len(rows))]),
@@ -79,7 +77,27 @@ def test_filters_agree_with_a_loop(rows: list[dict], query: dict) -> None:
         **texts,
     )
     reviews = {str(i): Review(str(i), r["verdict"], r["reason"]) for i, r in enumerate(rows) if r["verdict"]}
-    index = Index(listed, LABELS.names, reviews)
+    return Index(listed, LABELS.names, reviews)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(ROW, min_size=1, max_size=8), st.sampled_from(["confidence", "sharpness", "other"]), SCORES | st.just(0.6)
+)
+def test_a_threshold_is_previewed_as_a_loop_would(rows: list[dict], score: str, below: float) -> None:
+    border = indexed(rows).border(Limit(score=score, below=below), 3)
+    accepted = [i for i, r in enumerate(rows) if not r["reasons"] and r["verdict"] != "reject"]
+    known = [(rows[i][score], i) for i in accepted if rows[i].get(score) is not None]
+    dropped = sorted(((-value, i) for value, i in known if value < below))
+    kept = sorted((value, i) for value, i in known if value >= below)
+    assert (border.accepted, border.dropped) == (len(accepted), len(dropped))
+    assert border.below.tolist() == [i for _, i in dropped[:3]] and border.above.tolist() == [i for _, i in kept[:3]]
+
+
+@settings(deadline=None)  # the first call compiles shape checks
+@given(st.lists(ROW, min_size=1, max_size=8), QUERY)
+def test_filters_agree_with_a_loop(rows: list[dict], query: dict) -> None:
+    index = indexed(rows)
     found = index.rows(Query(**query)).tolist()
     assert found == [i for i, r in enumerate(rows) if matches(r, query)]
     summary = index.summary(Query(**query))

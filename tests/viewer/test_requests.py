@@ -36,7 +36,7 @@ PATHS = st.one_of(
     st.builds(
         "/static/{}".format, WORDS.map(quote) | st.sampled_from(["%00", "..%2f..", "%2e%2e", "a" * 300, "app.js%00"])
     ),
-    st.sampled_from(["/", "/api", "/api/store", "/api/samples", "/api/summary", "/api/review/0"]),
+    st.sampled_from(["/", "/api", "/api/store", "/api/samples", "/api/summary", "/api/preview", "/api/review/0"]),
 )
 NAMES = [
     "class",
@@ -49,6 +49,8 @@ NAMES = [
     "reason",
     "verdict",
     "order",
+    "below",
+    "token",
 ]
 QUERIES = st.lists(
     st.tuples(st.sampled_from([*NAMES, "offset", "limit", "side", "cls"]) | st.text(max_size=5), WORDS), max_size=4
@@ -97,10 +99,36 @@ def is_good(answer: Answer) -> None:
 @example("GET", f"/api/sample/{HUGE}", [])
 @example("GET", "/api/samples", [("offset", HUGE)])
 @example("GET", "/static/%00", [])
+@example("GET", "/api/preview", [("below", "1e400")])
 @example("GET", "/api/samples", [("objects_max", HUGE[:100])])
 @example("GET", "/api/summary", [("score_min", "nan"), ("order", "score")])
 def test_any_address(client: Client, method: str, path: str, query: list[tuple[str, str]]) -> None:
     is_good(client.ask(f"{path}?{urlencode(query)}" if query else path, method))
+
+
+@pytest.mark.slow
+@BOUNDED
+@given(PATHS, QUERIES, st.text(max_size=30))
+def test_without_the_token_any_address_is_refused(
+    client: Client, path: str, query: list[tuple[str, str]], cookie: str
+) -> None:
+    cookie = "".join(c for c in cookie if c.isprintable()).encode("utf-8", "replace").decode("latin-1").strip()
+    answer = client.ask(f"{path}?{urlencode(query)}" if query else path, Cookie=cookie)
+    assert answer.status == 403 and list(answer.json) == ["error"]
+
+
+OUTSIDE = ["server.py", "dataset.json", "reviews.jsonl", "passwd", "index.html.j2", "gallery.html.j2"]
+STEPS = st.lists(
+    st.sampled_from(["..", ".", "%2e%2e", "..%2f", "%2f", "%5c..", "....", "static", "etc", "data", ""]), max_size=6
+)
+
+
+@pytest.mark.slow
+@BOUNDED
+@given(STEPS, st.sampled_from(OUTSIDE))
+def test_no_address_leaves_the_folder_of_the_page(client: Client, steps: list[str], name: str) -> None:
+    """What is not a file of the page is not found, whatever the way to it."""
+    assert client.ask("/static/" + "/".join([*steps, name])).status == 404
 
 
 @pytest.mark.slow
@@ -118,7 +146,10 @@ def test_any_review(client: Client, body: bytes, row: str) -> None:
 
 @pytest.mark.slow
 @BOUNDED
-@given(st.sampled_from(["Host", "Origin", "Content-Type", "Range", "If-None-Match", "Accept"]), st.text(max_size=20))
+@given(
+    st.sampled_from(["Host", "Cookie", "Origin", "Content-Type", "Range", "If-None-Match", "Accept"]),
+    st.text(max_size=20),
+)
 def test_any_header(client: Client, name: str, value: str) -> None:
     value = "".join(c for c in value if c.isprintable()).encode("utf-8", "replace").decode("latin-1").strip()
     for path, method in (("/", "GET"), ("/image/0/image", "GET"), ("/api/review/0", "POST")):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from PIL import Image
 
 from datasetdm.errors import ConfigError, DataError, StoreError
 from datasetdm.io.codecs import encode_png
+from datasetdm.pipelines.filter import filter_store, make_filters
+from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.records import Keypoints, Labels, Prompt, Sample, Skeleton
 from datasetdm.store import Store, write_store
 from datasetdm.store.reviews import Review, append_review, read_reviews
@@ -93,6 +96,28 @@ def test_summary_counts_what_matches(shown: Client) -> None:
     assert score["names"] == ["confidence"] and (score["low"], score["high"]) == (0, 1)
     assert found["verdicts"] == {"open": 12, "accept": 0, "reject": 0, "fixed": 0, "filtered": 0}
     assert shown.get("/api/summary", prompt="other")["labels"][0] == {"name": "sky", "rows": 1}
+
+
+def test_a_threshold_is_previewed(shown: Client) -> None:
+    """Its count, the images on either side, and the command that sets it, which rejects the same ones."""
+    scores = {i["key"]: i["confidence"] for i in shown.get("/api/samples")["items"]}
+    rising = sorted(scores, key=scores.__getitem__)
+    below = (scores[rising[5]] + scores[rising[6]]) / 2
+    found = shown.get("/api/preview", below=below)
+    low = [k for k in rising if scores[k] < below]
+    assert found["accepted"] == 12 and found["dropped"] == len(low) and 0 < len(low) < 12
+    assert {i["confidence"] for i in found["below"]} == {scores[k] for k in low[-4:]}
+    assert {i["confidence"] for i in found["above"]} == {scores[k] for k in rising[len(low) :][:4]}
+    command = shlex.split(found["command"])
+    assert command[:2] == ["datasetdm", "filter"] and command[3:] == ["--min-confidence", f"{below:.6g}"]
+    store = Store(command[2])
+    judged = filter_store(store, make_filters(FilterConfig(min_confidence=float(command[4]))), dry_run=True)
+    assert {s.key for s in judged if not s.accepted} == set(low)
+    assert (
+        shown.get("/api/preview", below=2)["command"] == shown.get("/api/preview", score="x", below=1)["command"] == ""
+    )
+    for wrong in ("", "below=", "below=nan", "below=1&colour=red"):
+        assert shown.ask(f"/api/preview?{wrong}").status == 400
 
 
 @pytest.mark.parametrize(

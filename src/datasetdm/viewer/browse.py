@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from threading import RLock
 from typing import Any
 
@@ -15,7 +16,7 @@ from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews
 from datasetdm.store.rows import summary
 from datasetdm.store.store import Store
 from datasetdm.viewer import detail, paint
-from datasetdm.viewer.index import Index, Query, Relabelled
+from datasetdm.viewer.index import CONFIDENCE, Index, Limit, Query, Relabelled
 from datasetdm.viewer.payloads import (
     LAYER_TEXTS,
     About,
@@ -25,6 +26,7 @@ from datasetdm.viewer.payloads import (
     Layer,
     LayerName,
     Page,
+    Preview,
     PromptFacts,
     Reviewed,
     Shapes,
@@ -41,6 +43,21 @@ COLUMNS = {
     LayerName.KEYPOINTS: "keypoints",
 }
 """Overlay -> the store's column that it shows."""
+
+
+THRESHOLD_OPTIONS = {
+    CONFIDENCE: "--min-confidence",
+    "filter-by-confidence": "--min-confidence",
+    "filter-by-prompt": "--min-prompted",
+    "filter-by-contrast": "--min-contrast",
+    "filter-by-clipping": "--min-unclipped",
+    "filter-duplicates": "--duplicates",
+}
+"""Score -> the option of `datasetdm filter` that rejects lower ones. Scores of objects' filters depend on two options, so a
+threshold of theirs is no command."""
+
+BORDER = 4
+"""Rows that are shown on either side of a threshold."""
 
 
 class ReviewedMeanwhile(DataError):
@@ -139,6 +156,19 @@ class Browser:
     def summary(self, query: Query) -> Summary:
         """How the matching rows are distributed."""
         return self.index().summary(query)
+
+    def preview(self, limit: Limit) -> Preview:
+        """What a threshold would reject, before it is set."""
+        index = self.index()
+        border = index.border(limit, BORDER)
+        below, above = (self._items(rows, index.listed.take(rows)) for rows in (border.below, border.above))
+        return Preview(border.accepted, border.dropped, below, above, self._command(limit))
+
+    def _command(self, limit: Limit) -> str:
+        option = THRESHOLD_OPTIONS.get(limit.score or CONFIDENCE)
+        if option is None or not 0 <= limit.below <= 1:
+            return ""
+        return shlex.join(["datasetdm", "filter", str(self.store.folder), option, f"{limit.below:.6g}"])
 
     def sample(self, row: int) -> Sample:
         """A sample with its labels corrected by its review."""

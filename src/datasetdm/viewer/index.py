@@ -54,6 +54,29 @@ class Query(BaseModel):
         return self == Query(score=self.score)
 
 
+class Limit(BaseModel):
+    """A threshold that is being thought of: reject the rows whose `score` (empty: the labels' confidence) is `below` it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    score: str = ""
+    below: float = Field(allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Border:
+    """What a `Limit` would do to the rows that nothing has rejected yet.
+
+    accepted, dropped: their number, and how many of them it would reject. below, above: the rows on either side that are
+    nearest to it, nearest first.
+    """
+
+    accepted: int
+    dropped: int
+    below: Int64[np.ndarray, "n"]
+    above: Int64[np.ndarray, "m"]
+
+
 @dataclass(frozen=True)
 class Relabelled:
     """A row's labels with a pixel or an object, and every object's label, after a review."""
@@ -108,7 +131,17 @@ class Index:
             rows = rows[np.argsort(sign * self._scores(query)[rows], kind="stable")]
         return rows
 
-    def _scores(self, query: Query) -> Float32[np.ndarray, "n"]:
+    def border(self, limit: Limit, most: int) -> Border:
+        """What a threshold would reject, with at most `most` rows on either side of it; rows without the score stay."""
+        scores = self._scores(limit)
+        accepted = ~self._filtered & (self._verdicts != "reject")
+        low = accepted & (scores < np.float32(limit.below))
+        dropped, kept = np.flatnonzero(low), np.flatnonzero(accepted & ~low & np.isfinite(scores))
+        below = dropped[np.argsort(-scores[dropped], kind="stable")[:most]]
+        above = kept[np.argsort(scores[kept], kind="stable")[:most]]
+        return Border(int(accepted.sum()), len(dropped), below, above)
+
+    def _scores(self, query: Query | Limit) -> Float32[np.ndarray, "n"]:
         if query.score in ("", CONFIDENCE):
             return self.listed.confidence
         return self.listed.scores.get(query.score, np.full(self.count, np.nan, np.float32))

@@ -133,6 +133,20 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a threshold would reject of the `accepted` rows of the store.
+
+    below, above: the rows on either side that are nearest to it. command: what sets it; empty if no command does.
+    """
+
+    accepted: int
+    dropped: int
+    below: Sequence[Item]
+    above: Sequence[Item]
+    command: str
+
+
+@dataclass(frozen=True)
 class Reviewed:
     """What changed by a review."""
 

@@ -4,6 +4,7 @@
     GET  /api/store              payloads.About
     GET  /api/samples?...        payloads.Page; parameters: `index.Query`, offset, limit
     GET  /api/summary?...        payloads.Summary of the rows that match
+    GET  /api/preview?score,below payloads.Preview of a threshold: `index.Limit`
     GET  /api/sample/ROW?side    payloads.Detail;  .../shapes?side gives payloads.Shapes alone
     GET  /image/ROW/LAYER?side   an image or a layer of it, at most about `side` pixels wide and high
     POST /api/review/ROW         stores a review; payloads.Reviewed, or payloads.Conflict with status 409
@@ -43,7 +44,7 @@ from datasetdm.store.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser, ReviewedMeanwhile
 from datasetdm.viewer.guard import LOCAL, TOKEN, Guard, address, new_token, problem
-from datasetdm.viewer.index import Query
+from datasetdm.viewer.index import Limit, Query
 from datasetdm.viewer.payloads import Conflict, LayerName, Problem
 
 STATIC = Path(__file__).parent / "static"
@@ -94,6 +95,10 @@ def application(browser: Browser, token: str) -> Starlette:
     def summary(request: Request) -> Response:
         return JSON(browser.summary(_query(request)[0]))
 
+    def preview(request: Request) -> Response:
+        values = {k: v for k, v in request.query_params.items() if k != TOKEN}
+        return JSON(browser.preview(validated(Limit, **values)))
+
     def sample(request: Request) -> Response:
         return JSON(browser.detail(_row(request), _side(request)))
 
@@ -134,6 +139,7 @@ def application(browser: Browser, token: str) -> Starlette:
         Route("/api/store", store),
         Route("/api/samples", samples),
         Route("/api/summary", summary),
+        Route("/api/preview", preview),
         Route("/api/sample/{row}", sample),
         Route("/api/sample/{row}/shapes", shapes),
         Route("/image/{row}/{layer}", _threaded(image, IMAGES_AT_ONCE)),

@@ -5,6 +5,7 @@ import * as filters from "./filters.js";
 import * as layers from "./layers.js";
 import * as reviews from "./reviews.js";
 import * as detail from "./detail.js";
+import * as threshold from "./threshold.js";
 
 const SIDE = 512;
 const CHIPS = 8;
@@ -188,6 +189,7 @@ async function start() {
   $("title").textContent = document.title = about.title;
   filters.setUp(about.labels, filter);
   filters.write(place);
+  threshold.setUp(() => $("score").value);
   state.query = filters.read();
   layers.setUp(about.layers);
   detail.setUp({ step, undo, closed: item => { const i = state.items.indexOf(item); if (i >= 0) { rove(i); cards()[i].focus(); } } });
