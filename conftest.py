@@ -15,6 +15,7 @@ import pytest
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 MAY_BE_SKIPPED = (
+    "DATASETDM_LLM names no GGUF file",
     "DATASETDM_REAL names no folder",
     "needs CUDA",
     "OpenEXR's own writer decides",
