@@ -234,7 +234,8 @@ def group_instances(
     """
     inside = objectness.sigmoid()
     pieces, count = connected((inside > 0.5).cpu().numpy())
-    regions = (torch.from_numpy(pieces == i + 1).to(inside.device) for i in range(count))
+    large = np.flatnonzero(np.bincount(pieces.ravel(), minlength=count + 1)[1:] >= MIN_PIXELS) + 1
+    regions = (torch.from_numpy(pieces == i).to(inside.device) for i in large)
     peaks = _peaks(centre.sigmoid())
     found = [m for region in regions for m in _parts(region, peaks, offset) if int(m.sum()) >= MIN_PIXELS]
     if not found:
