@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from datasetdm.backbones.canvas import Placement
 from datasetdm.decoder.tasks.depth import DepthTargets, DepthTask
 from datasetdm.downstream import Batch, LossOptions, Student, Variant
+from datasetdm.downstream.mit import TINY_MIT, mit
 from datasetdm.errors import DataError
 from datasetdm.metrics import DepthMeter, Meter
 from datasetdm.records import Annotations, DepthMap, Labels, Sample
@@ -32,21 +33,9 @@ class Glpn(Student[DepthTargets]):
     reads = (DepthTask.field,)
     outputs = ("predicted_depth",)
     variants: ClassVar[Mapping[str, Variant]] = {
-        "tiny": Variant(
-            128,
-            {
-                "hidden_sizes": (16, 32, 64, 128),
-                "depths": (1, 1, 1, 1),
-                "num_attention_heads": (1, 2, 4, 8),
-                "decoder_hidden_size": 16,
-                "drop_path_rate": 0.0,
-            },
-        ),
-        "b0": Variant(480, {}),  # the defaults of transformers
-        "b4": Variant(
-            480,
-            {"hidden_sizes": (64, 128, 320, 512), "num_attention_heads": (1, 2, 5, 8), "depths": (3, 8, 27, 3)},
-        ),
+        "tiny": Variant(128, {**TINY_MIT, "decoder_hidden_size": 16}),
+        "b0": Variant(480, {}),
+        "b4": Variant(480, mit(3, 8, 27, 3)),
     }
 
     def __init__(self, labels: Labels, options: LossOptions | None = None):

@@ -14,18 +14,13 @@ from torch.nn import functional as F
 from datasetdm.backbones.canvas import Placement
 from datasetdm.decoder.tasks.semantic import SemanticTargets, SemanticTask, label_weights
 from datasetdm.downstream import Batch, LossOptions, Student, Variant
+from datasetdm.downstream.mit import TINY_MIT, mit
 from datasetdm.metrics import Meter, SemanticMeter
 from datasetdm.records import IGNORE, Annotations, Labels, Sample, SemanticMap
 from datasetdm.training.cache import place_target
 
 STRIDE = 2
 """Of the pixels whose loss counts, along rows and columns."""
-
-
-def _mit(depths: tuple[int, ...], decoder: int) -> Variant:
-    """The paper's encoders from B1 on."""
-    settings = {"hidden_sizes": (64, 128, 320, 512), "num_attention_heads": (1, 2, 5, 8)}
-    return Variant(512, {**settings, "depths": depths, "decoder_hidden_size": decoder})
 
 
 class Segformer(Student[SemanticTargets]):
@@ -36,22 +31,13 @@ class Segformer(Student[SemanticTargets]):
     outputs = ("logits",)
     self_trains = True
     variants: ClassVar[Mapping[str, Variant]] = {
-        "tiny": Variant(
-            128,
-            {
-                "hidden_sizes": (16, 32, 64, 128),
-                "depths": (1, 1, 1, 1),
-                "num_attention_heads": (1, 2, 4, 8),
-                "decoder_hidden_size": 64,
-                "drop_path_rate": 0.0,
-            },
-        ),
-        "b0": Variant(512, {}),  # the defaults of transformers
-        "b1": _mit((2, 2, 2, 2), 256),
-        "b2": _mit((3, 4, 6, 3), 768),
-        "b3": _mit((3, 4, 18, 3), 768),
-        "b4": _mit((3, 8, 27, 3), 768),
-        "b5": _mit((3, 6, 40, 3), 768),
+        "tiny": Variant(128, {**TINY_MIT, "decoder_hidden_size": 64}),
+        "b0": Variant(512, {}),
+        "b1": Variant(512, {**mit(2, 2, 2, 2), "decoder_hidden_size": 256}),
+        "b2": Variant(512, {**mit(3, 4, 6, 3), "decoder_hidden_size": 768}),
+        "b3": Variant(512, {**mit(3, 4, 18, 3), "decoder_hidden_size": 768}),
+        "b4": Variant(512, {**mit(3, 8, 27, 3), "decoder_hidden_size": 768}),
+        "b5": Variant(512, {**mit(3, 6, 40, 3), "decoder_hidden_size": 768}),
     }
 
     def __init__(self, labels: Labels, options: LossOptions | None = None):
