@@ -233,22 +233,25 @@ def group_instances(
     A connected region is one object, unless it has several clear centres; then its pixels go to the centre they point at.
     """
     inside = objectness.sigmoid()
-    pieces, count = connected((inside > 0.5).cpu().numpy())
-    large = np.flatnonzero(np.bincount(pieces.ravel(), minlength=count + 1)[1:] >= MIN_PIXELS) + 1
-    regions = (torch.from_numpy(pieces == i).to(inside.device) for i in large)
-    peaks = _peaks(centre.sigmoid())
-    found = [m for region in regions for m in _parts(region, peaks, offset) if int(m.sum()) >= MIN_PIXELS]
-    if not found:
+    pieces, _ = connected((inside > 0.5).cpu().numpy())
+    regions = _split(torch.from_numpy(pieces).long().to(inside.device), _peaks(centre.sigmoid()), offset)
+    flat = regions.flatten()
+    areas = torch.bincount(flat)
+    areas[0] = 0  # pixels of no object
+    large = (areas >= MIN_PIXELS).nonzero().flatten()
+    if not len(large):
         empty = inside.new_zeros(0)
         return inside.new_zeros(0, *inside.shape).bool(), empty.long(), empty
-    masks = torch.stack(found)
-    area = masks.sum((1, 2))
-    weight = masks.flatten(1).float() / area[:, None]
-    label_score, labels = (weight @ label_logits.softmax(0).flatten(1).T).max(1)
+    area = areas[large]
+    pixels = (areas[flat] >= MIN_PIXELS).nonzero().flatten()
+    pixels = pixels[flat[pixels].argsort(stable=True)]  # region by region
+    values = torch.cat([label_logits.softmax(0).flatten(1), inside.flatten()[None]])[:, pixels].T.double()
+    means = torch.segment_reduce(values.contiguous(), "mean", lengths=area).to(inside.dtype)
+    label_score, labels = means[:, :-1].max(1)
     size = (area / (FULL_AREA * inside.numel())).clamp(max=1).sqrt()
-    scores = (label_score * (weight @ inside.flatten()) * size).clamp(0, 1)
+    scores = (label_score * means[:, -1] * size).clamp(0, 1)
     order = scores.argsort(descending=True)[:MAX_OBJECTS]
-    return masks[order], labels[order], scores[order]
+    return regions == large[order][:, None, None], labels[order], scores[order]
 
 
 def _peaks(heat: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
@@ -259,17 +262,20 @@ def _peaks(heat: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     return (highest == heat) & (heat > CENTRE_THRESHOLD)
 
 
-def _parts(region: Bool[Tensor, "h w"], peaks: Bool[Tensor, "h w"], offset: Float[Tensor, "2 h w"]) -> list[Tensor]:
-    """The objects of one connected region."""
-    side = max(region.shape)
-    at = (peaks & region).nonzero().float()
-    if len(at) < 2:
-        return [region]
-    y, x = region.nonzero(as_tuple=True)
-    aims = torch.stack([y, x], 1).float() + offset[:, y, x].T * side
-    parts = torch.zeros(len(at), *region.shape, dtype=torch.bool, device=region.device)
-    parts[torch.cdist(aims, at).argmin(1), y, x] = True
-    return list(parts)
+def _split(
+    regions: Int64[Tensor, "h w"], peaks: Bool[Tensor, "h w"], offset: Float[Tensor, "2 h w"]
+) -> Int64[Tensor, "h w"]:
+    """Region numbers, 0 where there is none; every region with several clear centres becomes one region per centre."""
+    at = (peaks & (regions > 0)).nonzero()
+    owners, counts = regions[at[:, 0], at[:, 1]].unique(return_counts=True)
+    result, last = regions.clone(), int(regions.max())
+    for owner in owners[counts > 1].tolist():
+        own = at[regions[at[:, 0], at[:, 1]] == owner].float()
+        y, x = (regions == owner).nonzero(as_tuple=True)
+        aims = torch.stack([y, x], 1).float() + offset[:, y, x].T * max(regions.shape)
+        result[y, x] = last + 1 + torch.cdist(aims, own).argmin(1)
+        last += len(own)
+    return result
 
 
 def _focal(logit: Tensor, heat: Tensor, known: Tensor) -> Tensor:
