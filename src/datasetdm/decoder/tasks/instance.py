@@ -246,7 +246,7 @@ def group_instances(
     pixels = (areas[flat] >= MIN_PIXELS).nonzero().flatten()
     pixels = pixels[flat[pixels].argsort(stable=True)]  # region by region
     values = torch.cat([label_logits.softmax(0).flatten(1), inside.flatten()[None]])[:, pixels].T.double()
-    means = torch.segment_reduce(values.contiguous(), "mean", lengths=area).to(inside.dtype)
+    means = torch.segment_reduce(values.contiguous(), "mean", lengths=area).to(inside.dtype)  # ty: ignore[missing-attribute]
     label_score, labels = means[:, :-1].max(1)
     size = (area / (FULL_AREA * inside.numel())).clamp(max=1).sqrt()
     scores = (label_score * means[:, -1] * size).clamp(0, 1)
