@@ -7,7 +7,8 @@ DatasetDMError            what was wrong, where, what was expected, what to do; 
 ├── DecoderError          a P-Decoder that is broken or belongs to another backbone
 ├── StoreError            a store that is broken or belongs to another stream
 ├── OutputError           a place that cannot be written (full disk, no permission)
-└── RemoteError           a storage or hub behind a URL that refuses, or gives no good answer
+├── RemoteError           a storage or hub behind a URL that refuses, or gives no good answer
+└── EngineError           workers that end again and again, or can make hardly any sample
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ class OutputError(DatasetDMError):
 
 class RemoteError(DatasetDMError):
     """A storage or hub behind a URL that refuses, or gives no good answer."""
+
+
+class EngineError(DatasetDMError):
+    """Workers that end again and again, or can make hardly any sample."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

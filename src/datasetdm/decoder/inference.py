@@ -16,13 +16,16 @@ from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import PDecoder
 from datasetdm.records import PROMPTED, Annotations, Instances, Labels, Sample
 
+BATCH = 16
+"""Images that go through the models at a time."""
+
 
 def annotate(
     decoder: PDecoder,
     backbone: Backbone,
     samples: Iterable[Sample],
     captions: bool = True,
-    batch: int = 16,
+    batch: int = BATCH,
     true_objects: bool = False,
     labels: Labels | None = None,
 ) -> Iterator[tuple[Sample, Sample]]:

@@ -6,15 +6,15 @@ import time
 from collections.abc import Generator
 from itertools import islice
 
+from datasetdm.engines.failures import Done, read_failures
+from datasetdm.engines.progress import FLUSH_SECONDS
 from datasetdm.io.remote import Place
 from datasetdm.pipelines.made import made_by
 from datasetdm.pipelines.stream import Source
 from datasetdm.records import Sample
+from datasetdm.store.handover import remove_parts
 from datasetdm.store.store import Store
 from datasetdm.store.writer import Writer
-
-FLUSH_SECONDS = 30
-"""Finished samples are on disk after at most this time (or when the run ends, whatever ends it)."""
 
 
 def iter_write(
@@ -25,9 +25,11 @@ def iter_write(
         yield writer.written, None
         if writer.written:
             source.check(Store(out))
-        rest = None if count is None else max(0, count - writer.written)
+        remove_parts(writer.folder)
+        failed = read_failures(writer.folder)
+        rest = None if count is None else max(0, count - writer.written - len(failed))
         flushed = time.monotonic()
-        for sample in islice(source.samples(done=writer), rest):
+        for sample in islice(source.samples(done=Done(writer, failed)), rest):
             writer.add(sample)
             if time.monotonic() - flushed > FLUSH_SECONDS:
                 writer.flush()

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from datasetdm.errors import DataError
 from datasetdm.io.remote import Place
+from datasetdm.records import Sample
+
+FLUSH_SECONDS = 30
+"""Finished samples are on disk after at most this time (or when the run ends, whatever ends it)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,48 @@ class Outcome:
     next: str = ""
     passed: Yield | None = None
     complete: bool = True
+
+
+@dataclass
+class Seen:
+    """Samples that were made, counted.
+
+    Args:
+        samples: how many.
+        labels: how many of them hold each label.
+        composed: how many were read under captions composed of their labels.
+        cut: how many prompts or captions are longer than the text encoders read; `first_cut` shows the first.
+    """
+
+    samples: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    composed: int = 0
+    cut: int = 0
+    first_cut: str = ""
+
+    def add(self, sample: Sample) -> None:
+        """Count one, but for its caption's length."""
+        self.samples += 1
+        self.labels.update(sample.labels.names[i] for i in sample.annotations.labels_in())
+        self.composed += sample.prompt is not None and sample.prompt.composed
+
+    def update(self, other: Seen) -> None:
+        """Count those of another seen, too."""
+        self.samples += other.samples
+        self.labels.update(other.labels)
+        self.composed += other.composed
+        self.cut += other.cut
+        self.first_cut = self.first_cut or other.first_cut
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "labels": dict(self.labels)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Seen:
+        """What `to_json` gave."""
+        own = dict(value)
+        return cls(labels=Counter(own.pop("labels")), **own)
 
 
 Report = Callable[[Progress], None]

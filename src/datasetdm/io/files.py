@@ -162,6 +162,16 @@ def remove_leftovers(folder: Place, name: str | None = None) -> None:
                 path.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Place) -> None:
+    """Delete a folder of files with all that is in it; one that is not there is fine."""
+    with writing(folder):
+        if isinstance(folder, RemotePath):
+            for path in folder.iterdir():
+                path.unlink(missing_ok=True)
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+
 def require_regular(path: Path) -> None:
     """Raises OSError for a device, a pipe or a socket: reading one may wait, or go on, without end."""
     mode = path.stat().st_mode

@@ -6,10 +6,10 @@ always holds the same indices, so a restart changes no byte (on the same machine
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import count as count_from
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,16 @@ class DatasetGenerator:
 
     def batch(self, number: int) -> list[Sample]:
         """All samples of one batch."""
-        first = number * self.config.batch
-        asked = [self.row(i) for i in range(first, first + self.config.batch)]
-        prompts = [self._prompt(i, row) for i, row in enumerate(asked, first)]
+        return self._made(self._batch(number))
+
+    def _batch(self, number: int) -> range:
+        """The indices of one batch."""
+        return range(number * self.config.batch, (number + 1) * self.config.batch)
+
+    def _made(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of these indices, which pass the models together."""
+        asked = [self.row(i) for i in indices]
+        prompts = [self._prompt(i, row) for i, row in zip(indices, asked, strict=True)]
         negatives = [self._negative(row) for row in asked]
         latents = self.backbone.sample(prompts, self.steps, self.guidance, negatives)
         texts = [p.text for p in prompts]
@@ -129,11 +136,11 @@ class DatasetGenerator:
         places = [Placement.fit(self.backbone.size, self.backbone.size)] * len(prompts)
         found = self.decoder.annotate(inputs, places, self.labels)
         details = [row.details() | ({"negative": n} if n else {}) for row, n in zip(asked, negatives, strict=True)]
-        origins = [replace(self._origin, index=i, details=own) for i, own in enumerate(details, first)]
+        origins = [replace(self._origin, index=i, details=own) for i, own in zip(indices, details, strict=True)]
         samples = [
             Sample(key(i), image, self.labels, prompt, **own.fields(), provenance=origin)
-            for i, (image, prompt, own, origin) in enumerate(
-                zip(to_uint8(features.images), prompts, found, origins, strict=True), first
+            for i, image, prompt, own, origin in zip(
+                indices, to_uint8(features.images), prompts, found, origins, strict=True
             )
         ]
         mentioned = [p.labels for p in prompts]
@@ -145,9 +152,35 @@ class DatasetGenerator:
     def samples(self, done: Keys = ()) -> Iterator[Sample]:
         """Samples 0, 1, ... without end, but for those whose key is in `done`."""
         for number in count_from():
-            first = number * self.config.batch
-            if any(key(i) not in done for i in range(first, first + self.config.batch)):
+            if any(key(i) not in done for i in self._batch(number)):
                 yield from (s for s in self.batch(number) if s.key not in done)
+
+    # ------------------------------------------------------------------ as a Divisible
+    def groups(self, numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Those of one batch together."""
+        return (tuple(group) for _, group in groupby(numbers, lambda i: i // self.config.batch))
+
+    def make(self, group: Sequence[int], without: Collection[int] = ()) -> list[Sample]:
+        """The samples of one batch that are in `group` but not in `without`."""
+        whole = self._batch(group[0] // self.config.batch)
+        there = next((i for i in group if i not in without), None)
+        if there is None:
+            return []
+        samples = self._made([there if i in without else i for i in whole])
+        return [s for i, s in zip(whole, samples, strict=True) if i in group and i not in without]
+
+    def make_alone(self, number: int) -> list[Sample]:
+        """One sample as a batch of its own."""
+        return self._made([number])
+
+    def describe(self, number: int) -> tuple[str, str]:
+        """Key and prompt of a sample."""
+        return key(number), self.row(number).prompt
+
+
+def pending(done: Keys | None) -> Iterator[int]:
+    """The numbers of all samples of a generation whose key is not in `done`."""
+    return (i for i in count_from() if done is None or key(i) not in done)
 
 
 def key(index: int) -> str:

@@ -10,13 +10,14 @@ store, on any machine and with any count; another one is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from datasetdm.errors import ConfigError, DataError, StoreError
+from datasetdm.pipelines.divisible import Divisible, Keys
 from datasetdm.readers import Reader
 from datasetdm.records import Labels, Sample
 from datasetdm.store.keys import KeySet
@@ -25,13 +26,6 @@ from datasetdm.transforms import Transform, apply
 
 CHECKED = 16
 """Samples of a store that are compared with the data before the store is continued."""
-
-
-@runtime_checkable
-class Keys(Protocol):
-    """Keys of samples: a set, or the store that is being written."""
-
-    def __contains__(self, key: str, /) -> bool: ...
 
 
 @runtime_checkable
@@ -108,6 +102,58 @@ class Stream:
         """The source's own check."""
         self.source.check(store)
 
+    # ------------------------------------------------------------------ as a Divisible
+    def groups(self, numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """The source's own groups."""
+        return self._divisible.groups(numbers)
+
+    def make(self, group: Sequence[int], without: Collection[int] = ()) -> list[Sample]:
+        """The samples of one group after all transforms."""
+        return self._applied(self._divisible.make(group, without))
+
+    def make_alone(self, number: int) -> list[Sample]:
+        """One sample after all transforms."""
+        return self._applied(self._divisible.make_alone(number))
+
+    def describe(self, number: int) -> tuple[str, str]:
+        """As the source does."""
+        return self._divisible.describe(number)
+
+    @property
+    def _divisible(self) -> Divisible:
+        whole = next((t for t in self.transforms if t.selects or t.compares), None)
+        if whole or not isinstance(self.source, Divisible):
+            raise ConfigError(
+                f"the transform {whole.name!r} looks at all samples"
+                if whole
+                else "the samples of this source have an order",
+                expected="samples that workers can make by themselves",
+                remedy="use --engine local, or filter the finished store (`datasetdm filter`)",
+            )
+        return self.source
+
+    def _applied(self, samples: list[Sample]) -> list[Sample]:
+        return list(apply(samples, self.source.labels, self.transforms)[0])
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A reader whose samples can be read in any order."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of its samples."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is a sample for every number, as far as that is known without reading it."""
+        ...
+
+    def at(self, number: int) -> Sample | None:
+        """The sample of this number; None if it is left out. Raises DataError."""
+        ...
+
 
 @dataclass(frozen=True)
 class Data:
@@ -135,13 +181,32 @@ class Data:
         """The data's samples in their order. Raises DataError where two have one key."""
         seen = KeySet()
         for sample in self.reader:
-            if sample.key in seen:
-                raise DataError(
-                    f"two samples have the key {sample.key!r}", expected="unique keys", remedy="rename one of them"
-                )
-            seen.add(sample.key)
+            _claim(seen, sample.key)
             if sample.key not in done:
                 yield sample
+
+    def pending(self, done: Keys | None) -> Iterator[int]:
+        """The numbers of the samples whose key is not in `done`; nothing is read if that is None, which is for a new store."""
+        reader = self._numbered
+        if done is None and reader.whole:
+            yield from reader.numbers
+            return
+        seen = KeySet()
+        for number in reader.numbers:
+            if (sample := reader.at(number)) is not None:
+                _claim(seen, sample.key)
+                if done is None or sample.key not in done:
+                    yield number
+
+    def at(self, number: int) -> Sample | None:
+        """The sample of this number; None if it is left out. Raises DataError."""
+        return self._numbered.at(number)
+
+    @property
+    def _numbered(self) -> Numbered:
+        if not isinstance(self.reader, Numbered):
+            raise ConfigError("these data have no numbers, so workers cannot share them", remedy="use --engine local")
+        return self.reader
 
     def check(self, store: Store) -> None:
         """Some of the store's images, the first and the last among them, must be the data's images of the same keys."""
@@ -154,6 +219,13 @@ class Data:
                 return
         if images:
             raise other_data(store, f"the store holds {min(images)!r}, which these data lack")
+
+
+def _claim(seen: KeySet, key: str) -> None:
+    """Raises DataError for a second sample of one key."""
+    if key in seen:
+        raise DataError(f"two samples have the key {key!r}", expected="unique keys", remedy="rename one of them")
+    seen.add(key)
 
 
 def other_data(store: Store, what: str) -> StoreError:

@@ -76,16 +76,20 @@ class ValidatingReader:
     def numbered(self) -> Iterator[tuple[int, Sample]]:
         """The samples with their numbers in the source."""
         for index in self._order:
-            if index in self._bad:
-                continue
-            try:
-                sample = self.source[index]
-            except Exception as e:
-                self._report(as_data_error(e, self.source, index))
-                self._bad.add(index)
-                continue
-            yield index, sample
+            if (sample := self.at(index)) is not None:
+                yield index, sample
         self._require_some()
+
+    def at(self, number: int) -> Sample | None:
+        """The sample of this number in the source; None if it is bad and skipped. Raises DataError."""
+        if number in self._bad:
+            return None
+        try:
+            return self.source[number]
+        except Exception as e:
+            self._report(as_data_error(e, self.source, number))
+            self._bad.add(number)
+            return None
 
     def only(self, numbers: Sequence[int]) -> ValidatingReader:
         """A reader of some samples of the source, which shares this one's account of what was skipped."""

@@ -41,6 +41,22 @@ class StageData:
     def __iter__(self) -> Iterator[Sample]:
         return accepted(apply(self.reader, self.reader.labels, self.transforms)[0])
 
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the samples in the reader's source."""
+        return self.reader.numbers
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was said of a sample that may leave it out."""
+        return not self.transforms and not isinstance(self.reader.source, StoreSource)
+
+    def at(self, number: int) -> Sample | None:
+        """The sample of this number, if it is good and accepted. Raises DataError."""
+        sample = self.reader.at(number)
+        found = () if sample is None else accepted(apply([sample], self.reader.labels, self.transforms)[0])
+        return next(iter(found), None)
+
 
 def open_data(data: str, options: DataOptions, seed: int = 0) -> StageData:
     """Open a store or labelled data. The part to use is chosen among the samples that are accepted after their reviews.

@@ -48,7 +48,7 @@ class _Stage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    HOW: ClassVar[frozenset[str]] = frozenset({"device", "low_memory", "compile"})
+    HOW: ClassVar[frozenset[str]] = frozenset({"device", "low_memory", "compile", "engine", "address", "workers"})
     """Settings that change how the work is done, but not what comes out."""
     MAKES: ClassVar[Literal["decoder", "model", "store", "folder", "file", "prompts"]]
     """What the stage leaves in the recipe's folder."""
@@ -87,6 +87,26 @@ class _Device(_Stage):
 class _Decoder(_Device):
     decoder: str = Field("mini", description="`mini`, a folder that `fit` wrote, or `hf://ORG/NAME`.")
     backbone: str | None = Field(None, description="Default: the one that the decoder was fitted on.")
+
+
+class _Engine(_Stage):
+    engine: Literal["local", "ray"] | None = Field(
+        None,
+        description="Where the models run: in this process, or in workers of their own by Ray. Default local; ray where this "
+        "machine has several GPUs and Ray is installed.",
+    )
+    address: str | None = Field(
+        None, description="With ray: the cluster's head, HOST:PORT or auto; default workers on this machine alone."
+    )
+    workers: int | None = Field(
+        None, ge=1, description="With ray: number of workers; default one per GPU, or one where there is none."
+    )
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> _Engine:
+        if self.engine == "local" and (self.address is not None or self.workers is not None):
+            raise ValueError("address and workers belong to the engine ray")
+        return self
 
 
 class _Backbone(_Device):
@@ -143,7 +163,7 @@ class _Prompts(_Stage):
     )
 
 
-class GenerateStage(_Decoder, GenerateConfig, FilterConfig, _Transforms, _Prompts):
+class GenerateStage(_Engine, _Decoder, GenerateConfig, FilterConfig, _Transforms, _Prompts):
     """Generate annotated images into a store; the same command goes on with an unfinished one.
 
     Filters write scores and reasons: what they reject stays in the store, and export, fit and evaluate skip it.
@@ -171,7 +191,7 @@ class GenerateStage(_Decoder, GenerateConfig, FilterConfig, _Transforms, _Prompt
         return self
 
 
-class AnnotateStage(_Decoder, CheckConfig, FilterConfig, DataOptions, _Reads):
+class AnnotateStage(_Engine, _Decoder, CheckConfig, FilterConfig, DataOptions, _Reads):
     """Annotate existing images into a store; the same command goes on with an unfinished one, and with new images.
 
     Captions, each in a text file beside its image, help much. Filters write scores and reasons, as in `generate`.

@@ -6,12 +6,10 @@ single stages with them, `recipe.run` whole recipes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 
 from datasetdm.backbones import (
     FeatureConfig,
@@ -22,42 +20,34 @@ from datasetdm.backbones import (
     pick_device,
     with_loras,
 )
-from datasetdm.backbones.words import CutTexts
 from datasetdm.decoder.config import read_config
 from datasetdm.decoder.model import decoder_folder
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
-from datasetdm.engines.progress import Outcome, Progress, Report
+from datasetdm.engines.progress import Outcome, Progress, Report, Seen
+from datasetdm.engines.ray import Event
 from datasetdm.engines.target import Reached, iter_target
-from datasetdm.engines.yields import yield_of
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.remote import Place
-from datasetdm.pipelines.annotate import Annotator
 from datasetdm.pipelines.edit import Editor, check_edits, plan_edit
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.fit import iter_fit
-from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.pipelines.rounds import RoundPrompts
-from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
+from datasetdm.pipelines.settings import EditConfig, FitConfig
 from datasetdm.pipelines.stream import Data, Source, Stream
-from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
-from datasetdm.prompts.grammar import Grammar
-from datasetdm.quality.checks import make_checks
-from datasetdm.recipe import places
-from datasetdm.recipe.data import StageData, open_data
+from datasetdm.recipe import on_ray, places
+from datasetdm.recipe.data import open_data
 from datasetdm.recipe.schema import (
-    GRAMMAR,
     AnnotateStage,
     EditStage,
     EvaluateStage,
     FitStage,
     GenerateStage,
 )
+from datasetdm.recipe.sources import OpenedStream, made_store, open_annotator, open_generator, open_job
 from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
 
-LOOKED_AT = 1000
-"""Prompts that are read and searched for labels before a generation begins."""
 LONG_FILE = 32_000_000
 """Bytes of a prompt file whose reading shows a bar."""
 DEFAULT_BATCH = 16
@@ -116,72 +106,33 @@ def generate(stage: GenerateStage, out: Place, report: Report) -> Outcome:
     places.require_folder(out, places.STORE)
     if stage.count is not None:
         places.require_growth(out, stage.count)
+    wanted = stage.count or stage.target or 1
+    stage = stage.model_copy(update={"batch": stage.batch or default_batch(out, wanted)})
+    if on_ray.chosen(stage):
+        return _made_by_workers(stage, out, on_ray.generate(stage, out, report, open_job))
 
     def on_read(done: int, total: int) -> None:
         if total >= LONG_FILE:
             report(Progress("prompts", done // 10**6, total // 10**6, "MB"))
 
-    prompts = Grammar.load() if stage.prompts == (GRAMMAR,) else open_prompts(stage.prompts, on_read)
-    wanted = stage.count or stage.target or 1
-    first = _first_rows(prompts, min(wanted, LOOKED_AT))
-    transforms = (*(transform_from_json(t) for t in stage.transforms), *make_filters(stage))
-    settings = {name: getattr(stage, name) for name in GenerateConfig.model_fields}
-    settings["batch"] = stage.batch or default_batch(out, wanted)
-    source = DatasetGenerator(
-        prompts, decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
-        options=RunOptions.chosen(stage.low_memory, stage.compile), **settings,
-    )  # fmt: skip
-    cut = CutTexts(source.backbone.kept_texts, "prompts")
-    notes, stream = _prompt_notes(source, first), Stream(source, transforms)
+    generator, opened = open_generator(stage, on_read)
     if stage.target is None:
-        work = _counted(stream, out, stage.count)
+        work = _counted(opened.stream, out, stage.count)
     else:
-        size = -(-stage.round // source.config.batch) * source.config.batch
-        source.prompts = RoundPrompts(prompts, source.labels, size)
-        work = iter_target(stream, source.prompts, out, stage.target, stage.min_yield)
-    return _write(work, stream, out, wanted, "generate", report, cut, notes)
-
-
-def _first_rows(prompts: PromptSource, count: int) -> list[PromptRow]:
-    """At most `count` rows, none twice."""
-    rows: list[PromptRow] = []
-    for i in range(count):
-        row = prompts.row(i)
-        if prompts.count is not None and i >= prompts.count:
-            break
-        rows.append(row)
-    return rows
-
-
-def _prompt_notes(source: DatasetGenerator, rows: Sequence[PromptRow]) -> list[str]:
-    """What the first prompts ask for that cannot be given."""
-    notes: list[str] = []
-    if bare := nameless(rows, source.labels):
-        notes.append(f"{len(bare)} of {len(rows)} prompts name no label, first: {shorten(bare[0], 80)!r}")
-    unknown = {n: None for row in rows for n in row.labels or () if n.lower() not in source.labels.by_word}
-    if unknown:
-        more = ", ..." if len(unknown) > 5 else ""
-        notes.append(f"labels of prompts that are not annotated: {', '.join([*unknown][:5])}{more}")
-    if not source.contrasts and (negative := [row for row in rows if row.negative]):
-        notes.append(
-            f"negative prompts have no effect on {source.backbone.name} at guidance {source.guidance:g} and are left out: "
-            f"{len(negative)} of {len(rows)} prompts"
-        )
-    return notes
+        size = -(-stage.round // generator.config.batch) * generator.config.batch
+        generator.prompts = RoundPrompts(generator.prompts, generator.labels, size)
+        work = iter_target(opened.stream, generator.prompts, out, stage.target, stage.min_yield)
+    return _write(work, opened, out, wanted, "generate", report)
 
 
 def annotate(stage: AnnotateStage, out: Place, report: Report) -> Outcome:
     """Annotate those images that the store does not hold yet."""
     places.require_folder(out, places.STORE)
     data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
-    transforms = (*(transform_from_json(t) for t in stage.transforms), *make_filters(stage))
-    source = Annotator(
-        Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
-        options=RunOptions.chosen(stage.low_memory), checks=make_checks(stage.flip_agreement),
-    )  # fmt: skip
-    cut = CutTexts(source.backbone.kept_texts, "captions")
-    stream = Stream(source, transforms)
-    return _write(_counted(stream, out), stream, out, len(data), "annotate", report, cut, data=data)
+    if on_ray.chosen(stage):
+        return _made_by_workers(stage, out, on_ray.annotate(stage, data, out, report, open_job))
+    opened = open_annotator(stage, data)
+    return _write(_counted(opened.stream, out), opened, out, len(data), "annotate", report)
 
 
 def edit(stage: EditStage, out: Place, report: Report) -> Outcome:
@@ -200,9 +151,8 @@ def edit(stage: EditStage, out: Place, report: Report) -> Outcome:
         Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
         options=RunOptions.chosen(stage.low_memory), **config.model_dump(),
     )  # fmt: skip
-    cut = CutTexts(source.backbone.kept_texts, "prompts")
-    stream = Stream(source, transforms)
-    outcome = _write(_counted(stream, out), stream, out, len(data), "edit", report, cut, data=data)
+    opened = OpenedStream(Stream(source, transforms), source.backbone, "prompts", data=data)
+    outcome = _write(_counted(opened.stream, out), opened, out, len(data), "edit", report)
     return replace(outcome, notes=(*outcome.notes, f"{len(data) - outcome.count} images show nothing to edit"))
 
 
@@ -213,36 +163,23 @@ def _counted(source: Source, out: Place, count: int | None = None) -> Generator[
             yield Reached(held, held, sample)
 
 
+def _made_by_workers(stage: GenerateStage | AnnotateStage, out: Place, event: Event) -> Outcome:
+    filtered = bool(stage.transforms or make_filters(stage) or getattr(stage, "flip_agreement", None))
+    return made_store(out, stage.kind, event.held, event.seen, event.notes, event.skipped, filtered)
+
+
 def _write(
-    work: Generator[Reached],
-    stream: Stream,
-    out: Place,
-    wanted: int,
-    what: str,
-    report: Report,
-    cut: CutTexts,
-    notes: Sequence[str] = (),
-    data: StageData | None = None,
+    work: Generator[Reached], opened: OpenedStream, out: Place, wanted: int, what: str, report: Report
 ) -> Outcome:
-    labels: Counter[str] = Counter()
-    held = new = composed = 0
+    seen, held = Seen(), 0
     with closing(work):
         for reached in work:
-            held, sample = reached.held, reached.sample
-            if sample is not None:
-                new += 1
-                names = sample.labels.names
-                labels.update(names[i] for i in sample.annotations.labels_in())
-                cut.add(sample.caption)
-                composed += sample.prompt is not None and sample.prompt.composed
+            held = reached.held
+            if reached.sample is not None:
+                seen.update(opened.count([reached.sample]))
             report(Progress(what, reached.passed, max(reached.passed, wanted)))
-    made = f"{held} annotated images" if new == held else f"{held} annotated images, {new} of them new"
-    skipped = () if data is None else data.reader.skipped
-    notes = [*notes, *cut.notes()]
-    if composed and what == "annotate":
-        notes.append(f"{composed} of {new} images were read under captions composed of the labels that the data have")
-    passed = yield_of(Store(out)) if stream.filtered else None
-    return Outcome(out, made, held, labels, skipped=skipped, notes=notes, next=f"datasetdm view {out}", passed=passed)
+    skipped = () if opened.data is None else opened.data.reader.skipped
+    return made_store(out, what, held, seen, opened.notes, skipped, opened.stream.filtered)
 
 
 def default_batch(out: Place, count: int) -> int:

@@ -129,14 +129,29 @@ class Writer:
             raise StoreError(
                 f"sample {sample.key!r} has other labels", where=self.folder, expected="the store's labels"
             )
-        row = to_table([to_row(sample)])
-        self._claim_keys([sample.key])
-        self._rows.append(row)
-        self._bytes += row.nbytes
-        self._dirty = True
-        self.written += 1
-        if len(self._rows) == self.shard_size or self._bytes >= SHARD_BYTES:
-            self._write_shard()
+        self.add_rows([to_table([to_row(sample)])])
+
+    def add_rows(self, rows: Iterable[pa.Table]) -> None:
+        """Append encoded samples, each as a table of one row. Raises as `add` does."""
+        for row in rows:
+            self._claim_keys(row["key"].to_pylist())
+            self._rows.append(row)
+            self._bytes += row.nbytes
+            self._dirty = True
+            self.written += 1
+            if len(self._rows) == self.shard_size or self._bytes >= SHARD_BYTES:
+                self._write_shard()
+                self._begin_shard()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the next sample shares its shard with others that are there already."""
+        return bool(self._rows)
+
+    def end_shard(self) -> None:
+        """Bring what there is to the disk and begin a new shard, so that what comes next need not fit into this one."""
+        self.flush()
+        if self._rows:
             self._begin_shard()
 
     def flush(self) -> None:
@@ -173,21 +188,22 @@ class Writer:
                 for row in missing:
                     self.add(store[row])
 
-    def append_shard(self, source: Place, manifest: Manifest) -> None:
+    def append_shard(self, source: Place, manifest: Manifest, closed: bool = True) -> None:
         """Append a whole shard file that another store or another worker wrote.
 
         Args:
             source: the file, local or remote; it is linked or copied.
             manifest: what it holds.
+            closed: no row is added to it, even if there is room.
         """
-        self._close_shard()
+        self.end_shard()
         self._claim_keys(manifest.keys)
         self._require_lock()
-        path, closed = shard_path(self.folder, self._number), replace(manifest, closed=True)
+        path, manifest = shard_path(self.folder, self._number), replace(manifest, closed=closed)
         with copied(source, path):
-            announce(path, closed)
-        write_manifest(path, closed)
-        self.written += closed.rows
+            announce(path, manifest)
+        write_manifest(path, manifest)
+        self.written += manifest.rows
         self._number += 1
 
     def set_aside(self, sample: Sample, reason: str) -> None:
@@ -212,12 +228,6 @@ class Writer:
             fresh.add(key)
         for key in keys:
             self._keys.add(key)
-
-    def _close_shard(self) -> None:
-        """Write what there is and begin a new shard, so that what comes next need not fit into this one."""
-        self.flush()
-        if self._rows:
-            self._begin_shard()
 
     def _begin_shard(self) -> None:
         self._rows, self._bytes, self._number, self._dirty = [], 0, self._number + 1, False
