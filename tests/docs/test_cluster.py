@@ -25,7 +25,7 @@ def test_the_script_is_a_script() -> None:
 
 
 def test_the_launcher_file_starts_a_head_and_workers() -> None:
-    (text,) = blocks("yaml")
+    (text,) = blocks("yml")
     content = yaml.safe_load(text)
     assert content["provider"]["type"] == "local" and len(content["provider"]["worker_ips"]) == 2
     assert any("ray start --head" in c for c in content["head_start_ray_commands"])

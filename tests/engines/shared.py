@@ -16,6 +16,7 @@ from datasetdm.engines.local import write
 from datasetdm.engines.parts import Task
 from datasetdm.engines.progress import Seen
 from datasetdm.errors import ConfigError
+from datasetdm.pipelines.made import made_by
 from datasetdm.pipelines.stream import Keys
 from datasetdm.records import Labels, Sample
 from datasetdm.store.store import Store
@@ -104,6 +105,9 @@ class NumberedJob:
 
     def skipped(self) -> list[tuple[str, str]]:
         return []
+
+    def made_by(self) -> dict[str, Any]:
+        return made_by(self.source)
 
     def notes(self) -> list[str]:
         return ["a note"]

@@ -65,6 +65,10 @@ class Job(Protocol):
         """What is wrong with data that were skipped since this was last asked, and where."""
         ...
 
+    def made_by(self) -> dict[str, Any]:
+        """Software and models, for the store, JSON-ready."""
+        ...
+
     def notes(self) -> list[str]:
         """What the user should know before the work begins."""
         ...
@@ -76,6 +80,8 @@ class Opened:
 
     labels: Labels
     origin: Mapping[str, Any]
+    made_by: Mapping[str, Any]
+    """Software and licences, for the store."""
     notes: Sequence[str]
     place: str
     """Machine and process."""

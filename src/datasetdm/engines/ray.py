@@ -88,7 +88,7 @@ def iter_write(
             opened = run.first()
             run.event.notes = opened.notes
             yield run.event
-            with Writer(out, opened.labels, opened.origin, shard_size) as writer:
+            with Writer(out, opened.labels, opened.origin, shard_size, opened.made_by) as writer:
                 yield from run.write(writer, count)
         finally:
             run.dismiss_all()

@@ -45,7 +45,7 @@ class Worker:
         self.job = self._open_job()
         self.source = self.job.source
         place = f"process {os.getpid()} on {socket.gethostname()}"
-        return Opened(self.source.labels, self.source.origin(), self.job.notes(), place)
+        return Opened(self.source.labels, self.source.origin(), self.job.made_by(), self.job.notes(), place)
 
     def make(self, store: str, part: Part) -> Iterator[Step]:
         """Make and write a part; before each group, and at the end, where the work is."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from datasetdm.pipelines.annotate import Annotator
 from datasetdm.pipelines.divisible import Divisible
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.pipelines.made import made_by
 from datasetdm.pipelines.settings import GenerateConfig
 from datasetdm.pipelines.stream import Data, Stream
 from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
@@ -114,6 +116,10 @@ class StageJob:
         new = self.opened.data.reader.skipped[self.known :]
         self.known += len(new)
         return [(e.what, str(e.where)) for e in new]
+
+    def made_by(self) -> dict[str, Any]:
+        """Models and versions."""
+        return made_by(self.opened.stream)
 
     def notes(self) -> list[str]:
         """Of the source."""
