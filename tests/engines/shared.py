@@ -33,7 +33,7 @@ class NumberedSamples:
     Args:
         folder: where files are noted that say what was tried.
         faults: number -> what happens whenever it is made; with a `1` at the end only when it is made first, or until another
-            worker makes it ("worker1").
+            worker makes it ("worker1"). "wait" waits until the folder has a file "go".
         seconds: that a batch takes.
     """
 
@@ -70,6 +70,10 @@ class NumberedSamples:
 
     def _made(self, number: int, alone: bool) -> Sample:
         fault = self.faults.get(number, "")
+        if fault == "wait":
+            while not (self.folder / "go").exists():
+                time.sleep(0.05)
+            return sample(number)
         tried = [p.name.partition("-")[2] for p in self.folder.glob(f"{number}-*")]
         own = f"{os.getpid()}-{id(self)}"
         once = fault.endswith("1") and ({*tried} - {own} if fault.startswith("worker") else tried)
