@@ -54,13 +54,15 @@ def test_the_floor_counts_every_step(throughput: Any, tiny: Any, monkeypatch: py
 
 
 def test_the_committed_table_is_the_scripts(throughput: Any) -> None:
-    figures = json.loads((ROOT / "benchmarks" / "results" / "throughput-cpu.json").read_text())
+    files = {d: ROOT / "benchmarks" / "results" / f"throughput-{d}.json" for d in throughput.TARGETS}
+    found = {device: json.loads(path.read_text()) for device, path in files.items()}
     keys = (
         "plain_per_second ours_per_second paper_loop_per_second ours_to_plain ours_to_paper_loop share_of_floor peak_gb"
     )
-    assert {*keys.split(), "device", "versions"} <= figures.keys()
+    assert all({*keys.split(), "device", "versions"} <= own.keys() for own in found.values())
+    assert (ROOT / "docs" / "throughput.md").read_text() == throughput.table(found)
+    figures = found["cpu"]
     page = throughput.table({"cpu": figures, "cuda": None})
-    assert (ROOT / "docs" / "throughput.md").read_text() == page
     assert page.count("not measured") == len(throughput.ROWS) and figures["device"] in page
     both = throughput.table({"cpu": figures, "cuda": figures})
     assert "not measured" not in both

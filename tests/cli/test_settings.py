@@ -10,11 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from commands import run
+from datasetdm.pipelines.settings import FilterConfig
 from datasetdm.recipe.schema import KINDS, FitStage, GenerateStage, PageOptions
 
 COMMANDS: dict[str, type[BaseModel]] = {
     m.model_fields["kind"].default: m for m in KINDS if m.model_fields["kind"].default != "page"
-} | {"view": PageOptions}
+} | {"view": PageOptions, "filter": FilterConfig}  # the command filters in place, the stage into a store of its own
 
 
 @pytest.fixture
