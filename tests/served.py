@@ -68,11 +68,11 @@ class Client:
 
 
 @contextmanager
-def serving(folder: Path) -> Generator[Client]:
+def serving(folder: Path, before: Path | None = None) -> Generator[Client]:
     """A server over the store in `folder` on a free port."""
     with listen() as connection:
         token = new_token()
-        running = server(Store(folder), token)
+        running = server(Store(folder), token, Store(before) if before else None)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [connection]}, daemon=True)
         thread.start()
         try:

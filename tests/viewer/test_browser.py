@@ -387,3 +387,23 @@ def test_the_page_of_hits_and_misses(browser: Browser, tmp_path: Path) -> None:
         assert page.locator("svg.keypoints:visible").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert problems == [] and page.title() == EVIL
+
+
+def test_edits(browser: Browser, tmp_path: Path) -> None:
+    """The image before; an object that is clicked and a word give the command."""
+    parent = make_sample("s0", (24, 32), 0, NAMES)
+    made = Provenance(details={"parent": "s0", "parent_sha256": parent.digest()})
+    write_store([parent], tmp_path / "old", NAMES)
+    write_store([replace(parent, key="s0-x", image=255 - parent.image, provenance=made)], tmp_path / "new", NAMES)
+    with serving(tmp_path / "new", before=tmp_path / "old") as client, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(client.url)
+        page.locator(".card .open").first.click()
+        expect(page.locator("#before")).to_be_visible()
+        page.wait_for_function("document.getElementById('before').naturalWidth === 32")
+        expect(page.locator("#edit-command")).to_be_hidden()
+        page.locator("#edit-new").fill("cat")
+        page.locator("#stage [data-object='0']").first.dispatch_event("click")
+        expect(page.locator("#edit-command")).to_contain_text("--replace dog=cat --out")
+        page.locator("#edit-copy").click()
+        expect(page.locator("#toast")).to_contain_text("opi")

@@ -36,7 +36,19 @@ PATHS = st.one_of(
     st.builds(
         "/static/{}".format, WORDS.map(quote) | st.sampled_from(["%00", "..%2f..", "%2e%2e", "a" * 300, "app.js%00"])
     ),
-    st.sampled_from(["/", "/api", "/api/store", "/api/samples", "/api/summary", "/api/preview", "/api/review/0"]),
+    st.sampled_from(
+        [
+            "/",
+            "/api",
+            "/api/store",
+            "/api/samples",
+            "/api/summary",
+            "/api/preview",
+            "/api/edit",
+            "/image/0/before",
+            "/api/review/0",
+        ]
+    ),
 )
 NAMES = [
     "class",

@@ -78,6 +78,9 @@ def view(
     out: Annotated[
         Path | None, Parameter(help="Write a page to share to this file instead, for instance page.html.")
     ] = None,
+    before: Annotated[
+        str | None, Parameter(help="The store that this one was edited from: its images are shown beside.")
+    ] = None,
     options: Annotated[PageOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Look at a store in the browser, filter and review it; or write its first samples as a page of one file."""
@@ -92,7 +95,7 @@ def view(
         return
     from datasetdm.viewer.server import serve
 
-    serve(opened, port, open_browser)
+    serve(opened, port, open_browser, Store(before) if before else None)
 
 
 def merge(

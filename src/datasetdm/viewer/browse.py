@@ -16,6 +16,7 @@ from datasetdm.store.reviews import REVIEWS, Review, append_review, read_reviews
 from datasetdm.store.rows import summary
 from datasetdm.store.store import Store
 from datasetdm.viewer import detail, paint
+from datasetdm.viewer.edits import Parents
 from datasetdm.viewer.index import CONFIDENCE, Index, Limit, Query, Relabelled
 from datasetdm.viewer.payloads import (
     LAYER_TEXTS,
@@ -72,10 +73,14 @@ class Browser:
     """An opened store with its reviews. The index of all rows is read when a filter is first used, not before.
 
     Reviews that other viewers of the same store append are read at the next request. Safe to share among threads.
+
+    Args:
+        before: the store that an edited one was made from.
     """
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, before: Store | None = None):
         self.store, self.rows = store, Rows(store)
+        self.parents = Parents(before) if before else None
         self._reviews: dict[str, Review] = {}
         self._reviews_size = -1
         self._start = secrets.token_hex(4)
@@ -184,6 +189,15 @@ class Browser:
         with self.rows.turn(row):
             return detail.thumbnail(self.rows.encoded(row) if small is None else small, side)
 
+    def parent_image(self, row: int, side: int) -> tuple[bytes, str]:
+        """`image` of what the sample was before it was edited. Raises DataError if that is not there."""
+        if self.parents is None:
+            raise DataError(
+                "what was before an edit is not known", remedy="name the store that was edited: --before STORE"
+            )
+        with self.rows.turn(row):
+            return detail.thumbnail(self.parents.image(self.rows.sample(row)), side)
+
     def layer(self, row: int, name: LayerName, side: int) -> bytes:
         """A layer as PNG (`detail.layer`)."""
         with self.rows.turn(row):
@@ -210,6 +224,7 @@ class Browser:
                 depth=detail.depth_scale(stored),
                 scores=stored.quality.scores,
                 reasons=stored.quality.reasons,
+                before=self.parents is not None and "parent" in stored.provenance.details,
                 provenance={str(k): str(v) for k, v in stored.provenance.to_json().items()},
                 review=review,
                 revision=self._revision(review),

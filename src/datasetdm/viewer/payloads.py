@@ -229,7 +229,7 @@ class DepthScale:
 
 @dataclass(frozen=True)
 class Detail:
-    """Everything about one sample but its pixels."""
+    """Everything about one sample but its pixels. before: whether `/image/{row}/before` shows what it was edited from."""
 
     row: int
     key: str
@@ -240,9 +240,17 @@ class Detail:
     depth: DepthScale | None
     scores: Mapping[str, float]
     reasons: Sequence[str]
+    before: bool
     provenance: Mapping[str, str]
     review: Review | None
     revision: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to copy."""
+
+    command: str
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@
     GET  /api/samples?...        payloads.Page; parameters: `index.Query`, offset, limit
     GET  /api/summary?...        payloads.Summary of the rows that match
     GET  /api/preview?score,below payloads.Preview of a threshold: `index.Limit`
+    GET  /api/edit?old,new       payloads.Command that edits
     GET  /api/sample/ROW?side    payloads.Detail;  .../shapes?side gives payloads.Shapes alone
-    GET  /image/ROW/LAYER?side   an image or a layer of it, at most about `side` pixels wide and high
+    GET  /image/ROW/LAYER?side   an image, what it was before an edit, or a layer of it, at most about `side` pixels wide and high
     POST /api/review/ROW         stores a review; payloads.Reviewed, or payloads.Conflict with status 409
 
 Requests that are not understood are answered by payloads.Problem and a status of 400 to 499. Other users of the machine cannot
@@ -43,9 +44,10 @@ from datasetdm.io.settings import validated
 from datasetdm.store.store import Store
 from datasetdm.viewer import detail
 from datasetdm.viewer.browse import Browser, ReviewedMeanwhile
+from datasetdm.viewer.edits import edit_command
 from datasetdm.viewer.guard import LOCAL, TOKEN, Guard, address, new_token, problem
 from datasetdm.viewer.index import Limit, Query
-from datasetdm.viewer.payloads import Conflict, LayerName, Problem
+from datasetdm.viewer.payloads import Command, Conflict, LayerName, Problem
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 1_000_000
@@ -109,12 +111,18 @@ def application(browser: Browser, token: str) -> Starlette:
         row, layer, side = _row(request), request.path_params["layer"], _side(request)
         if layer == "image":
             content, kind = browser.image(row, side)
+        elif layer == "before":
+            content, kind = browser.parent_image(row, side)
         elif layer in detail.IMAGE_LAYERS:
             content, kind = browser.layer(row, LayerName(layer), side), "image/png"
         else:
             return problem(HTTPStatus.NOT_FOUND, f"no layer {layer!r}")
         # The address names this server's start and the review, so that what it shows never changes.
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=86400, immutable"})
+
+    def edit(request: Request) -> Response:
+        values = request.query_params
+        return JSON(Command(edit_command(browser.store, values.get("old", ""), values.get("new", ""))))
 
     async def review(request: Request) -> Response:
         row = _row(request)
@@ -140,6 +148,7 @@ def application(browser: Browser, token: str) -> Starlette:
         Route("/api/samples", samples),
         Route("/api/summary", summary),
         Route("/api/preview", preview),
+        Route("/api/edit", edit),
         Route("/api/sample/{row}", sample),
         Route("/api/sample/{row}/shapes", shapes),
         Route("/image/{row}/{layer}", _threaded(image, IMAGES_AT_ONCE)),
@@ -234,14 +243,17 @@ def listen(port: int = 0) -> socket.socket:
     return connection
 
 
-def server(store: Store, token: str) -> uvicorn.Server:
+def server(store: Store, token: str, before: Store | None = None) -> uvicorn.Server:
     """Ready to `run(sockets=[listen()])` until it is interrupted."""
-    app = application(Browser(store), token)
+    app = application(Browser(store, before), token)
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off", ws="none"))
 
 
-def serve(store: Store, port: int = 0, open_browser: bool = False) -> None:
+def serve(store: Store, port: int = 0, open_browser: bool = False, before: Store | None = None) -> None:
     """Show a store until Ctrl+C.
+
+    Args:
+        before: the store that an edited one was made from.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -252,7 +264,7 @@ def serve(store: Store, port: int = 0, open_browser: bool = False) -> None:
         print(f"{url}  shows {store.folder}; Ctrl+C ends", flush=True)
         if open_browser:
             webbrowser.open(leading_to(url, Path(folder)))
-        server(store, token).run(sockets=[connection])
+        server(store, token, before).run(sockets=[connection])
 
 
 def leading_to(url: str, folder: Path) -> str:

@@ -3,11 +3,12 @@ import { get, imageAddress } from "./api.js";
 import { $, TYPING, counted, el, swatch } from "./dom.js";
 import { colour, labelNames } from "./filters.js";
 import { LAYER_SIDE, draw, stack } from "./layers.js";
+import * as edits from "./edits.js";
 import * as reviews from "./reviews.js";
 
 const dialog = $("detail");
 const ORIGINS = { user: "a user", grammar: "a grammar", "language-model": "a language model", caption: "the data's own caption", labels: "composed from the true labels", unknown: "" };
-let item = null;
+let item = null, shown = null;
 let places = { step: () => {}, closed: () => {} };
 
 export const current = () => (dialog.open ? item : null);
@@ -20,7 +21,12 @@ export function setUp(callbacks) {
   $("accept").onclick = () => judge("accept");
   $("reject").onclick = () => judge("reject");
   $("undo").onclick = () => places.undo();
-  $("stage").onclick = e => $(`fix-objects-${e.target.dataset.object}`)?.focus();
+  edits.setUp();
+  $("stage").onclick = e => {
+    const chosen = shown?.shapes.objects[e.target.dataset.object];
+    $(`fix-objects-${e.target.dataset.object}`)?.focus();
+    if (chosen) edits.choose(chosen.stored);
+  };
   $("reason").onkeydown = e => { if (e.key === "Enter") { e.preventDefault(); $("reject").focus(); judge("reject"); } };
   dialog.addEventListener("cancel", e => {  // the first Esc leaves a field, the next one the image
     if (!document.activeElement.matches(TYPING)) return;
@@ -47,6 +53,7 @@ export async function open(wanted, position, neighbours) {
   for (const near of neighbours) if (near) new Image().src = imageAddress(near, "image");
   const facts = await get(`/api/sample/${item.row}`, { side: LAYER_SIDE });
   if (item !== wanted) return;
+  shown = facts;
   $("stage").firstChild.append(draw(facts.shapes, true));
   describe(facts);
 }
@@ -74,6 +81,7 @@ function describe(facts) {
   }
   fixes(facts);
   quality(facts);
+  edits.describe(item, facts);
   const rows = { split: facts.split, ...(prompt && { "prompt by": ORIGINS[prompt.origin], "prompt asks for": prompt.labels.join(", "), seed: prompt.seed }), ...facts.provenance };
   $("provenance").replaceChildren(...pairs(Object.entries(rows).filter(([, v]) => v)));
 }

@@ -26,6 +26,17 @@ export const swatch = colour => el("i", { class: "swatch", style: { background: 
 
 export const counted = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
+// The text of an element, to the clipboard; where the browser refuses that, selected.
+export async function copy(node) {
+  try {
+    await navigator.clipboard.writeText(node.textContent);
+    toast("Copied");
+  } catch {
+    getSelection().selectAllChildren(node);
+    toast("Selected: copy it with Ctrl C");
+  }
+}
+
 let timer;
 export function toast(text, bad = false) {
   const node = $("toast");

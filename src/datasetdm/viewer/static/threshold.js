@@ -1,6 +1,6 @@
 // What a threshold would reject, before it is set. Nothing is changed here: a command to copy does that.
 import { get, imageAddress } from "./api.js";
-import { $, counted, el, toast } from "./dom.js";
+import { $, copy, counted, el } from "./dom.js";
 
 const SIDE = 128;
 let asked = 0;
@@ -10,7 +10,7 @@ export function setUp(score) {
   const soon = () => { clearTimeout(timer); timer = setTimeout(() => preview(score()), 200); };
   $("below").addEventListener("input", e => { e.stopPropagation(); soon(); });  // it is no filter
   $("score").addEventListener("change", soon);
-  $("preview-copy").addEventListener("click", copy);
+  $("preview-copy").addEventListener("click", () => copy($("preview-command")));
 }
 
 async function preview(score) {
@@ -28,14 +28,3 @@ async function preview(score) {
 }
 
 const thumbnail = item => el("li", {}, el("img", { src: imageAddress(item, "image", SIDE), alt: item.prompt || item.key, title: item.key }));
-
-async function copy() {
-  const text = $("preview-command").textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    toast("Copied");
-  } catch {
-    getSelection().selectAllChildren($("preview-command"));
-    toast("Selected: copy it with Ctrl C");
-  }
-}
