@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasetdm.errors import DataError
-from datasetdm.io.remote import Place
-from datasetdm.records import Sample
+
+if TYPE_CHECKING:  # help must answer at once
+    from datasetdm.io.remote import Place
+    from datasetdm.records import Sample
 
 FLUSH_SECONDS = 30
 """Finished samples are on disk after at most this time (or when the run ends, whatever ends it)."""
