@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import iter_train
 from datasetdm.records import Labels, Sample
 from factory import LABELS, make_sample
+from sources import InMemoryReader
 
 
 class Toy(Segformer):
@@ -101,19 +101,6 @@ def test_strong_views_do_not_move() -> None:
     seen = self_training.strong_batch(images, 0)
     assert not torch.equal(seen, images)
     assert (seen[:, :, 11:13, 23:25].mean((1, 2, 3)) > seen[:, :, 20:, :12].mean((1, 2, 3)) + 0.2).all()
-
-
-class InMemoryReader:
-    """Samples as a reader."""
-
-    def __init__(self, samples: list[Sample]):
-        self.samples, self.labels = samples, samples[0].labels
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
 
 
 @pytest.mark.slow

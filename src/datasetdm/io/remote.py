@@ -231,11 +231,12 @@ class RemotePath:
         raise AssertionError
 
 
-class RemoteFile(io.RawIOBase):
-    """A file behind a URL, opened for reading; every read is one request."""
+class SizedFile(io.RawIOBase):
+    """A file of known size in bytes that is read at a position."""
 
-    def __init__(self, place: RemotePath, size: int):
-        self.place, self._size, self._position = place, size, 0
+    def __init__(self, size: int):
+        super().__init__()
+        self._size, self._position = size, 0
 
     def readable(self) -> bool:
         """It is."""
@@ -253,6 +254,14 @@ class RemoteFile(io.RawIOBase):
         """Move to a position."""
         self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         return self._position
+
+
+class RemoteFile(SizedFile):
+    """A file behind a URL, opened for reading; every read is one request."""
+
+    def __init__(self, place: RemotePath, size: int):
+        super().__init__(size)
+        self.place = place
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most `size` of them; all that are left if it is negative."""

@@ -7,7 +7,6 @@ the file is.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zlib
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 
 from datasetdm.errors import DataError, StoreError
 from datasetdm.io.files import parse_json, write_json
-from datasetdm.io.remote import Place, RemoteFile
+from datasetdm.io.remote import Place, RemoteFile, SizedFile
 from datasetdm.records import Labels
 from datasetdm.store.schema import MIGRATIONS, VERSION
 
@@ -78,7 +77,7 @@ class Manifest:
             return cls(tuple(keys), f.tell(), tuple(blocks), version, closed)
 
 
-class VerifiedFile(io.RawIOBase):
+class VerifiedFile(SizedFile):
     """A shard's file, opened for reading; every block is held against the manifest before a byte of it is given out.
 
     Raises:
@@ -86,30 +85,12 @@ class VerifiedFile(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO | RemoteFile, manifest: Manifest, where: Place):
-        self._file, self._manifest, self._where, self._position = file, manifest, where, 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """The position in bytes."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position."""
-        self._position = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._manifest.size}[whence]
-        )
-        return self._position
+        super().__init__(manifest.size)
+        self._file, self._manifest, self._where = file, manifest, where
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most `size` of them; all that are left if it is negative."""
-        stop = self._manifest.size if size < 0 else min(self._position + size, self._manifest.size)
+        stop = self._size if size < 0 else min(self._position + size, self._size)
         if stop <= self._position:
             return b""
         first, last = self._position // BLOCK, -(-stop // BLOCK)
