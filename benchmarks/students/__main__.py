@@ -2,6 +2,8 @@
 
     python -m benchmarks.students                                          what is missing, most important rows first
     python -m benchmarks.students --table semantic --row both --seed 1     one row
+    python -m benchmarks.students --curve steps                            rows with one setting at several values
+    python -m benchmarks.students --curve steps --at 4000 --row both       one point
     python -m benchmarks.students --data-only                              what rows learn from: before several processes measure
     python -m benchmarks.students --report                                 docs/results.* from what is there
     python -m benchmarks.students --sheet semantic                         hits and misses of the rows real and both
@@ -16,12 +18,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import ROOT
+from benchmarks.students.curves import CURVES, measure_point, plan_points
 from benchmarks.students.data import Data
-from benchmarks.students.report import QUICK_ROWS, SHEET, found_rows, results, table_lines, write_report
+from benchmarks.students.gains import found_rows, results
+from benchmarks.students.report import QUICK_ROWS, SHEET, table_lines, write_report
 from benchmarks.students.rows import Bench, needs_of
 from benchmarks.students.sheet import draw_sheet
 from benchmarks.students.tables import ROWS, TABLES
@@ -41,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=TABLES)
     parser.add_argument("--row", choices=ROWS)
+    parser.add_argument("--curve", choices=CURVES)
+    parser.add_argument("--at", help="with --curve: one value alone")
     parser.add_argument("--seed", type=int, help="default the table's; with --quick 0")
     parser.add_argument("--rows", type=Path, help="folder of the results; default benchmarks/results/rows")
     parser.add_argument("--work", type=Path, default=RESULTS / "students.work", help="generated images and students")
@@ -78,12 +85,17 @@ def run(options: argparse.Namespace) -> None:
             bench.make_data(table, row)
             print(f"{table} {row}: the data are there", flush=True)
         return
+    if options.curve:
+        _measure_points(bench, options)
+        return
     own = plan("semantic", QUICK_ROWS, [options.seed or 0]) if options.quick else None
     for table, row, seed in own or plan(options.table, options.row, options.seed):
         _measure(bench, table, row, seed)
     if options.quick:
         found = found_rows(bench, "semantic", [options.seed or 0])
         print("\n".join(table_lines(results(bench, "semantic", found), QUICK_ROWS)))
+    elif not options.table:
+        _measure_points(bench, options)
 
 
 def plan(
@@ -107,9 +119,17 @@ def plan(
 
 def _measure(bench: Bench, table: str, row: str, seed: int) -> None:
     began = time.monotonic()
-    value = bench.measure(table, row, seed)
-    seconds = time.monotonic() - began
-    print(f"{table} {row} seed {seed}: {value['metric']} {value['figure']:.3f} ({seconds:.0f} s)", flush=True)
+    _show(f"{table} {row} seed {seed}", bench.measure(table, row, seed), began)
+
+
+def _measure_points(bench: Bench, options: argparse.Namespace) -> None:
+    for curve, value, row, seed in plan_points(options.curve, options.at, options.row, options.seed):
+        began = time.monotonic()
+        _show(f"{curve} {value} {row} seed {seed}", measure_point(bench, curve, value, row, seed), began)
+
+
+def _show(what: str, value: Mapping[str, Any], began: float) -> None:
+    print(f"{what}: {value['metric']} {value['figure']:.3f} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -35,7 +36,7 @@ from datasetdm.pipelines.fit import RULES as FIT_RULES
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.pipelines.settings import FilterConfig, FitConfig
 from datasetdm.pipelines.stream import Keys, Source
-from datasetdm.prompts.grammar import Grammar
+from datasetdm.prompts import PromptSource
 from datasetdm.readers import Reader, read
 from datasetdm.readers.formats.mini import PACKAGED
 from datasetdm.records import Labels, Sample, SemanticMap
@@ -91,10 +92,10 @@ class Twin:
             yield from relabel(chunk)
 
 
-def mini_generator(grammar: Grammar, device: str) -> Source:
-    """The shipped models with one prompt of the grammar per image."""
+def mini_generator(prompts: PromptSource, device: str) -> Source:
+    """The shipped models with one prompt per image."""
     decoder, backbone = _mini(device)
-    return DatasetGenerator(grammar, decoder=decoder, backbone=backbone, seed=SEED, batch=BATCH)
+    return DatasetGenerator(prompts, decoder=decoder, backbone=backbone, seed=SEED, batch=BATCH)
 
 
 @cache
@@ -116,6 +117,7 @@ class Data:
         device: of the models that make labels and images.
         fit: of the P-Decoder of a scenario that may not use the shipped one.
         strange: renders per condition that a scenario without known conditions is tested on.
+        prompts: a name and prompts instead of the scenario's grammar.
     """
 
     count: int
@@ -124,11 +126,12 @@ class Data:
     everything: Path = FOLDER / "train"
     val: Path = FOLDER / "val"
     test: Path = FOLDER / "test"
-    generator: Callable[[Grammar, str], Source] = mini_generator
+    generator: Callable[[PromptSource, str], Source] = mini_generator
     scenario: Scenario = PLAIN
     device: str = "cpu"
     fit: FitConfig = FIT
     strange: int = renders.COUNT
+    prompts: tuple[str, PromptSource] | None = None
 
     def split(self, prefix: Path) -> Reader:
         """Renders of a split."""
@@ -140,7 +143,7 @@ class Data:
 
     @cached_property
     def _generated(self) -> Source:
-        return self.generator(self.scenario.grammar(), self.device)
+        return self.generator(self.prompts[1] if self.prompts else self.scenario.grammar(), self.device)
 
     # ------------------------------------------------------------------ val and test
     def judges(self) -> dict[str, Any]:
@@ -259,9 +262,24 @@ class Data:
     def _store(self, name: str, source: Source, shared: bool = False) -> Store:
         """The store of a part; `shared` by all scenarios."""
         own = "" if shared or self.scenario is PLAIN else f"{self.scenario.name}-"
+        own += f"{self.prompts[0]}-" if self.prompts else ""
         folder = self.work / f"{own}{name}-{self.count}"
+        if source.endless and not folder.exists():
+            _begin(folder)
         write(source, folder, self.count if source.endless else None, SHARD)
         return Store(folder)
+
+
+def _begin(folder: Path) -> None:
+    """Begin a store NAME-COUNT as a copy of the largest smaller one, if there is one: the same generator goes on with it."""
+    name, _, count = folder.name.rpartition("-")
+    counts = (
+        int(p.name.rpartition("-")[2]) for p in folder.parent.glob(f"{name}-*") if p.name.rpartition("-")[0] == name
+    )
+    if smaller := max((c for c in counts if c < int(count)), default=0):
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.copytree(folder.with_name(f"{name}-{smaller}"), temporary, dirs_exist_ok=True)
+        temporary.rename(folder)
 
 
 def files_digest(prefix: Path) -> str:

@@ -1,26 +1,21 @@
-"""The tables of the rows that are there: JSON, a page and a plot, with a bootstrap interval for every gain."""
+"""The report of what is there: JSON, a page and plots, with a bootstrap interval for every gain."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.students.figures import Judge, evidence_of
-from benchmarks.students.plot import plot_gains
+from benchmarks.students.curve_page import curve_lines, curve_points
+from benchmarks.students.curves import CURVES
+from benchmarks.students.gains import By, difference, found_rows, points, results
+from benchmarks.students.plot import plot_curves, plot_gains
 from benchmarks.students.rows import Bench, needs_of
 from benchmarks.students.tables import REAL, ROWS, TABLES
 from datasetdm.io.files import write_json, write_text
 
 QUICK_ROWS = (REAL, "both", "both_filtered", "self_training")
-INTERVAL = (2.5, 97.5)
-"""Percentiles of the gain over resampled test images."""
-PLOT, SHEET = "students.svg", "students.webp"
+PLOT, CURVE_PLOT, SHEET = "students.svg", "students-curves.svg", "students.webp"
 
 HEAD = """\
 # Results
@@ -46,6 +41,10 @@ What limits the gain: rows in which one part is replaced by the truth. *truth_on
 same generated images: a network trained on exact labels, itself not free of errors. *decoder_on_renders* has the P-Decoder's
 labels on renders, and in *true_renders* images and labels are true.
 """
+CURVE_HEAD = """\
+Rows of the table `semantic` with one setting at several values: mIoU, the gain in points with its interval, and the seeds that are
+there (one is asked for). Gains are over real only at the same value, where the curve has it.
+"""
 PAIRS = (
     ("true_renders", "both", "all that synthetic data lack"),
     ("truth_on_generated", "both", "labels, on generated images"),
@@ -58,81 +57,9 @@ PAIRS = (
 """(better, worse, what the difference shows)."""
 
 
-# ---------------------------------------------------------------------- figures
-@dataclass(frozen=True)
-class Found:
-    """A result that is there, and its figures over resampled test images."""
-
-    value: Mapping[str, Any]
-    judge: Judge
-
-    @property
-    def figure(self) -> float:
-        """Over all test images."""
-        return self.value["figure"]
-
-    @cached_property
-    def resampled(self) -> np.ndarray:
-        """f[resamples]."""
-        return self.judge.resampled(evidence_of(self.value))
-
-
-By = Mapping[str, Mapping[int, Found]]
-"""By row, by seed."""
-
-
-def found_rows(bench: Bench, table: str, seeds: Sequence[int]) -> By:
-    """The results of a table that are there."""
-    judge = TABLES[table].judge
-    if needs_of(table):
-        return {r: {} for r in ROWS}
-    values = {r: {s: bench.find(table, r, s) for s in seeds} if r in TABLES[table].rows else {} for r in ROWS}
-    return {r: {s: Found(v, judge) for s, v in own.items() if v is not None} for r, own in values.items()}
-
-
-def difference(row: Mapping[int, Found], base: Mapping[int, Found]) -> dict[str, Any] | None:
-    """By how much `row` is better than `base`, as a mean over common seeds, and its interval over resampled test images; None
-    without a common seed."""
-    common = sorted(row.keys() & base.keys())
-    if not common:
-        return None
-    sign = 1 if row[common[0]].judge.more else -1
-    gain = statistics.fmean(sign * (row[s].figure - base[s].figure) for s in common)
-    sampled = np.mean([sign * (row[s].resampled - base[s].resampled) for s in common], 0)
-    low, high = np.percentile(sampled, INTERVAL)
-    ratio = statistics.fmean(row[s].figure for s in common) / max(
-        statistics.fmean(base[s].figure for s in common), 1e-9
-    )
-    return {"gain": gain, "low": float(low), "high": float(high), "ratio": ratio, "seeds": common}
-
-
-def results(bench: Bench, table: str, found: By) -> dict[str, dict[str, Any]]:
-    """By row: mean over seeds, sample deviation, the seeds, mean seconds, the results' files; null for what was not measured."""
-    rows = {}
-    for name in ROWS:
-        own = [f.value for f in found[name].values()]
-        figures = [v["figure"] for v in own]
-        needs, left_out = needs_of(table), dict(TABLES[table].left_out).get(name)
-        details = [v.get("details", {}) for v in own]
-        rows[name] = {
-            "mean": statistics.fmean(figures) if figures else None,
-            "deviation": statistics.stdev(figures) if len(figures) > 1 else None,
-            "seeds": [v["seed"] for v in own],
-            "seconds": statistics.fmean(v["seconds"] for v in own) if own else None,
-            "metric": TABLES[table].metric,
-            "files": [f"{bench.name(table, name, v['seed'])}.json" for v in own],
-            "gain": None if name == REAL else difference(found[name], found[REAL]),
-            "details": {k: statistics.fmean(d[k] for d in details) for k in (details[0] if details else ())},
-            **({"needs": needs} if needs else {}),
-            **({"left_out": left_out} if left_out else {}),
-        }
-    return rows
-
-
-# ---------------------------------------------------------------------- page
 def write_report(bench: Bench, out: Path) -> list[Path]:
     """Write `results.json`, `results.md` and the plot; their paths."""
-    value: dict[str, Any] = {"images": bench.data.count, "tables": {}}
+    value: dict[str, Any] = {"images": bench.data.count, "tables": {}, "curves": {}}
     lines = [HEAD.format(images=bench.data.count)]
     for name, table in TABLES.items():
         found = found_rows(bench, name, range(table.seeds))
@@ -163,6 +90,14 @@ def write_report(bench: Bench, out: Path) -> list[Path]:
         lines.insert(1, f"![Gains over real only with their intervals]({PLOT})\n")
         paths.append(out / PLOT)
         write_text(paths[-1], plot)
+    lines += ["## Curves", "", CURVE_HEAD]
+    for name in CURVES:
+        value["curves"][name] = own = curve_points(bench, name)
+        lines += curve_lines(name, own, bench.data.count)
+    if plot := plot_curves({CURVES[n].title: rows for n, rows in value["curves"].items()}):
+        lines.insert(lines.index("## Curves") + 2, f"![Figures over the setting]({CURVE_PLOT})\n")
+        paths.append(out / CURVE_PLOT)
+        write_text(paths[-1], plot)
     if (out / SHEET).exists():
         about = "Test renders with the largest gain (left) and loss (right) from `real` to `both`: image, truth, before, after."
         lines += ["## Hits and misses", "", about, "", f"![Hits and misses]({SHEET})", ""]
@@ -181,18 +116,11 @@ def table_lines(found: Mapping[str, Mapping[str, Any]], rows: Sequence[str]) -> 
             lines.append(f"| `{name}` | {ROWS[name].title} | not measured yet |  |  |  |  |")
             continue
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.3f}"
-        gain, seconds = _points(row["gain"]), f"{row['seconds']:.0f}"
+        gain, seconds = points(row["gain"]), f"{row['seconds']:.0f}"
         details = ", ".join(f"{k} {v:.3f}" for k, v in row["details"].items())
         figure = f"{row['mean']:.3f}" + (f" ({details})" if details else "")
         lines.append(f"| `{name}` | {ROWS[name].title} | {figure} | {deviation} | {seeds} | {gain} | {seconds} |")
     return lines
-
-
-def _points(found: Mapping[str, Any] | None) -> str:
-    """A difference in points with its interval."""
-    return (
-        "" if found is None else f"{100 * found['gain']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
-    )
 
 
 def _missing(rows: Mapping[str, Mapping[str, Any]], table: str, seeds: Sequence[int], images: int) -> list[str]:
@@ -216,6 +144,6 @@ def _limit_lines(found: By, rows: Sequence[str]) -> list[str]:
     lines = ["| what is missing | difference, points |", "|---|---|"]
     for better, worse, meaning in PAIRS:
         if better in rows and worse in rows:
-            own = _points(difference(found[better], found[worse])) or "not measured yet"
+            own = points(difference(found[better], found[worse])) or "not measured yet"
             lines.append(f"| {meaning}: `{better}` - `{worse}` | {own} |")
     return lines

@@ -18,6 +18,7 @@ from benchmarks.common import stamp
 from benchmarks.students.data import Data
 from benchmarks.students.figures import Evidence, Judge, pack
 from benchmarks.students.pretrain import PRETRAINING, Pretraining
+from benchmarks.students.scenarios import PLAIN
 from benchmarks.students.tables import PSEUDO, REAL, ROWS, TABLES, Row, Settings
 from datasetdm.downstream import STUDENTS
 from datasetdm.downstream.files import TrainedModel
@@ -35,7 +36,7 @@ class Bench:
     """The rows of one folder.
 
     Args:
-        data: of the plain scenario; the others have the same files.
+        data: of the plain tables; the scenarios of the others have the same files.
         rows: the folder of the results.
         settings: of all tables; None for each table's own.
         pretraining: of the encoder of tables that have one.
@@ -45,11 +46,13 @@ class Bench:
     rows: Path
     settings: Settings | None = None
     pretraining: Pretraining = PRETRAINING
-    _by_scenario: dict[str, Data] = field(default_factory=dict, repr=False, compare=False)
+    _by_scenario: dict[str, Data] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, table: str) -> Data:
         """The data of a table."""
         scenario = TABLES[table].scenario
+        if scenario is PLAIN:
+            return self.data
         if scenario.name not in self._by_scenario:
             self._by_scenario[scenario.name] = replace(self.data, scenario=scenario)
         return self._by_scenario[scenario.name]

@@ -42,6 +42,7 @@ class Scenario:
         rare: label -> labelled images that show it at most.
         known_conditions: whether labelled and val images show none of the conditions of `is_strange`.
         strange_test: whether only such images are tested on, rendered for it.
+        count: of labelled images; None for as many as are packaged.
     """
 
     name: str = ""
@@ -49,6 +50,7 @@ class Scenario:
     rare: Mapping[str, int] = field(default_factory=dict)
     known_conditions: bool = False
     strange_test: bool = False
+    count: int | None = None
 
     def story(self) -> dict[str, Any]:
         """What it depends on, JSON-ready."""
@@ -64,12 +66,10 @@ class Scenario:
         return replace(plain, lights={**plain.lights, "outdoors": [*own, *STRANGE_PHRASES * times]})
 
     def labelled(self, own: Iterable[Sample], others: Iterable[Sample]) -> list[Sample]:
-        """As many labelled images as `own`: those of `own` that the scenario allows, then of `others`."""
-        chosen, count, shown = list[Sample](), 0, Counter[str]()
-        for sample in own:
-            count += 1
-            if self._allowed(sample, shown):
-                chosen.append(sample)
+        """`count` labelled images, or as many as `own`: those of `own` that the scenario allows, then of `others`."""
+        own = list(own)
+        count, shown = self.count or len(own), Counter[str]()
+        chosen = [s for s in own if self._allowed(s, shown)][:count]
         known = {s.digest() for s in chosen}
         for sample in others:
             if len(chosen) >= count:
@@ -121,6 +121,11 @@ def without(sample: Sample, names: tuple[str, ...]) -> Sample:
     stuff = tuple(n for n in labels.stuff if n not in names)
     own = Labels(tuple(labels.names[i] for i in kept), tuple(labels.synonyms[i] for i in kept), stuff)
     return relabel(sample, own, [kept.index(i) if i in kept else IGNORE for i in range(len(labels))])
+
+
+def few(count: int) -> Scenario:
+    """The plain one with another number of labelled images."""
+    return Scenario(f"labels_{count}", count=count)
 
 
 PLAIN = Scenario()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from benchmarks.students import data, renders, report, tables
+from benchmarks.students import curves, data, renders, report, tables
 from benchmarks.students.__main__ import main, plan
+from benchmarks.students.curves import CURVES, measure_point, plan_points
 from benchmarks.students.data import Data
 from benchmarks.students.figures import MeanIoU, evidence_of, pack
 from benchmarks.students.pretrain import Pretraining
@@ -24,6 +25,7 @@ from benchmarks.students.tables import TABLES, Settings
 from datasetdm.errors import ConfigError
 from datasetdm.pipelines.settings import FitConfig
 from datasetdm.pipelines.stream import Keys
+from datasetdm.prompts import PromptSource
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.readers import read
 from datasetdm.readers.formats.mini import LABELS, PACKAGED
@@ -38,13 +40,13 @@ FIT = FitConfig(tasks=("semantic",), steps=1, batch=2, variants=1, width=32)
 class Shown:
     """A generator whose images are packaged renders with their labels."""
 
-    grammar: Grammar
+    prompts: PromptSource
     device: str
     labels = LABELS
     endless = False
 
     def origin(self) -> dict[str, Any]:
-        return {"source": "test", **self.grammar.origin()}
+        return {"source": "test", **self.prompts.origin()}
 
     def check(self, store: Store) -> None: ...
 
@@ -83,6 +85,9 @@ def test_rows_are_measured_once_and_reported(bench: Bench, tmp_path: Path, monke
     assert found["semantic"]["both"]["mean"] is None and found["depth"]["attention"]["left_out"]
     assert "--row both --images 4  # seeds 0, 1, 2" in page and "--row real --images 4  # seeds 1, 2" in page
     assert "--table depth --images 4\n" in page
+    real, base = json.loads(paths[0].read_text())["curves"]["labels"]["real"], found["semantic"]["real"]["mean"]
+    assert [(p["at"], p["mean"]) for p in real] == [(5, None), (20, None), (100, base), (400, None)]
+    assert "--curve labels --at 5 --row both --images 4\n" in page and "| 100 | " + f"{base:.3f}, seed 0 | not" in page
     assert paths[2].read_text().count("<circle") == 1 and "![Gains" in page
     sheet = draw_sheet(bench, "semantic", "self_training")
     assert sheet.size == (2 * (4 * 132 + 8), 132)
@@ -133,12 +138,17 @@ def test_committed_figures_are_those_of_the_committed_rows() -> None:
     committed = json.loads((root / "docs" / "results.json").read_text())["tables"]
     page = (root / "docs" / "results.md").read_text()
     assert set(committed) == set(tables.TABLES) and all(set(rows) == set(tables.ROWS) for rows in committed.values())
-    for name, row in ((n, row) for rows in committed.values() for n, row in rows.items() if row["files"]):
+    on_curves = json.loads((root / "docs" / "results.json").read_text())["curves"]
+    points = [(n, p) for rows in on_curves.values() for n, own in rows.items() for p in own]
+    assert set(on_curves) == set(CURVES) and any(p["files"] for _, p in points)
+    everything = [(n, row) for rows in committed.values() for n, row in rows.items()] + points
+    for name, row in ((n, row) for n, row in everything if row["files"]):
         values = [json.loads((root / "benchmarks/results/rows" / f).read_text()) for f in row["files"]]
         judge = TABLES[values[0]["table"]].judge
         assert row["mean"] == pytest.approx(np.mean([judge.figure(evidence_of(v)) for v in values]), abs=1e-3)
         assert row["seeds"] == [v["seed"] for v in values] and {v["row"] for v in values} == {name}
-        assert any(line.startswith(f"| `{name}` ") and f"| {row['mean']:.3f} |" in line for line in page.splitlines())
+        begin, figure = ("| ", f"{row['mean']:.3f}, ") if "at" in row else (f"| `{name}` ", f"| {row['mean']:.3f} |")
+        assert any(line.startswith(begin) and figure in line for line in page.splitlines())
 
 
 def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +178,66 @@ def test_quick_measures_four_rows_and_prints_them(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[:4]] == [*report.QUICK_ROWS]
     assert lines[-4].startswith("| `real` |") and lines[-3].endswith("| 0.250 |  | 0 | +0.0 [+0.0, +0.0] | 2 |")
+
+
+def test_a_point_at_the_tables_own_value_is_the_tables_row(bench: Bench) -> None:
+    own = {"labels": 100, "images": bench.data.count, "steps": TINY.steps, "prompts": "grammar"}
+    for name, curve in CURVES.items():
+        row = "both"
+        assert curve.at(bench, own[name]).name("semantic", row, 0) == bench.name("semantic", row, 0)
+        values = [v for v in curve.values[row] if not curves.needs_of(name, v)]
+        assert len({curve.at(bench, v).name("semantic", row, 0) for v in values}) == len(values)
+
+
+def test_points_are_planned_and_measured_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = list(plan_points(None, None, None, None))
+    assert (
+        len({*jobs}) == len(jobs) and jobs[0] == ("steps", 250, "real", 0) and ("prompts", "llm", "both", 0) not in jobs
+    )
+    assert list(plan_points("steps", "4000", "both", 2)) == [("steps", 4000, "both", 2)]
+    with pytest.raises(ConfigError, match="the curve has no value '7'"):
+        list(plan_points("labels", "7", None, None))
+    monkeypatch.setattr(Bench, "measure", lambda own, *row: {"steps": own.settings_of("semantic").steps, "row": row})
+    assert measure_point(bench, "steps", 4000, "both", 1) == {"steps": 4000, "row": ("semantic", "both", 1)}
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Packaged renders without end; counts those that it made."""
+
+    made: list[str]
+    labels = LABELS
+    endless = True
+
+    def origin(self) -> dict[str, Any]:
+        return {"source": "test"}
+
+    def check(self, store: Store) -> None: ...
+
+    def samples(self, done: Keys = ()) -> Iterator[Sample]:
+        for sample in read("mini:test"):
+            if sample.key not in done:
+                self.made.append(sample.key)
+                yield sample
+
+
+@pytest.mark.slow
+def test_more_generated_images_go_on_with_fewer(bench: Bench) -> None:
+    made: list[str] = []
+    own = replace(bench.data, generator=lambda *_: Endless(made))
+    few = list(replace(own, count=2).reader(tables.GENERATED))
+    more = list(replace(own, count=5).reader(tables.GENERATED))
+    assert [s.key for s in more[:2]] == [s.key for s in few] and len(more) == 5
+    assert len({*made}) == 5 and made.count(more[0].key) == 1  # the first ones were not made again
+    assert len(replace(own, count=2).reader(tables.GENERATED)) == 2 and not list(own.work.glob(".*"))
+    assert len(replace(own, count=3, prompts=("other", Grammar.load())).reader(tables.GENERATED)) == 3
+    assert {p.name for p in own.work.iterdir()} == {"generated-2", "generated-5", "other-generated-3"}
+
+
+@pytest.mark.slow
+def test_a_point_with_fewer_labels(bench: Bench) -> None:
+    value = CURVES["labels"].at(bench, 1).measure("semantic", "both", 0)
+    assert value["images"] == 1 + 4 and value["identity"]["data"][0]["scenario"]["name"] == "labels_1"
 
 
 @pytest.mark.slow

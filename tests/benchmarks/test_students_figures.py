@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.students import report
+from benchmarks.students import gains
 from benchmarks.students.figures import (
     AbsRel,
     Evidence,
@@ -110,9 +110,9 @@ def test_other_figures_of_the_same_counts() -> None:
 
 
 # ---------------------------------------------------------------------- intervals
-def found(judge: Judge, evidence: Evidence) -> report.Found:
+def found(judge: Judge, evidence: Evidence) -> gains.Found:
     value: dict[str, Any] = {"figure": judge.figure(evidence), **{n: pack(v) for n, v in evidence.items()}}
-    return report.Found(value, judge)
+    return gains.Found(value, judge)
 
 
 def test_the_interval_is_that_of_resampled_images() -> None:
@@ -125,15 +125,15 @@ def test_the_interval_is_that_of_resampled_images() -> None:
 
     good, bad = ({s: counts(right) for s in seeds} for right, seeds in ((0.7, (0, 1)), (0.5, (0, 1, 2))))
     own, base = ({s: found(judge, {"counts": c}) for s, c in rows.items()} for rows in (good, bad))
-    value = report.difference(own, base)
+    value = gains.difference(own, base)
     assert value is not None and value["seeds"] == [0, 1] and value["ratio"] > 1.2
     again = np.random.default_rng(5).integers(0, 40, (1000, 40))  # plain loops as the reference
     sampled = [np.mean([figure(good[s][i]) - figure(bad[s][i]) for s in (0, 1)]) for i in again]
-    low, high = np.percentile(sampled, report.INTERVAL)
+    low, high = np.percentile(sampled, gains.INTERVAL)
     assert value["low"] == pytest.approx(low, abs=0.003) and value["high"] == pytest.approx(high, abs=0.003)
     assert value["low"] < value["gain"] < value["high"] and value["low"] > 0
-    assert report.difference(own, own) == {"gain": 0, "low": 0, "high": 0, "ratio": 1, "seeds": [0, 1]}
-    assert report.difference(own, {}) is None
+    assert gains.difference(own, own) == {"gain": 0, "low": 0, "high": 0, "ratio": 1, "seeds": [0, 1]}
+    assert gains.difference(own, {}) is None
 
 
 def figure(counts: np.ndarray) -> float:
@@ -142,7 +142,7 @@ def figure(counts: np.ndarray) -> float:
 
 def test_less_depth_error_is_a_gain() -> None:
     good, bad = ({0: found(AbsRel(), {"errors": np.array(e, np.float32)})} for e in ([0.1, 0.2, np.nan], [0.2, 0.4, 9]))
-    value = report.difference(good, bad)
+    value = gains.difference(good, bad)
     assert value is not None and value["gain"] > 0 and value["low"] > 0 and value["ratio"] < 0.1
 
 
