@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import resource
 import sys
 import tarfile
@@ -16,8 +17,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import datasetdm
 from datasetdm.errors import DataError, OutputError
-from datasetdm.exporters import EXPORTERS, iter_export
+from datasetdm.exporters import EXPORTERS, export, iter_export
+from datasetdm.exporters.provenance import PROVENANCE
 from datasetdm.records import (
     IGNORE,
     Annotations,
@@ -27,13 +30,16 @@ from datasetdm.records import (
     Labels,
     MaskStack,
     Prompt,
+    Provenance,
     Sample,
     SemanticMap,
     Skeleton,
 )
 from datasetdm.records.objects import encode_runs
+from datasetdm.store import Review, Writer, append_review
 from datasetdm.transforms import Transform
 from datasetdm.transforms.split import Split
+from datasetdm.transforms.threshold import FilterByScore
 from factory import make_sample
 
 NAMES = ("sky & <i>", 'h\u00fcnd <script>alert("1")</script>', "gr|a`ss [x](y)")
@@ -116,6 +122,25 @@ def test_bare_and_odd_samples(format: str, tmp_path: Path) -> None:
         Sample("deep", np.zeros((1, 1, 3), np.uint8), LABELS, Prompt(""), depth=DepthMap(one * 1e6, one)),
     ]
     assert run(samples, format, tmp_path / "out") == 5 == images(tmp_path / "out")
+
+
+def test_provenance(format: str, tmp_path: Path) -> None:
+    """Every export says which stream, models and versions made it, and what was done since; not where it lay."""
+    made = {"backbone": {"name": "some/model", "identity": "1" * 64, "licence": "openrail"}, "decoder": "2" * 64}
+    with Writer(tmp_path / "store", LABELS, {"source": "generate", "seed": 3}, made=made) as writer:
+        for i in range(3):
+            who = Provenance(index=i, backbone="1" * 12, decoder="2" * 12)
+            writer.add(replace(make_sample(f"s{i}", labels=LABELS), provenance=who))
+    append_review(tmp_path / "store", Review("s0", "reject"))
+    steps = [FilterByScore(minimum=0.5)]
+    export(tmp_path / "store", format, tmp_path / "out", steps, licence="cc-by-4.0")
+    text = (tmp_path / "out" / PROVENANCE).read_text()
+    found = json.loads(text)
+    assert found["stream"] == {"source": "generate", "seed": 3} and found["made"] == made
+    assert (found["format"], found["images"], found["licence"]) == (format, 2, "cc-by-4.0")
+    assert found["images_by_model"] == {"backbone": {"1" * 12: 2}, "decoder": {"2" * 12: 2}}
+    assert [t["name"] for t in found["transforms"]] == ["apply-reviews", "filter-by-score"]
+    assert found["exported_by"] == {"datasetdm": datasetdm.__version__} and str(tmp_path) not in text
 
 
 def test_no_samples(format: str, tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def _lora_files(names: str) -> tuple[Path, ...]:
     return tuple(map(Path, re.split(r"(?<=\.safetensors)\+", names, flags=re.IGNORECASE)))
 
 
+def shared_name(name: str) -> str:
+    """What may be said elsewhere of a backbone's name: of folders and LoRA files on this machine their own names only."""
+    return "+".join(Path(part).name if Path(part).is_absolute() else part for part in re.split(r"\+(?=/)", name))
+
+
 def is_hub_id(name: str) -> bool:
     """Whether it can only be a repository's name."""
     return not Path(name).exists() and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from datasetdm.backbones import Backbone, RunOptions, load_backbone, pick_dtype
+from datasetdm.backbones import Backbone, RunOptions, find_backbone, is_hub_id, load_backbone, pick_dtype
 from datasetdm.backbones.canvas import Placement
 from datasetdm.decoder.blocks.pixel import PixelDecoder, Standardise
 from datasetdm.decoder.blocks.transformer import CAPTION_GAIN, UNSEEN_WORD_WEIGHT, upsample
@@ -20,7 +20,7 @@ from datasetdm.decoder.config import CONFIG, DecoderConfig, read_config, write_c
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TASKS, Head, Previous, Tensors, make_task
 from datasetdm.decoder.tensor_files import save_tensors
-from datasetdm.errors import ConfigError, DecoderError
+from datasetdm.errors import BackboneError, ConfigError, DecoderError
 from datasetdm.io.hub import Repository
 from datasetdm.records import Annotations, Labels
 
@@ -195,13 +195,32 @@ def load_pair(
 ) -> tuple[PDecoder, Backbone]:
     """A decoder, and the backbone that it was fitted on (or another, which is refused), on one device."""
     model = decoder if isinstance(decoder, PDecoder) else PDecoder.load(decoder)
-    name = model.config.backbone if backbone is None else backbone
+    name = own_backbone(model.config) if backbone is None else backbone
     if isinstance(name, str):
         frozen = load_backbone(name, config=model.config.features, device=device, options=options)
     else:
         frozen = name
     model.check_backbone(frozen)
     return model.to(frozen.device).eval(), frozen
+
+
+def own_backbone(config: DecoderConfig) -> str:
+    """The name of the backbone that a decoder was fitted on, for `load_backbone`; hub ids are not looked for.
+
+    Raises:
+        DecoderError: it was a folder or a LoRA file, which is not here.
+    """
+    if not is_hub_id(config.backbone):
+        try:
+            find_backbone(config.backbone)
+        except (BackboneError, ConfigError) as e:
+            raise DecoderError(
+                f"the backbone that this decoder was fitted on cannot be used: {e.what}",
+                where=config.backbone,
+                expected=f"the same weights, {config.identity[:12]}, in a folder of this machine",
+                remedy="name that folder with --backbone PATH (PATH+LORA.safetensors if it has a LoRA)",
+            ) from e
+    return config.backbone
 
 
 def autocast(device: torch.device) -> torch.autocast:

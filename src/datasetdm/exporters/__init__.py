@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 
 from datasetdm.errors import DataError, OutputError
 from datasetdm.exporters.prefetch import ahead
+from datasetdm.exporters.provenance import ExportProvenance
 from datasetdm.exporters.target import Target
 from datasetdm.io.files import locked, remove_leftovers, safe_name, writing
 from datasetdm.io.registry import Registry
@@ -25,7 +26,7 @@ from datasetdm.io.remote import Place
 from datasetdm.records import Labels, Sample
 from datasetdm.store.store import Store
 from datasetdm.transforms import Transform, accepted, apply
-from datasetdm.transforms.reviews import reviews_of
+from datasetdm.transforms.reviews import reviews_of, store_of
 from datasetdm.transforms.split import Split
 
 
@@ -119,26 +120,32 @@ def iter_export(
     require_free(folder)
     stream, labels = apply(samples, labels, transforms)
     parts = next((tuple(t.parts) for t in reversed(transforms) if isinstance(t, Split)), ())
-    return _export(write, _exportable(stream, counts), Target(folder, labels, parts, link, licence))
+    made = ExportProvenance(store_of(samples), transforms)
+    exportable = _exportable(made.counted(accepted(stream)), counts)
+    return _export(write, format, exportable, Target(folder, labels, parts, link, licence), made)
 
 
-def _export(write: Exporter, samples: Generator[Sample], target: Target) -> Iterator[None]:
+def _export(
+    write: Exporter, format: str, samples: Generator[Sample], target: Target, made: ExportProvenance
+) -> Iterator[None]:
     """Write beside the folder, then give it its name."""
     folder = target.folder
     with _one_error(folder), locked(folder.parent / f".{folder.name}.lock", "folder"):
         remove_leftovers(folder.parent, folder.name)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        made = os.open(temporary, os.O_RDONLY)  # open, so that no other folder gets its number
+        opened = os.open(temporary, os.O_RDONLY)  # open, so that no other folder gets its number
         try:
-            yield from write(ahead(samples, size=lambda s: s.image.nbytes), replace(target, folder=temporary))
-            if not os.path.samestat(os.fstat(made), temporary.stat()):
+            own = replace(target, folder=temporary)
+            yield from write(ahead(samples, size=lambda s: s.image.nbytes), own)
+            made.write(format, own)
+            if not os.path.samestat(os.fstat(opened), temporary.stat()):
                 raise OutputError("the folder was deleted while it was written", where=folder, remedy="export again")
             temporary.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
             temporary.rename(folder)
         finally:
-            os.close(made)
+            os.close(opened)
             shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -155,11 +162,11 @@ def _one_error(folder: Path) -> Generator[None]:
 
 
 def _exportable(samples: Iterable[Sample], counts: Counter[str] | None) -> Generator[Sample]:
-    """The accepted samples, checked. The keys seen lie in a database on the disk, for any number of samples."""
+    """The samples, checked. The keys seen lie in a database on the disk, for any number of samples."""
     with closing(sqlite3.connect("")) as seen:
         seen.execute("create table keys (key text primary key) without rowid")
         try:
-            for sample in accepted(samples):
+            for sample in samples:
                 if not seen.execute("insert or ignore into keys values (?)", (sample.key,)).rowcount:
                     raise DataError(
                         f"two samples have the key {sample.key!r}", expected="unique keys", remedy="rename one of them"

@@ -16,6 +16,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def place_name(place: str) -> str:
+    """What may be said elsewhere of a path, or of FORMAT:PATH: its last part, without the folders above it."""
+    format, colon, path = place.rpartition(":")
+    return f"{format}{colon}{Path(path).name}"
+
+
 def file_digest(path: Place) -> str:
     """SHA-256 of a file. Raises ConfigError if it cannot be read."""
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from datasetdm import __version__
 from datasetdm.backbones import Backbone
+from datasetdm.backbones.hub import shared_name
 from datasetdm.decoder.model import PDecoder
 from datasetdm.pipelines.stream import Source, Stream
 
@@ -28,10 +28,9 @@ def versions() -> dict[str, str]:
 
 def made_with(backbone: Backbone) -> dict[str, Any]:
     """A backbone, and the versions, JSON-ready. Of a folder's place only its name is said."""
-    name = "+".join(Path(part).name if Path(part).is_absolute() else part for part in backbone.name.split("+"))
     licence = getattr(backbone, "licence", "unknown")  # backbones of plug-ins need not say
     return {
-        "backbone": {"name": name, "identity": backbone.identity, "licence": licence},
+        "backbone": {"name": shared_name(backbone.name), "identity": backbone.identity, "licence": licence},
         "versions": versions(),
     }
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from pydantic import Field, PrivateAttr
 
 from datasetdm.errors import ConfigError
-from datasetdm.io.digests import files_digest
+from datasetdm.io.digests import files_digest, place_name
 from datasetdm.quality.teachers import Boxes, Seen, Teacher, load_teacher
 from datasetdm.readers import read
 from datasetdm.records import IGNORE, Labels, Sample
@@ -42,7 +42,8 @@ class _Taught(Transform):
 
     def origin(self) -> dict[str, Any]:
         """The settings, and the teacher by its files."""
-        return {**self.to_json(), "sha256": files_digest(Path(self.teacher))}
+        named = {"teacher": place_name(self.teacher), "sha256": files_digest(Path(self.teacher))}
+        return {**self.to_json(), **named}
 
     def _seen(self, sample: Sample) -> tuple[Seen, Int64[np.ndarray, "l"]]:
         """What the teacher sees, and for every label of the teacher its id in the sample's vocabulary."""
@@ -166,8 +167,10 @@ class MaskByLoss(_Taught):
 
     def origin(self) -> dict[str, Any]:
         """Also the means, where they are those of other data."""
-        means = {} if self.data is None else {"means": {str(k): round(v, 6) for k, v in self._means().items()}}
-        return {**super().origin(), **means}
+        if self.data is None:
+            return super().origin()
+        means = {str(k): round(v, 6) for k, v in self._means().items()}
+        return {**super().origin(), "data": place_name(self.data), "means": means}
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         if self.data is None and isinstance(samples, Iterator):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
+from datasetdm.io.digests import place_name
 from datasetdm.readers import read
 from datasetdm.records import Sample
 from datasetdm.transforms.duplicates import Descriptors, FilterByDistance, describe
@@ -30,7 +31,7 @@ class FilterCopies(FilterByDistance):
 
     def origin(self) -> dict[str, Any]:
         """The settings and the labelled images."""
-        return {**self.to_json(), "sha256": self._descriptors().digest()}
+        return {**self.to_json(), "data": place_name(self.data), "sha256": self._descriptors().digest()}
 
     def _descriptors(self) -> Descriptors:
         if self._labelled is None:

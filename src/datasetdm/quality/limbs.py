@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import Field, PrivateAttr
 
-from datasetdm.io.digests import digest
+from datasetdm.io.digests import digest, place_name
 from datasetdm.readers import read
 from datasetdm.records import Instances, Sample
 from datasetdm.transforms.objects import ObjectFilter
@@ -52,7 +52,7 @@ class FilterByLimbs(ObjectFilter):
     def origin(self) -> dict[str, Any]:
         """The settings and the labelled lengths."""
         ranges = sorted((limb, *found) for limb, found in self._labelled().items())
-        return {**self.to_json(), "sha256": digest(ranges)}
+        return {**self.to_json(), "data": place_name(self.data), "sha256": digest(ranges)}
 
     def _labelled(self) -> Mapping[Limb, tuple[float, float]]:
         if self._ranges is None:

@@ -188,7 +188,7 @@ class FilesSource(Source):
         prompt = caption_prompt(item.caption, present) if item.caption or known else None
         return Sample(
             item.key, image, self.labels, prompt,
-            **records.fields(), provenance=Provenance(str(item.image)), encoded=item.image,
+            **records.fields(), provenance=Provenance(item.image.name), encoded=item.image,
         )  # fmt: skip
 
 

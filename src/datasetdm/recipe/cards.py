@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from datasetdm.backbones.hub import shared_name
 from datasetdm.decoder.config import DecoderConfig
 from datasetdm.exporters.card import SIZES, TASKS
 from datasetdm.store.quality import QUALITY
@@ -49,12 +49,11 @@ def decoder_card(config: DecoderConfig, url: str, licence: str) -> str:
     story: dict[str, Any] = {**(config.fitted or {})}
     figures: Mapping[str, Any] = story.get("held_out_figures", {})
     made: Mapping[str, Any] = story.get("made", {})
-    backbone = Path(config.backbone).name if Path(config.backbone).is_absolute() else config.backbone
     head = {"license": licence, "library_name": "datasetdm", "tags": ["datasetdm", *config.tasks]}
     if "/" in config.backbone and not config.backbone.startswith("/"):
         head["base_model"] = config.backbone
     facts = {
-        "backbone": backbone, "backbone's weights": config.identity, "tasks": ", ".join(config.tasks),
+        "backbone": shared_name(config.backbone), "backbone's weights": config.identity, "tasks": ", ".join(config.tasks),
         "labels": ", ".join(config.labels.names), **_flat(made), "data": story.get("data", "not recorded"),
         "images": story.get("images", "not recorded"),
         "held-out images": story.get("held_out_images", "not recorded"),

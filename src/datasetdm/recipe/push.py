@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from datasetdm.decoder.config import CONFIG, read_config
+from datasetdm.backbones.hub import shared_name
+from datasetdm.decoder.config import CONFIG, read_config, write_config
 from datasetdm.decoder.model import WEIGHTS
 from datasetdm.errors import ConfigError
 from datasetdm.io.files import locked
@@ -41,9 +44,11 @@ def push(place: Place, url: str, licence: str = "unknown", private: bool = False
     if (place / CONFIG).exists():
         config = read_config(place)
         _require(repository, "model", "a decoder", f"hf://{repository.id}")
-        files = {name: place / name for name in (CONFIG, WEIGHTS)}
         card = decoder_card(config, str(repository), licence)
-        return repository.upload(files, card, "A decoder of datasetdm", private)
+        with TemporaryDirectory() as folder:  # what is sent names no folder of this machine
+            write_config(Path(folder), replace(config, backbone=shared_name(config.backbone)))
+            files = {CONFIG: Path(folder) / CONFIG, WEIGHTS: place / WEIGHTS}
+            return repository.upload(files, card, "A decoder of datasetdm", private)
     raise ConfigError("neither a store nor a decoder", where=place, expected="a folder that generate or fit wrote")
 
 

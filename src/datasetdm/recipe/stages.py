@@ -21,7 +21,7 @@ from datasetdm.backbones import (
     with_loras,
 )
 from datasetdm.decoder.config import read_config
-from datasetdm.decoder.model import decoder_folder
+from datasetdm.decoder.model import decoder_folder, own_backbone
 from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report, Seen
@@ -65,7 +65,7 @@ def check_models(stage: FitStage | GenerateStage | AnnotateStage | EvaluateStage
         name = with_loras(stage.backbone, stage.lora)
     else:
         decoder = read_config(decoder_folder(stage.decoder))
-        name = stage.backbone or decoder.backbone
+        name = name or own_backbone(decoder)
     if not is_hub_id(name):
         find_backbone(name)
 

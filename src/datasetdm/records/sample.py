@@ -60,7 +60,7 @@ class Provenance:
     """Where a sample comes from.
 
     Args:
-        file: the source file, as the data name it.
+        file: the source file, as the data name it, without the folders above the data.
         index: number of the sample in its stream.
         backbone, decoder: the first digits of their hashes, for generated or annotated samples.
         details: what else the source says, JSON-ready.

@@ -86,7 +86,13 @@ class ApplyReviews(Transform):
 
 def reviews_of(samples: object) -> tuple[ApplyReviews, ...]:
     """What applies the reviews of a store, or of a reader of one; nothing for samples from elsewhere, or without reviews."""
+    store = store_of(samples)
+    found = () if store is None else (ApplyReviews(store=store.folder),)
+    return tuple(t for t in found if t.rejected or t.fixed)
+
+
+def store_of(samples: object) -> Store | None:
+    """The store that samples are read from, by itself or by a reader of it; None for samples from elsewhere."""
     source = getattr(samples, "source", samples)
     store = getattr(source, "store", source)
-    found = (ApplyReviews(store=store.folder),) if isinstance(store, Store) else ()
-    return tuple(t for t in found if t.rejected or t.fixed)
+    return store if isinstance(store, Store) else None

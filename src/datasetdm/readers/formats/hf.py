@@ -122,7 +122,9 @@ class HfSource(Source):
         elif records != Annotations():
             prompt = caption_prompt(None, present)
         key = row["key"] if isinstance(row.get("key"), str) else f"{index:06d}"
-        provenance = Provenance(details={"dataset": self.name, "row": index})
+        provenance = Provenance(
+            details={"dataset": self._root.resolve().name if self._root else self.name, "row": index}
+        )
         return Sample(key, image, self.labels, prompt, **records.fields(), provenance=provenance)
 
     def _records(self, row: Mapping[str, Any], where: str, size: tuple[int, int]) -> Annotations:

@@ -91,7 +91,7 @@ class H5Source(Source):
             image, metres = _read(f["rgb"], path), _read(f["depth"], path, np.float32)
         key = path.relative_to(self.root).with_suffix("").as_posix()
         pixels, depth = image.transpose(1, 2, 0), _metres(metres, path)
-        return Sample(key, pixels, self.labels, depth=depth, provenance=Provenance(str(path)))
+        return Sample(key, pixels, self.labels, depth=depth, provenance=Provenance(path.name))
 
 
 class MatSource(Source):

@@ -8,6 +8,7 @@ the box filled (`Instances.boxed`) and no semantic map.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,7 @@ class YoloSource(Source):
         self._numbers = content.kpt_shape[1] if content.kpt_shape else 0
         self._files = images_in(images, self._notes) if images else self._find(content)
         self.orphan_errors = self._check_label_files()
+        self._above = os.path.commonpath([f.parent for f in self._files]) if self._files else ""
         self._stems_differ = len({f.stem for f in self._files}) == len(self._files)
 
     @property
@@ -87,10 +89,10 @@ class YoloSource(Source):
         rows, image = self._read(file), read_image(file, file)
         records = self._records(rows, image.shape[:2], _labels_of(file))
         found = tuple(dict.fromkeys(self.labels.names[self._label_of[c]] for c, _ in rows))
-        key = file.stem if self._stems_differ else file.as_posix()
+        key = file.stem if self._stems_differ else file.relative_to(self._above).as_posix()
         return Sample(
             key, image, self.labels, caption_prompt(None, found),
-            **records.fields(), provenance=Provenance(str(file)), encoded=file,
+            **records.fields(), provenance=Provenance(file.name), encoded=file,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ records
