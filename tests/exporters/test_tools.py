@@ -26,7 +26,8 @@ from pycocotools import mask as coco_mask
 
 from datasetdm.errors import ConfigError, OutputError
 from datasetdm.exporters import iter_export
-from datasetdm.exporters.formats.cvat import row_runs
+from datasetdm.exporters.formats import labelstudio
+from datasetdm.exporters.formats.cvat import decode_row_runs, row_runs
 from datasetdm.exporters.formats.labelstudio import encode_brush
 from datasetdm.exporters.hub import push_to_hub
 from datasetdm.io.codecs import polygon_runs
@@ -216,8 +217,10 @@ def test_brush_strokes_are_exact(mask: np.ndarray) -> None:
     for size, (x, y) in ((mask.shape, (0, 0)), ((h, w + 3), (0, 0)), ((h + 1, w), (0, 1)), ((h + 3, w + 2), (2, 1))):
         image = np.zeros(size, bool)
         image[y : y + h, x : x + w] = mask
-        back = decode_brush(encode_brush(mask, (x, y), size)).reshape(*size, 4)
+        packed = encode_brush(mask, (x, y), size)
+        back = decode_brush(packed).reshape(*size, 4)
         assert np.array_equal(back, np.where(image[..., None], 255, 0).repeat(4, -1))
+        assert np.array_equal(labelstudio.decode_brush(packed, size), image)
 
 
 def test_brush_strokes_longer_than_a_run() -> None:
@@ -301,6 +304,7 @@ def test_cvat(given: list[Sample], tmp_path: Path) -> None:
 def test_row_runs_are_exact(mask: np.ndarray) -> None:
     values = [bool(i % 2) for i, n in enumerate(row_runs(mask)) for _ in range(n)]
     assert values == mask.ravel().tolist()
+    assert np.array_equal(decode_row_runs(row_runs(mask), mask.shape), mask)
 
 
 # ---------------------------------------------------------------------- extras

@@ -112,15 +112,17 @@ def merge(
         Path | None,
         Parameter(
             help="What was corrected in Label Studio (.json) or CVAT (.xml, .zip), in an export of the one store: fixed labels and "
-            "rejected images become reviews of the new store."
+            "rejected images become reviews of the new store, and its samples have the shapes that were redrawn."
         ),
     ] = None,
 ) -> None:
     """Put several stores into a new one; their shards are linked or copied, not rewritten, unless keys or labels change."""
     from datasetdm.cli.bars import bars, say
     from datasetdm.engines.progress import Progress
+    from datasetdm.io.digests import file_digest
     from datasetdm.recipe.corrections import read_corrections
     from datasetdm.recipe.places import STORE, require_folder
+    from datasetdm.store.merge import Changes
     from datasetdm.store.merge import merge as merge_stores
     from datasetdm.store.reviews import append_reviews
     from datasetdm.store.store import Store
@@ -130,13 +132,16 @@ def merge(
     if reviews is not None and (len(opened) > 1 or prefix_keys):
         raise ConfigError("--reviews is for one store", expected="the store that was exported, with its keys")
     corrected = [] if reviews is None else list(read_corrections(opened[0], reviews))
+    redrawn = {c.review.key: c.change for c in corrected if c.change}
+    changes = Changes(file_digest(reviews), redrawn) if reviews and redrawn else None
     with bars() as report:
-        for held in merge_stores(opened, out, prefix_keys):
+        for held in merge_stores(opened, out, prefix_keys, changes):
             report(Progress("merge", held, sum(map(len, opened)), "sample"))
     if corrected:
-        append_reviews(as_place(out), corrected)
-        rejected = sum(r.verdict == "reject" for r in corrected)
-        say(f"{len(corrected)} reviews: {rejected} reject, {sum(r.fixes for r in corrected)} fix labels")
+        said = [c.review for c in corrected]
+        append_reviews(as_place(out), said)
+        rejected, fixed = sum(r.verdict == "reject" for r in said), sum(r.fixes for r in said)
+        say(f"{len(said)} reviews: {rejected} reject, {fixed} fix labels; {len(redrawn)} images have new shapes")
     say(f"{held} samples of {len(opened)} stores")
     say(f"next: datasetdm view {out}")
     print(out)

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from datasetdm.records.labels import IGNORE, Labels
 from datasetdm.records.maps import SemanticMap
+from datasetdm.records.objects import Instances
 from datasetdm.records.sample import Quality, Sample
 
 
@@ -63,6 +64,31 @@ def relabel(
         instances = replace(instances, label_ids=np.where(keep, ids, 0)).take(keep)
         points = None if points is None else points.take(keep)
     return replace(sample, labels=labels, semantic=semantic, instances=instances, keypoints=points)
+
+
+def repaint(sample: Sample, gone: Instances, there: Instances, changed: Sequence[bool]) -> Sample:
+    """The sample after regions of its semantic map were redrawn.
+
+    Args:
+        sample: what is changed.
+        gone: the regions as they were; their pixels that have their label are ignored.
+        there: all regions that there are now, smaller ones on top of larger ones.
+        changed: for each of these whether it gives its pixels its label, with confidence 1; others keep what they had, also on
+            top of a larger one that was redrawn.
+    """
+    if sample.semantic is None:
+        return sample
+    given, confidence = sample.semantic.ids, sample.semantic.confidence
+    ids, touched = given.copy(), np.zeros(sample.size, bool)
+    for mask, label in zip(gone.masks, gone.label_ids.tolist(), strict=True):
+        ids[mask & (given == label)] = IGNORE
+    for n in np.argsort(-there.masks.areas, kind="stable").tolist():
+        mask, label = there.masks[n], int(there.label_ids[n])
+        pixels = mask if changed[n] else mask & (given == label)
+        ids[pixels], touched[pixels] = label, changed[n]
+    if confidence is not None:
+        confidence = np.where(touched, np.float16(1), confidence)
+    return replace(sample, semantic=SemanticMap(ids, confidence))
 
 
 def ignore_pixels(sample: Sample, pixels: Bool[np.ndarray, "h w"]) -> Sample:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from datasetdm.errors import StoreError
 from datasetdm.io.remote import Place
-from datasetdm.records import Labels
+from datasetdm.records import Labels, Sample
 from datasetdm.records.edits import relabel
 from datasetdm.store.keys import KeySet
 from datasetdm.store.reviews import append_reviews, read_reviews
@@ -15,7 +16,22 @@ from datasetdm.store.store import Store
 from datasetdm.store.writer import Writer, doubled
 
 
-def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Generator[int]:
+@dataclass(frozen=True)
+class Changes:
+    """Samples that are not taken as they are.
+
+    Args:
+        sha256: of what the changes were read from: a merge goes on with the same changes only.
+        by_key: what is done to a sample.
+    """
+
+    sha256: str
+    by_key: Mapping[str, Callable[[Sample], Sample]]
+
+
+def merge(
+    stores: Sequence[Store], out: Place | str, prefix: bool = False, changes: Changes | None = None
+) -> Generator[int]:
     """Write all rows of several stores, in order, as a new store `out`; yields how many it holds so far, the last time all.
 
     Where labels are equal, shard files are linked or copied, not rewritten. Scores, reasons and reviews come along. The stream
@@ -26,6 +42,7 @@ def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Ge
         stores: at least one, whose labels have the same names, in any order; of this format version or an older one.
         out: a new folder, or one that the same merge began.
         prefix: put the name of its store's folder before every key, as in `FOLDER-KEY`, for stores that use the same keys.
+        changes: of samples; without `prefix`, and for stores whose labels are the first one's.
 
     Raises:
         StoreError: labels of other names, two rows of one key, or a folder that holds something else.
@@ -35,7 +52,9 @@ def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Ge
     labels = stores[0].labels
     for store in stores:
         _check_labels(store, labels, stores[0].folder)
-    stream = {"merged": [s.stream for s in stores], **({"prefix": True} if prefix else {})}
+    stream: dict[str, Any] = {"merged": [s.stream for s in stores], **({"prefix": True} if prefix else {})}
+    if changes is not None:
+        stream["changes"] = changes.sha256
     starts = [f"{s.folder.resolve().name}-" if prefix else "" for s in stores]
     _check_keys(stores, starts)
     with Writer(out, labels, stream, made={"merged": [s.made for s in stores]}) as writer:
@@ -48,7 +67,7 @@ def merge(stores: Sequence[Store], out: Place | str, prefix: bool = False) -> Ge
                 yield from _rewrite(store, writer, start)
             else:
                 writer.assess({key: q for key, q in store.quality.items() if key not in writer.quality})
-                writer.append(store)
+                writer.append(store, None if changes is None else changes.by_key)
             yield writer.written
 
 

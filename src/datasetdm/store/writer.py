@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -167,9 +167,13 @@ class Writer:
         if self._dirty and self._rows:
             _write(shard_path(self.folder, self._number), list(self._rows))
 
-    def append(self, store: Store) -> None:
+    def append(self, store: Store, changes: Mapping[str, Callable[[Sample], Sample]] | None = None) -> None:
         """Append the rows of another store of the same labels whose keys are not here yet: shard files of which none is here
         are linked (or copied), not rewritten.
+
+        Args:
+            store: the other one.
+            changes: by key, what is done to a sample; its shard is rewritten.
 
         Raises:
             StoreError: other labels.
@@ -178,15 +182,16 @@ class Writer:
             raise StoreError(
                 "the store has other labels", where=store.folder, expected="the labels of the store it is added to"
             )
+        changed = changes or {}
         for shard in store.shards:
             keys = list(shard.keys())
-            missing = [row for row, key in enumerate(keys, shard.start) if key not in self]
-            if len(missing) == len(keys):
+            missing = [(row, key) for row, key in enumerate(keys, shard.start) if key not in self]
+            if len(missing) == len(keys) and not any(key in changed for key in keys):
                 manifest = current_manifest(shard.path) if shard.checked else None
                 self.append_shard(shard.path, manifest or Manifest.of_file(shard.path, keys, min(MIGRATIONS)))
             else:
-                for row in missing:
-                    self.add(store[row])
+                for row, key in missing:
+                    self.add(changed[key](store[row]) if key in changed else store[row])
 
     def append_shard(self, source: Place, manifest: Manifest, closed: bool = True) -> None:
         """Append a whole shard file that another store or another worker wrote.

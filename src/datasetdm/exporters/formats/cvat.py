@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -26,6 +26,9 @@ from datasetdm.records import BACKGROUND, Instances, Labels, Sample
 
 DIGITS = 6
 """Of a pixel, after the point."""
+
+SKELETON = " points"
+"""What the label of a skeleton has behind that of its object."""
 
 
 def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
@@ -81,7 +84,7 @@ def _labels(labels: Labels) -> Element:
 
 def skeleton_label(name: str) -> str:
     """CVAT has labels of shapes and labels of skeletons; the points of a label have their own."""
-    return f"{name} points"
+    return name + SKELETON
 
 
 def image_element(sample: Sample, number: int, name: str) -> Element:
@@ -128,3 +131,9 @@ def row_runs(mask: Bool[np.ndarray, "h w"]) -> list[int]:
     flat = np.concatenate([[False], mask.ravel()])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     return np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+
+
+def decode_row_runs(runs: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The mask of such lengths. Raises ValueError if they do not fill a mask of this (height, width)."""
+    on = np.arange(len(runs)) % 2 == 1
+    return np.repeat(on, runs).reshape(size)

@@ -8,7 +8,7 @@ LOCAL_FILES_DOCUMENT_ROOT set to this folder. Crowds are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
@@ -146,3 +146,30 @@ def encode_brush(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: t
 
 
 _RUN_BITS = (4, 7, 10, 16)
+
+
+def decode_brush(packed: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The mask of run lengths as `encode_brush` and Label Studio write them: pixels that are at least half on.
+
+    Raises:
+        ValueError: bytes that are no run lengths, or of an image of another (height, width).
+    """
+    stream, at = "".join(f"{n:08b}" for n in packed), 0
+
+    def bits(count: int) -> int:
+        nonlocal at
+        at += count
+        if at > len(stream):
+            raise ValueError("the run lengths of a brush end too early")
+        return int(stream[at - count : at], 2)
+
+    words, word = bits(32), bits(5) + 1
+    sizes = [bits(4) + 1 for _ in _RUN_BITS]
+    h, w = size
+    if words != h * w * 4:
+        raise ValueError(f"the run lengths of a brush are of {words // 4} pixels, the image has {h * w}")
+    found: list[int] = []
+    while len(found) < words:
+        repeated, length = bits(1), bits(sizes[bits(2)]) + 1
+        found += [bits(word)] * length if repeated else [bits(word) for _ in range(length)]
+    return np.array(found[3:words:4]).reshape(size) >= 1 << word - 1
