@@ -18,6 +18,7 @@ MAY_BE_SKIPPED = (
     "DATASETDM_LLM names no GGUF file",
     "DATASETDM_REAL names no folder",
     "needs CUDA",
+    "no package of a label tool",
     "OpenEXR's own writer decides",
     "of an installed package, which tests its own",
 )

@@ -276,7 +276,7 @@ def test_cvat(given: list[Sample], tmp_path: Path) -> None:
     boxed = replace(holes, key="box", instances=replace(holes.instances, boxed=True))
     folder = run([*given, holes, boxed], "cvat", tmp_path / "c", HALVES)
     root = ElementTree.parse(folder / "annotations.xml").getroot()
-    assert root.findtext("version") == "1.1" and root.findtext("meta/task/size") == "8"
+    assert root.findtext("version") == "1.1" and root.findtext("meta/project/size") == "8"
     kinds = {str(n.findtext("name")): (n.findtext("type"), n.findtext("parent")) for n in root.iter("label")}
     assert kinds["dog"] == ("any", None) and kinds["nose"] == ("points", "dog points")
     images = root.findall("image")

@@ -35,23 +35,29 @@ def export(samples: Iterable[Sample], target: Target) -> Iterator[None]:
     """Write images and their elements as they come; the head, which counts them, is put before them at the end."""
     labels, path = _labels(target.labels), target.folder / "annotations.xml"
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=target.folder) as body:
-        count = 0
+        count, parts = 0, dict.fromkeys(target.parts)
         for sample in map(without_crowds, samples):
             name = target.write_image(sample, "images", sample.split)
             node = image_element(sample, count, f"{sample.split}/{name}" if sample.split else name)
             body.write(ElementTree.tostring(node, encoding="unicode") + "\n")
             count += 1
+            parts |= {sample.split: None} if sample.split else {}
             yield
         with path.open("w", encoding="utf-8") as out:
-            _assemble(out, labels, count, body)
+            _assemble(out, labels, count, tuple(parts), body)
 
 
-def _assemble(out: IO[str], labels: Element, count: int, body: IO[str]) -> None:
+def _assemble(out: IO[str], labels: Element, count: int, parts: tuple[str, ...], body: IO[str]) -> None:
+    """Write head and body: of a task, or of a project with one task for each part."""
     meta = Element("meta")
-    task = SubElement(meta, "task")
+    whole = SubElement(meta, "project" if parts else "task")
     for name, text in (("name", "datasetdm"), ("size", str(count)), ("mode", "annotation"), ("overlap", "0")):
-        SubElement(task, name).text = text
-    task.append(labels)
+        SubElement(whole, name).text = text
+    whole.append(labels)
+    tasks = SubElement(whole, "tasks") if parts else whole
+    for part in parts:
+        task = SubElement(tasks, "task")
+        SubElement(task, "name").text = SubElement(task, "subset").text = part
     ElementTree.indent(meta)
     out.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
     out.write(ElementTree.tostring(meta, encoding="unicode") + "\n")

@@ -106,8 +106,10 @@ def _config(labels: Labels) -> str:
     ):
         if values:
             node = ElementTree.SubElement(view, f"{tag}Labels", name=name, toName="image")
-            for value in values:
-                ElementTree.SubElement(node, "Label", value=value)
+            for n, value in enumerate(values):  # Label Studio's own converter orders points by this number
+                ElementTree.SubElement(
+                    node, "Label", {"value": value} | ({"model_index": str(n)} if tag == "KeyPoint" else {})
+                )
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
