@@ -175,7 +175,7 @@ def test_markup_is_shown_not_run(page: Page, served: tuple[Client, Path]) -> Non
     page.keyboard.press("Enter")
     expect(page.locator("#detail-title")).to_have_text("image 2")
     page.keyboard.press("Escape")
-    page.locator("select[name=reason]").select_option(EVIL)
+    page.locator("#reason-bars button").filter(has_text=EVIL).click()
     expect(page.locator(".nothing, .card")).to_have_count(1)
     assert (
         page.title() == "store"
@@ -242,10 +242,24 @@ def test_crowds_and_what_filters_found(browser: Browser, tmp_path: Path) -> None
         expect(page.locator("#provenance")).to_contain_text("a grammar")
         expect(page.locator("#provenance")).to_contain_text("val")
         page.keyboard.press("Escape")
+        page.locator("#reason-bars button").click()
+        expect(page.locator("#count")).to_have_text("1 of 3 images")
+        expect(page.locator("#reason-bars button")).to_have_text("blurred1")
+        page.locator("#reason-bars [aria-pressed=true]").click()
         page.locator("#score").select_option("sharpness")
+        histogram = page.get_by_role(
+            "img", name="Histogram of sharpness: 3 images from 0 to 20, most of them, 1, between"
+        )
+        expect(histogram).to_have_accessible_name(re.compile("2 accepted$"))
+        histogram.locator(".bin").last.click()
+        expect(page.locator("#count")).to_have_text("1 of 3 images")
+        page.locator("[name=score_max]").fill("")
         page.locator("[name=score_min]").fill("5")
         expect(page.locator("#count")).to_have_text("2 of 3 images")
         page.locator("#below").fill("15")
+        expect(histogram).to_have_count(0)
+        line = page.get_by_role("img", name="Histogram of sharpness: 2 images").locator(".threshold")
+        expect(line).to_have_attribute("d", re.compile(r"^M180 "))
         expect(page.locator("#preview-count")).to_have_text("1 of 2 accepted images would be rejected (50 %).")
         expect(page.locator("#preview-below img")).to_have_attribute("title", "s1")
         expect(page.locator("#preview-above img")).to_have_attribute("title", "s2")

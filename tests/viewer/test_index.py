@@ -104,6 +104,10 @@ def test_filters_agree_with_a_loop(rows: list[dict], query: dict) -> None:
     expected = {n: sum(n in rows[i]["labels"] for i in found) for n in LABELS.names}
     assert {c.name: c.rows for c in summary.labels} == expected
     assert summary.total == len(found) == sum(summary.score.counts) + summary.score.missing
+    score = query.get("score") or "confidence"
+    accepted = [i for i in found if rows[i]["verdict"] != "reject" and not rows[i]["reasons"]]
+    assert sum(summary.score.accepted) == sum(rows[i].get(score) is not None for i in accepted)
+    assert all(a <= n for a, n in zip(summary.score.accepted, summary.score.counts, strict=True))
     assert summary.verdicts.filtered == sum(bool(rows[i]["reasons"]) for i in found)
     reasons = [
         *(t for r in rows for t in r["reasons"]),

@@ -8,6 +8,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from datasetdm.errors import ConfigError, DataError
+from datasetdm.io.codecs import encode_png
 from datasetdm.records import Sample
 from datasetdm.store.store import Store
 
@@ -27,21 +28,22 @@ class Parents:
         return {key: row for row, key in enumerate(self.store.keys())}
 
     def image(self, edited: Sample) -> pa.Buffer:
-        """The encoded image of the sample's parent.
+        """The image of the sample's parent as PNG.
 
         Raises:
             DataError: the sample was not edited, or its parent is not in this store.
         """
         made = edited.provenance.details
         row = self._rows.get(str(made.get("parent")))
-        if row is None or self.store[row].digest() != made.get("parent_sha256"):
+        parent = None if row is None else self.store[row]
+        if parent is None or parent.digest() != made.get("parent_sha256"):
             raise DataError(
                 f"the image that {edited.key!r} was made from is not there",
                 where=self.store.folder,
                 expected="the store that `datasetdm edit` read",
                 remedy="name that store with --before",
             )
-        return self.store.encoded(row)
+        return pa.py_buffer(encode_png(parent.image))
 
 
 def edit_command(store: Store, old: str, new: str) -> str:

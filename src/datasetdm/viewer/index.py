@@ -134,7 +134,7 @@ class Index:
     def border(self, limit: Limit, most: int) -> Border:
         """What a threshold would reject, with at most `most` rows on either side of it; rows without the score stay."""
         scores = self._scores(limit)
-        accepted = ~self._filtered & (self._verdicts != "reject")
+        accepted = self._accepted
         low = accepted & (scores < np.float32(limit.below))
         dropped, kept = np.flatnonzero(low), np.flatnonzero(accepted & ~low & np.isfinite(scores))
         below = dropped[np.argsort(-scores[dropped], kind="stable")[:most]]
@@ -175,6 +175,10 @@ class Index:
     def _filtered(self) -> Bool[np.ndarray, "n"]:
         return np.bincount(self._rejections[0], minlength=self.count) > 0
 
+    @property
+    def _accepted(self) -> Bool[np.ndarray, "n"]:
+        return ~self._filtered & (self._verdicts != "reject")
+
     def _has_reason(self, reason: str) -> Bool[np.ndarray, "n"]:
         rows, codes = self._rejections
         code = self._reasons.index(reason).as_py()
@@ -214,10 +218,13 @@ class Index:
             low, high = 0.0, 1.0
         elif low == high:
             high = low + 1
-        chosen = scores[matching & np.isfinite(scores)]
-        counts, _ = np.histogram(chosen, SCORE_BINS, (low, high))
+        chosen = matching & np.isfinite(scores)
+        every, accepted = (
+            np.histogram(scores[rows], SCORE_BINS, (low, high))[0].tolist()
+            for rows in (chosen, chosen & self._accepted)
+        )
         names = [CONFIDENCE, *sorted(set(self.listed.scores) - {CONFIDENCE})]
-        return Histogram(names, low, high, counts.tolist(), int(matching.sum()) - len(chosen))
+        return Histogram(names, low, high, every, accepted, int(matching.sum() - chosen.sum()))
 
     def _reason_counts(self) -> list[Count]:
         counts = dict(zip(self._reasons.to_pylist(), np.bincount(self._rejections[1]).tolist(), strict=True))

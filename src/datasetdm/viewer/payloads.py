@@ -101,12 +101,14 @@ class Histogram:
     """How a score is distributed, in bins of equal width from `low` to `high`; `missing` rows do not have it.
 
     names: every score of the store that can be chosen instead; the first is the labels' confidence.
+    accepted: of every bin's rows the number of those that neither a filter nor a person rejected.
     """
 
     names: Sequence[str]
     low: float
     high: float
     counts: Sequence[int]
+    accepted: Sequence[int]
     missing: int
 
 

@@ -189,7 +189,7 @@ async function start() {
   $("title").textContent = document.title = about.title;
   filters.setUp(about.labels, filter);
   filters.write(place);
-  threshold.setUp(() => $("score").value);
+  threshold.setUp(() => $("score").value, filters.drawHistogram);
   state.query = filters.read();
   layers.setUp(about.layers);
   detail.setUp({ step, undo, closed: item => { const i = state.items.indexOf(item); if (i >= 0) { rove(i); cards()[i].focus(); } } });

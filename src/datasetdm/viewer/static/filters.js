@@ -1,15 +1,17 @@
 // The filters' form and its histograms.
 import { get } from "./api.js";
-import { $, counted, el, swatch } from "./dom.js";
+import { $, el, swatch } from "./dom.js";
+import { histogram } from "./histogram.js";
 
-const FIELDS = ["prompt", "objects_min", "objects_max", "score", "score_min", "score_max", "reason", "order"];
+const FIELDS = ["prompt", "objects_min", "objects_max", "score", "score_min", "score_max", "order"];
 const VERDICTS = { "": "all", open: "open", accept: "accepted", reject: "rejected", fixed: "fixed", filtered: "rejected by a filter" };
 const DEFAULTS = { order: "row", score: "confidence" };
 const FEW = 40;
 const form = $("query");
-let chosen = { class: "", verdict: "" };
+let chosen = { class: "", verdict: "", reason: "" };
 let colours = {};
 let last = null;
+let lastScore = "";
 let everyLabel = false;
 let asked = 0;
 
@@ -22,14 +24,14 @@ export function setUp(labels, onchange) {
   $("verdicts").append(...Object.entries(VERDICTS).map(([value, text]) =>
     el("button", { type: "button", "data-verdict": value, onclick: () => { chosen.verdict = value; onchange(); } },
       text, " ", el("span", { class: "soft" }))));
-  $("labels").addEventListener("click", e => {
-    const name = e.target.closest("button")?.label;
+  for (const [list, what] of [["labels", "class"], ["reason-bars", "reason"]]) $(list).addEventListener("click", e => {
+    const name = e.target.closest("button")?.name;
     if (name === undefined) return;
-    chosen.class = chosen.class === name ? "" : name;
+    chosen[what] = chosen[what] === name ? "" : name;
     onchange();
   });
   $("scores").addEventListener("click", e => {
-    const bin = e.target.closest("button")?.bin;
+    const bin = e.target.closest("g")?.bin;
     if (!bin) return;
     [form.elements.score_min.value, form.elements.score_max.value] = bin;
     onchange();
@@ -47,10 +49,10 @@ export function read() {
 export function write(query) {
   for (const name of FIELDS) {
     const field = form.elements[name];
-    if (["reason", "score"].includes(name) && query[name]) field.replaceChildren(el("option", { value: query[name] }, query[name]));
+    if (name === "score" && query[name]) field.replaceChildren(el("option", { value: query[name] }, query[name]));
     field.value = query[name] ?? DEFAULTS[name] ?? "";
   }
-  chosen = { class: query.class ?? "", verdict: query.verdict ?? "" };
+  chosen = { class: query.class ?? "", verdict: query.verdict ?? "", reason: query.reason ?? "" };
 }
 
 export async function summarise() {
@@ -69,52 +71,51 @@ function draw(summary) {
     b.lastChild.textContent = value ? summary.verdicts[value].toLocaleString("en") : "";
   }
   drawLabels(summary.labels.filter(({ name, rows }) => rows || name === chosen.class));
-  drawScores(summary.score, summary.total);
+  drawScores(summary.score);
   drawReasons(summary.reasons);
 }
 
 function drawLabels(counts) {
-  const most = Math.max(1, ...counts.map(c => c.rows));
   const shown = everyLabel ? counts : counts.filter(({ name }, i) => i < FEW || name === chosen.class);
-  const focused = document.activeElement?.label;
-  $("labels").replaceChildren(...shown.map(({ name, rows }) => {
-    const button = el("button", { type: "button", "aria-pressed": name === chosen.class, style: { "--fraction": rows / most } },
-      swatch(colours[name]), el("span", { class: "name" }, name), el("span", { class: "soft" }, rows.toLocaleString("en")));
-    button.label = name;
-    if (name === focused) queueMicrotask(() => button.focus());
-    return el("li", {}, button);
-  }));
+  drawBars($("labels"), shown, chosen.class, name => swatch(colours[name]));
   $("labels-all").hidden = shown.length === counts.length;
 }
 
-function drawScores({ names, low, high, counts, missing }, total) {
+// A list of buttons, each with a bar of its number of rows.
+function drawBars(list, counts, pressed, mark) {
+  const most = Math.max(1, ...counts.map(c => c.rows));
+  const focused = list.contains(document.activeElement) && document.activeElement.name;
+  list.replaceChildren(...counts.map(({ name, rows }) => {
+    const button = el("button", { type: "button", "aria-pressed": name === pressed, style: { "--fraction": rows / most } },
+      mark?.(name), el("span", { class: "name", title: name }, name), el("span", { class: "soft" }, rows.toLocaleString("en")));
+    button.name = name;
+    if (name === focused) queueMicrotask(() => button.focus());
+    return el("li", {}, button);
+  }));
+}
+
+function drawScores({ names }) {
   const field = form.elements.score;
   const score = field.value || names[0];
   field.replaceChildren(...[...new Set([...names, score])].map(n => el("option", { value: n }, n)));
-  field.value = score;
+  field.value = lastScore = score;
   field.hidden = field.options.length === 1;
-  const most = Math.max(1, ...counts);
-  const edge = i => parseFloat((low + (high - low) * i / counts.length).toPrecision(4));
-  $("scores").replaceChildren(...counts.map((n, i) => {
-    const bin = [edge(i), edge(i + 1)];
-    const button = el("button", { type: "button", tabindex: -1, title: `${bin[0]} to ${bin[1]}: ${counted(n, "image")}`,
-      "aria-label": `${score} ${bin[0]} to ${bin[1]}: ${counted(n, "image")}`, style: { "--fraction": n / most } });
-    button.bin = bin;
-    return button;
-  }));
-  $("scores").hidden = missing === total;
+  drawHistogram();
+}
+
+// Also done when a threshold is tried, which is no filter.
+export function drawHistogram() {
+  if (!last) return;
+  const below = $("below").value;
+  $("scores").hidden = last.score.missing === last.total;
+  $("scores").replaceChildren(histogram(lastScore, last.score, below === "" ? null : Number(below)));
 }
 
 function drawReasons(counts) {
-  const rows = Object.fromEntries(counts.map(c => [c.name, c.rows]));
-  const names = Object.keys(rows);
-  const field = form.elements.reason;
-  const value = field.value;
-  if (value && !names.includes(value)) names.push(value);
-  field.replaceChildren(el("option", { value: "" }, "any reason, or none"),
-    ...names.map(n => el("option", { value: n }, `${n} (${(rows[n] ?? 0).toLocaleString("en")})`)));
-  field.value = value;
-  $("reason-field").hidden = names.length === 0;
+  const names = counts.map(c => c.name);
+  const lost = chosen.reason && !names.includes(chosen.reason) ? [{ name: chosen.reason, rows: 0 }] : [];
+  drawBars($("reason-bars"), [...counts, ...lost].sort((a, b) => b.rows - a.rows), chosen.reason);
+  $("reason-field").hidden = names.length + lost.length === 0;
   $("reasons").replaceChildren(...[...new Set([...names, "bad image", "wrong mask", "wrong label", "wrong depth", "wrong points"])]
     .filter(n => n !== "no reason given").map(n => el("option", { value: n })));
 }

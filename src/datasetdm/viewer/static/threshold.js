@@ -5,9 +5,9 @@ import { $, copy, counted, el } from "./dom.js";
 const SIDE = 128;
 let asked = 0;
 
-export function setUp(score) {
+export function setUp(score, drawLine) {
   let timer;
-  const soon = () => { clearTimeout(timer); timer = setTimeout(() => preview(score()), 200); };
+  const soon = () => { drawLine(); clearTimeout(timer); timer = setTimeout(() => preview(score()), 200); };
   $("below").addEventListener("input", e => { e.stopPropagation(); soon(); });  // it is no filter
   $("score").addEventListener("change", soon);
   $("preview-copy").addEventListener("click", () => copy($("preview-command")));
