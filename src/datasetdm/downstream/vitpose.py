@@ -203,7 +203,9 @@ class Vitpose(Student[PointTargets]):
         if posed := [i for i, own in enumerate(names) if own]:
             boxes = objects.boxes[posed].tolist()
             inputs = _crops(processor, sample.image, boxes).to(model.device)
-            heatmaps = model(pixel_values=inputs).heatmaps.float().cpu()
+            experts = getattr(model.config.backbone_config, "num_experts", 1)
+            chosen = {"dataset_index": inputs.new_zeros(len(inputs), dtype=torch.long)} if experts > 1 else {}
+            heatmaps = model(pixel_values=inputs, **chosen).heatmaps.float().cpu()  # ViTPose+: the expert of COCO
             for i, box, maps in zip(posed, boxes, heatmaps, strict=True):
                 own = maps[[self.channel[name] for name in names[i]]]
                 values[i, : len(own)] = _read(processor, own, box)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +13,13 @@ from pydantic import Field, PrivateAttr
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.digests import files_digest, place_name
-from datasetdm.quality.teachers import Boxes, Seen, Teacher, load_teacher
+from datasetdm.metrics.keypoints import oks_sigmas
+from datasetdm.quality.seen import Boxes, Seen, Teacher
+from datasetdm.quality.teachers import load_teacher
 from datasetdm.readers import read
-from datasetdm.records import IGNORE, Labels, Sample
-from datasetdm.records.edits import ignore_pixels, judge
+from datasetdm.records import IGNORE, Keypoints, Labels, Sample
+from datasetdm.records.edits import ignore_pixels, judge, keep_objects, relabel
+from datasetdm.records.point_names import name_words
 from datasetdm.transforms import Transform
 
 OTHER = IGNORE - 1
@@ -49,7 +53,12 @@ class _Taught(Transform):
         """What the teacher sees, and for every label of the teacher its id in the sample's vocabulary."""
         if self._loaded is None:
             self._loaded = load_teacher(self.teacher, self.device)
-        return self._loaded.look(sample.image), own_ids(self._loaded.labels, sample.labels, self.teacher)
+        labels = self._loaded.labels
+        ids = own_ids(labels, sample.labels, self.teacher)
+        theirs = {own: k for k, own in reversed([*enumerate(ids.tolist())])}  # of two labels of one meaning the first
+        bare = replace(sample, semantic=None, depth=None, keypoints=None)
+        shown = relabel(bare, labels, [theirs.get(i, IGNORE) for i in range(len(sample.labels))])
+        return self._loaded.look(shown), ids
 
 
 def own_ids(theirs: Labels, own: Labels, where: str) -> Int64[np.ndarray, "l"]:
@@ -73,7 +82,8 @@ class FilterByTeacher(_Taught):
     """Rejects samples whose annotations a teacher does not confirm. Its score is the agreement, 0 to 1.
 
     With a teacher of segmentation: the mean IoU over the labels that both vocabularies have and either shows. With one of
-    detection: twice the matching boxes over all boxes of such labels. Samples without either are left as they are.
+    detection: twice the matching boxes over all boxes of such labels. With one of keypoints: the mean object keypoint similarity
+    of the objects. Samples with nothing to compare are left as they are.
 
     Args:
         minimum: agreement.
@@ -92,6 +102,9 @@ class FilterByTeacher(_Taught):
             found = map_agreement(sample, ids[seen.probabilities.argmax(0)], set(ids.tolist()) - {OTHER})
         elif seen.boxes is not None:
             found = box_agreement(sample, Boxes(seen.boxes.xywh, ids[seen.boxes.label_ids]), set(ids.tolist()))
+        elif seen.keypoints is not None and sample.instances is not None:
+            known = keep_objects(sample, np.isin(sample.instances.label_ids, ids))
+            found = keypoint_agreement(known, seen.keypoints)
         return sample if found is None else judge(sample, self.name, found, self.minimum, "the teacher disagrees")
 
 
@@ -127,6 +140,31 @@ def box_agreement(sample: Sample, theirs: Boxes, shared: set[int]) -> float | No
         ious[i], ious[:, j] = 0, 0
         matches += 1
     return 2 * matches / (len(boxes) + len(rest))
+
+
+def keypoint_agreement(sample: Sample, theirs: Keypoints) -> float | None:
+    """Mean object keypoint similarity (OKS) of the objects with present points; None without any. Crowds are not compared.
+
+    Points are matched by the words of their names. A point that only the sample has present counts 0; one that the teacher has
+    no name for does not count.
+    """
+    objects, own = sample.instances, sample.keypoints
+    if objects is None or own is None:
+        return None
+    found = []
+    for i in np.flatnonzero(~objects.crowd).tolist():
+        place = {name_words(n): k for k, n in enumerate(theirs.names[i])}
+        sigmas = oks_sigmas(own.names[i])
+        area = float(objects.masks.areas[i])
+        similarities = []
+        for k, name in enumerate(own.names[i]):
+            if own.visibility[i, k] and (other := place.get(name_words(name))) is not None:
+                distance = np.square(own.xy[i, k] - theirs.xy[i, other]).sum()
+                near = float(np.exp(-distance / (2 * area * (2 * sigmas[k]) ** 2)))
+                similarities.append(near * bool(theirs.visibility[i, other]))
+        if similarities:
+            found.append(np.mean(similarities))
+    return float(np.mean(found)) if found else None
 
 
 def box_ious(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:

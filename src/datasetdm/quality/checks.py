@@ -101,25 +101,37 @@ def make_checks(flip_agreement: float | None) -> list[Check]:
     return [FlipConsistency(minimum=flip_agreement)] if flip_agreement else []
 
 
-@torch.no_grad()
 def agreement(made: Made) -> list[Float[np.ndarray, "h w"]]:
     """The probability that the semantic distributions of every pixel of image and mirror image share, at each image's size."""
-    own, mirrored = (_probabilities(made, f) for f in (made.features, made.mirrored()))
+    own, mirrored = (
+        semantic_probabilities(made.decoder, made.inputs(f), made.labels, made.backbone.size, "flip consistency")
+        for f in (made.features, made.mirrored())
+    )
     maps = torch.minimum(own, mirrored.flip(-1)).sum(1)
     return [place.undo(m[None, None])[0, 0].cpu().numpy() for place, m in zip(made.places, maps, strict=True)]
 
 
-def _probabilities(made: Made, features: Features) -> Float[Tensor, "b l h w"]:
-    decoder = made.decoder
+@torch.no_grad()
+def semantic_probabilities(
+    decoder: PDecoder, inputs: DecoderInput, labels: Labels, size: tuple[int, int], what: str
+) -> Float[Tensor, "b l h w"]:
+    """The calibrated probability of every label at every pixel of images of this size.
+
+    Args:
+        what: needs them, for the error.
+
+    Raises:
+        ConfigError: a decoder without semantic maps.
+    """
     head = next((h for h in decoder.heads.values() if isinstance(h, SemanticHead)), None)
     if head is None:
         raise ConfigError(
-            "flip consistency compares semantic maps, and this decoder makes none",
+            f"{what} compares semantic maps, and this decoder makes none",
             expected="a decoder with the task semantic",
-            remedy="fit one, or leave flip consistency out",
+            remedy=f"fit one, or leave {what} out",
         )
     device = next(decoder.parameters()).device
     with autocast(device):
-        outputs = decoder(made.inputs(features).to(device).for_vocabulary(made.labels, decoder.config.labels))
+        outputs = decoder(inputs.to(device).for_vocabulary(labels, decoder.config.labels))
     logits = next(o.logits for o in outputs.values() if isinstance(o, SemanticOutputs))
-    return (upsample(logits.float(), made.backbone.size) / head.temperature).softmax(1)
+    return (upsample(logits.float(), size) / head.temperature).softmax(1)
