@@ -1,14 +1,14 @@
 """Whether edits show what they should: `python -m benchmarks.edits --json PATH`, judged by the oracle of `miniworld`.
 
 Images are generated from the grammar's prompts; every thing in them is replaced by another one that is found at the same places.
-The same edited prompts are also generated from nothing ("fresh"), which says what the generator can show at all.
+The same edited prompts are also generated from nothing ("fresh"), which says what the generator can show at all. The work folder
+(PATH.work) keeps all images, so that the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,23 @@ from benchmarks.generated import agreement
 from datasetdm.backbones import Backbone
 from datasetdm.backbones.canvas import Placement, stack_images, to_uint8
 from datasetdm.decoder.model import PDecoder, load_pair
+from datasetdm.engines.local import write
 from datasetdm.io.files import write_json
 from datasetdm.pipelines.edit import Editor, grow, pixels_of, plan_edit
 from datasetdm.pipelines.generate import DatasetGenerator
+from datasetdm.pipelines.settings import EditConfig
 from datasetdm.pipelines.stream import Data
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.readers.formats.mini import CLASSES
 from datasetdm.records import Labels, Sample
+from datasetdm.store.store import Store
 
 LAST_THING = 20
 """The largest class id of a thing."""
+BATCH, MOST = 16, 10
+"""Images that are generated at a time until there are enough to edit, and at most, in units of the edits."""
+RESAMPLES, INTERVAL = 2000, (2.5, 97.5)
+"""Of the bootstrap, and its percentiles."""
 
 
 def partners(grammar: Grammar) -> dict[str, str]:
@@ -72,45 +79,76 @@ def oracle_things(oracle: Oracle, images: Sequence[np.ndarray], labels: Labels) 
 
 
 def measure(
-    count: int, seed: int, decoder: PDecoder, backbone: Backbone, oracle: Oracle, steps: int | None
+    count: int,
+    seed: int,
+    decoder: PDecoder,
+    backbone: Backbone,
+    oracle: Oracle,
+    work: Path,
+    steps: int | None = None,
+    tries: int = 1,
 ) -> dict[str, Any]:
-    """All figures of `count` edits."""
+    """All figures of `count` edits. `work` keeps the images, so that a run that was stopped goes on."""
     grammar = Grammar.load()
     swap = partners(grammar)
     settings: dict[str, Any] = {"decoder": decoder, "backbone": backbone, "steps": steps}
-    source = DatasetGenerator(grammar, seed=seed, **settings).samples()
-    parents: list[Sample] = []
-    editor = Editor(Data(InMemoryReader(parents, decoder.config.labels)), replace=swap, seed=seed, **settings)
-    parents += islice((s for s in source if plan_edit(s, editor.config)), count)
-    edited = list(editor.samples())
-    fresh = list(islice(DatasetGenerator([s.caption for s in edited], seed=seed + 1, **settings).samples(), count))
-    margin = round(editor.config.margin * max(backbone.size))
-    hits: dict[str, list[bool]] = {"edited": [], "fresh": []}
+    config = EditConfig(replace=swap, seed=seed, steps=steps, tries=tries)
+    source, parents = DatasetGenerator(grammar, seed=seed, **settings), list[Sample]()
+    for wanted in range(count, MOST * count, BATCH):
+        write(source, work / "parents", wanted)
+        parents = [s for s in Store(work / "parents") if plan_edit(s, config)][:count]
+        if len(parents) == count:
+            break
+    plans = [plan_edit(parent, config) for parent in parents]
+    captions = [plan.prompt.text for plan in plans if plan]
+    write(DatasetGenerator(captions, seed=seed + 1, **settings), work / "fresh", len(captions))
+    reader = InMemoryReader(parents, decoder.config.labels)
+    editor = Editor(Data(reader), **config.model_dump(exclude={"steps"}), **settings)
+    write(editor, work / "edited")
+    edited, fresh = list(Store(work / "edited")), list(Store(work / "fresh"))
+    margin = round(config.margin * max(backbone.size))
+    hits: dict[str, list[list[bool]]] = {"edited": [], "fresh": []}
     change, decoded = [], []
     seen = {
         name: oracle_things(oracle, [s.image for s in samples], editor.labels)
         for name, samples in (("edited", edited), ("fresh", fresh))
     }
-    for i, (parent, own, other) in enumerate(zip(parents, edited, fresh, strict=True)):
-        plan = plan_edit(parent, editor.config)
-        assert plan is not None and own.prompt is not None
+    for i, (parent, plan, own, other) in enumerate(zip(parents, plans, edited, fresh, strict=True)):
+        assert plan is not None
         region = grow(torch.from_numpy(plan.region)[None], margin)[0].numpy()
         old = {n for n in swap if n in {parent.labels.names[k] for k in parent.annotations.labels_in()}}
-        asked = sorted({swap[n] for n in old} & {*own.prompt.labels})
-        hits["edited"] += found_in(seen["edited"][i], region, asked)
+        asked = sorted({swap[n] for n in old} & {*plan.prompt.labels})
+        hits["edited"].append(found_in(seen["edited"][i], region, asked))
         there = grow(torch.from_numpy(pixels_of(other, {*asked}))[None], margin)[0].numpy()
-        hits["fresh"] += found_in(seen["fresh"][i], there, asked)
+        hits["fresh"].append(found_in(seen["fresh"][i], there, asked))
         change.append(np.abs(own.image.astype(int) - parent.image)[~region].mean())
         decoded.append(_decoded_change(backbone, parent, region))
     return {
-        "edit_found": float(np.mean(hits["edited"])),
-        "fresh_found": float(np.mean(hits["fresh"])),
+        **found_rates(hits["edited"], hits["fresh"]),
         "edit_outside_change": float(np.mean(change)) / 255,
         "vae_outside_change": float(np.mean(decoded)) / 255,
         "edit_miou": agreement(edited, oracle)["miou"],
         "fresh_miou": agreement(fresh, oracle)["miou"],
         "edits": len(edited),
-        "labels_asked": len(hits["edited"]),
+        "tries": tries,
+        "labels_asked": sum(map(len, hits["edited"])),
+    }
+
+
+def found_rates(edited: Sequence[Sequence[bool]], fresh: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """How many of the asked labels were found, per image; their ratio, and 95 % intervals over resampled images."""
+    asked = np.array([len(own) for own in edited])
+    found = np.array([[sum(own), sum(other)] for own, other in zip(edited, fresh, strict=True)])
+    rows = np.random.default_rng(0).integers(0, len(asked), (RESAMPLES, len(asked)))
+    rates = found[rows].sum(1) / asked[rows].sum(1, keepdims=True).clip(1)
+    own, other = (found.sum(0) / asked.sum()).tolist()
+    ratios = rates[:, 0] / rates[:, 1].clip(1 / asked.sum())
+    return {
+        "edit_found": own,
+        "edit_found_interval": np.percentile(rates[:, 0], INTERVAL).tolist(),
+        "fresh_found": other,
+        "found_ratio": own / max(other, 1 / asked.sum()),
+        "found_ratio_interval": np.percentile(ratios, INTERVAL).tolist(),
     }
 
 
@@ -129,8 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--tries", type=int, default=1)
     options = parser.parse_args(arguments)
-    figures = measure(options.count, options.seed, *load_pair("mini"), load_oracle(), options.steps)
+    work = options.json.with_suffix(".json.work")
+    figures = measure(
+        options.count, options.seed, *load_pair("mini"), load_oracle(), work, options.steps, options.tries
+    )
     write_json(options.json, figures | stamp([options.seed]))
     print(figures)
 

@@ -238,9 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--embedding", choices=["ngrams", "minilm"], default="ngrams", help="of the prompts")
     asked = parser.parse_args(arguments)
-    found = measure(asked.count, asked.json.with_suffix(".json.work"))
+    work = asked.json.with_suffix(".json.work")
+    found = measure(asked.count, work)
     if asked.edits:
-        figures = edits.measure(asked.edits, 0, *load_pair("mini"), load_oracle(), asked.edit_steps)
+        figures = edits.measure(asked.edits, 0, *load_pair("mini"), load_oracle(), work / "edits", asked.edit_steps)
         found |= {name if name.startswith("edit_") else f"edit_{name}": value for name, value in figures.items()}
     found["diversity"] = diversities(PROMPTS, asked.llm, asked.embedding)
     write_json(asked.json, {**found, **stamp([SEED])})

@@ -165,8 +165,8 @@ def test_formats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_edits(mini: Backbone) -> None:
-    figures = edits.measure(2, 0, *load_pair("mini", mini), edits.load_oracle(), steps=2)
+def test_edits(mini: Backbone, tmp_path: Path) -> None:
+    figures = edits.measure(2, 0, *load_pair("mini", mini), edits.load_oracle(), tmp_path, steps=2)
     assert finite(figures) and figures["edits"] == 2 and figures["edit_outside_change"] == 0
     swap = edits.partners(edits.Grammar.load())
     assert all(old != new for old, new in swap.items()) and {*swap.values()} <= {*swap}

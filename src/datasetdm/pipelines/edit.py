@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,8 +30,13 @@ from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import EditConfig
 from datasetdm.pipelines.stream import CHECKED, Keys, Source, other_data
 from datasetdm.prompts import describe
+from datasetdm.prompts.wording import article, counted, plural
+from datasetdm.quality.checks import semantic_probabilities
 from datasetdm.records import BACKGROUND, Labels, Prompt, Provenance, Sample
 from datasetdm.store.store import Store
+
+SEVERAL = re.compile(r"\b(two|three|four|several|many|some|\d+)( \w+)? $", re.IGNORECASE)
+"""Before a noun whose plural is the same word: more than one of it."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,26 @@ class Edit:
         region: the pixels that are sampled anew.
         prompt: what the new image shall show.
         negative: what the region shall not show.
+        sought: the new labels, by which several tries are compared.
     """
 
     parent: Sample
     region: Bool[np.ndarray, "h w"]
     prompt: Prompt
     negative: str = ""
+    sought: tuple[str, ...] = ()
+
+    def again(self, number: int, contrasts: bool) -> Edit:
+        """Try `number` of the same edit, from 0: with other noise, every second one away from the parent's caption.
+
+        The new and the old caption share the place, and a model that has always seen them together draws the old things there;
+        guidance from one to the other leaves only their difference.
+
+        Args:
+            contrasts: whether a negative prompt has an effect.
+        """
+        negative = self.parent.caption if number % 2 and contrasts else self.negative
+        return replace(self, prompt=replace(self.prompt, seed=self.prompt.seed ^ number), negative=negative)
 
 
 class Editor:
@@ -80,6 +99,7 @@ class Editor:
         self.decoder, self.backbone = load_pair(decoder, backbone, device, options)
         self.steps = self.config.steps or self.backbone.steps
         self.guidance = self.backbone.guidance if self.config.guidance is None else self.config.guidance
+        self.contrasts = self.backbone.contrasts(self.guidance)
         self.labels = self.decoder.config.labels.with_names(self.config.labels)
         unknown = [n for n in self.config.replace.values() if n and n.lower() not in self.labels.by_word]
         if unknown:
@@ -135,8 +155,7 @@ class Editor:
         regions = [
             grow(p.map(torch.from_numpy(e.region)[None], 0.0), self._margin) for e, p in zip(edits, places, strict=True)
         ]
-        latents = self.backbone.encode(images)
-        new = self._sample(edits, latents, torch.stack(regions))
+        edits, new = self._sampled(edits, self.backbone.encode(images), torch.stack(regions))
         texts = [e.prompt.text for e in edits]
         kept = self.backbone.kept_texts(texts)
         features = self.backbone.features(new, texts, self.labels.names)
@@ -151,14 +170,48 @@ class Editor:
             for e, place, region, image, own in zip(edits, places, regions, features.images, found, strict=True)
         ]  # fmt: skip
 
+    def _sampled(
+        self, edits: Sequence[Edit], latents: Tensor, regions: Bool[Tensor, "b 1 H W"]
+    ) -> tuple[list[Edit], Float[Tensor, "b c h w"]]:
+        """New latents, of several tries those in which the decoder finds most of what is sought; and the edits that gave them."""
+        chosen, new = [*edits], self._sample(edits, latents, regions)
+        rows = [i for i, e in enumerate(edits) if e.sought]
+        if self.config.tries == 1 or not rows:
+            return chosen, new
+        best = self._found(edits, new, regions)
+        for number in range(1, self.config.tries):
+            again = [edits[i].again(number, self.contrasts) for i in rows]
+            others = self._sample(again, latents[rows], regions[rows])
+            for i, edit, other, found in zip(
+                rows, again, others, self._found(again, others, regions[rows]), strict=True
+            ):
+                if found > best[i]:
+                    chosen[i], best[i], new[i] = edit, found, other
+        return chosen, new
+
     def _sample(self, edits: Sequence[Edit], latents: Tensor, regions: Bool[Tensor, "b 1 H W"]) -> Tensor:
         stride = self.backbone.size[0] // latents.shape[-1]
         anew = F.max_pool2d(regions.float(), stride) > 0  # [b 1 h w]
-        negatives = [e.negative if self.backbone.contrasts(self.guidance) else "" for e in edits]
+        negatives = [e.negative if self.contrasts else "" for e in edits]
         prompts = [e.prompt for e in edits]
         return self.backbone.sample(
             prompts, self.steps, self.guidance, negatives, Kept(latents, ~anew.to(latents.device))
         )
+
+    def _found(self, edits: Sequence[Edit], latents: Tensor, regions: Bool[Tensor, "b 1 H W"]) -> list[float]:
+        """Of the probability of all things in every region the fraction of those that are sought, as the decoder sees them
+        without a caption: with one it would believe the prompt."""
+        silent = [""] * len(edits)
+        features = self.backbone.features(latents, silent, self.labels.names)
+        inputs = DecoderInput.from_features(features, silent, self.labels, [()] * len(edits))
+        maps = semantic_probabilities(self.decoder, inputs, self.labels, self.backbone.size, "--tries").cpu()
+        things = [i for i, n in enumerate(self.labels.names) if n not in {*self.labels.stuff, BACKGROUND}]
+        found = []
+        for edit, pixels, region in zip(edits, maps, regions, strict=True):
+            sought = [self.labels.index[self.labels.by_word[n.lower()]] for n in edit.sought]
+            mass = pixels[:, region[0]].sum(1)
+            found.append(float(mass[sought].sum() / mass[[*{*things, *sought}]].sum()))
+        return found
 
     def _composed(self, edit: Edit, place: Placement, region: Tensor, image: Tensor) -> np.ndarray:
         """The new image within the region, the parent's own pixels elsewhere, a soft edge between them."""
@@ -215,14 +268,17 @@ def plan_edit(sample: Sample, config: EditConfig) -> Edit | None:
     if region.mean() < config.min_region:
         return None
     asked = things if config.background else asked_labels_of(sample, there)
-    left = [new.get(n, n) for n in asked if n not in gone]
-    if config.background or gone or not there & {*new} <= {*sample.labels.named_in(sample.caption)}:
+    left = [*dict.fromkeys(new.get(n, n) for n in asked if n not in gone)]
+    if config.background or gone or not {*new} & {*sample.labels.named_in(sample.caption)}:
         text = " ".join(filter(None, (describe(left), config.background)))  # it cannot be edited word by word
     else:
         text = replace_labels(sample.caption, sample.labels, new)
+        unnamed = [new[n] for n in asked if n in new and n not in sample.labels.named_in(sample.caption)]
+        text = ", ".join([text, *(counted(n, 1) for n in dict.fromkeys(unnamed))])
     seed = int(np.random.SeedSequence((config.seed, *sample.key.encode())).generate_state(1, np.uint64)[0] >> 1)
     origin = sample.prompt.origin if sample.prompt and sample.prompt.origin != "labels" else "user"
-    return Edit(sample, region, Prompt(text, tuple(dict.fromkeys(left)), seed, origin), ", ".join(sorted(gone & there)))
+    sought = dict.fromkeys(new[n] for n in asked if n in new and n in there)
+    return Edit(sample, region, Prompt(text, tuple(left), seed, origin), ", ".join(sorted(gone & there)), tuple(sought))
 
 
 def pixels_of(sample: Sample, names: set[str] | list[str]) -> Bool[np.ndarray, "h w"]:
@@ -238,15 +294,19 @@ def pixels_of(sample: Sample, names: set[str] | list[str]) -> Bool[np.ndarray, "
 
 def replace_labels(caption: str, labels: Labels, new: Mapping[str, str]) -> str:
     """The caption with other words for labels, all at once, each in the number and with the article that it needs."""
-    words = {w.lower(): n for n in new for w in (n, *labels.synonyms[labels.index[n]])}
-    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    one = {w.lower(): n for n in new for w in (n, *labels.synonyms[labels.index[n]])}
+    many = {w + s: n for w, n in one.items() for s in ("s", "es")} | {plural(w): n for w, n in one.items()}
+    plurals = {plural(n) for n in new} - {*new}  # some vocabularies list "people" as another word for a person
+    longest_first = "|".join(map(re.escape, sorted({*one, *many}, key=len, reverse=True)))
 
     def other(match: re.Match[str]) -> str:
-        text = new[words[match[2].lower()]]
-        article = "" if not match[1] else ("an " if text[0].lower() in "aeiou" else "a ")
-        return article + text + ("s" if match[3] else "")
+        word = match[2].lower()
+        text = new[many[word] if word not in one else one[word]]
+        if word not in one or word in plurals or (plural(word) == word and SEVERAL.search(caption[: match.start()])):
+            return plural(text)
+        return f"{article(text)} {text}" if match[1] else text
 
-    return re.sub(rf"\b(?:(an?) )?({longest_first})(e?s)?\b", other, caption, flags=re.IGNORECASE)
+    return re.sub(rf"\b(?:(an?) )?({longest_first})\b", other, caption, flags=re.IGNORECASE)
 
 
 def grow(region: Bool[Tensor, "1 H W"], pixels: int) -> Bool[Tensor, "1 H W"]:

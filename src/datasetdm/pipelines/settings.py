@@ -92,6 +92,11 @@ class EditConfig(BaseModel):
     min_region: float = Field(
         0.005, ge=0, le=1, description="Regions of a smaller fraction of the image are left as they are."
     )
+    tries: int = Field(
+        1,
+        ge=1,
+        description="Sample every replacement so many times and keep the image in which the decoder finds most of the new label.",
+    )
     seed: int = Field(0, ge=0, description="Another seed gives other edits.")
     batch: int = Field(16, ge=1, description="Images per batch; halved where a batch takes too much memory.")
     steps: int | None = Field(None, ge=1, description="Sampling steps; default the model's (few for distilled ones).")
@@ -207,10 +212,13 @@ class FilterConfig(BaseModel):
     teacher: str | None = Field(
         None,
         description="A model of yours, to compare the annotations with: a folder of transformers or an ONNX file, of "
-        "segmentation or detection.",
+        "segmentation, detection or keypoints.",
     )
     teacher_agreement: float = Field(
-        0.5, ge=0, le=1, description="With --teacher: reject samples of a lower agreement (mean IoU, or F1 of boxes)."
+        0.5,
+        ge=0,
+        le=1,
+        description="With --teacher: reject samples of a lower agreement (mean IoU, F1 of boxes, or OKS).",
     )
     copies_of: str | None = Field(
         None, description="Reject images that are nearer than 0.02 to an image of these labelled data, FORMAT:PATH."
