@@ -168,6 +168,10 @@ def test_formats(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_edits(mini: Backbone, tmp_path: Path) -> None:
     figures = edits.measure(2, 0, *load_pair("mini", mini), edits.load_oracle(), tmp_path, steps=2)
     assert finite(figures) and figures["edits"] == 2 and figures["edit_outside_change"] == 0
+    rates = edits.found_rates([[True, False], [False]] * 50, [[True, True], [False]] * 50)
+    assert (rates["edit_found"], rates["fresh_found"], rates["found_ratio"]) == (50 / 150, 100 / 150, 0.5)
+    low, high = rates["edit_found_interval"]
+    assert 0.2 < low < 1 / 3 < high < 0.5 and rates["found_ratio_interval"] == [0.5, 0.5]
     swap = edits.partners(edits.Grammar.load())
     assert all(old != new for old, new in swap.items()) and {*swap.values()} <= {*swap}
 

