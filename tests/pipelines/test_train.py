@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from commands import run
 from datasetdm.errors import ConfigError, DataError, OutputError
 from datasetdm.io.files import locked
 from datasetdm.pipelines.settings import TrainConfig
-from datasetdm.pipelines.train import LOCK, iter_train
+from datasetdm.pipelines.train import LOCK, iter_train, train
 from datasetdm.recipe.run import make_recipe, run_recipe
+from datasetdm.records import Labels
+from datasetdm.records.edits import relabel
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store
 from factory import LABELS, make_sample
@@ -31,12 +34,13 @@ def store(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_from_the_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, figures = tmp_path / "m", tmp_path / "f.json"
-    more = ("--synthetic", str(store), "--self-training", str(store))
+    more = ("--synthetic", str(store), "--self-training", str(store), "--tensorboard")
     assert run("train", "--data", str(store), *more, "--out", str(out), *WORDS) == 0
     said = capsys.readouterr()
     assert said.out == f"{out}\n" and "trained on 3 images and 3 synthetic ones and 3 without labels" in said.err
     assert run("evaluate", "--model", str(out), "--data", str(store), "--json", str(figures)) == 0
     assert 0 <= json.loads(figures.read_text())["semantic"]["miou"] <= 1
+    assert [*(out / "tensorboard").iterdir()]
     story = json.loads((out / "datasetdm.json").read_text())["trained"]
     assert (
         story["config"]["steps"] == 2
@@ -46,8 +50,6 @@ def test_from_the_command_line(store: Path, tmp_path: Path, capsys: pytest.Captu
     assert "not empty" in capsys.readouterr().err
     again = tmp_path / "again"
     assert run("train", "--data", str(store), "--out", str(again), "--encoder", str(out), "--frozen", *WORDS) == 0
-    from safetensors.torch import load_file
-
     first, second = (load_file(p / "model.safetensors") for p in (out, again))
     same = {name for name in first if (first[name] == second[name]).all()}
     assert {n for n in first if n.startswith("segformer.")} <= same
@@ -58,7 +60,14 @@ def test_from_the_command_line(store: Path, tmp_path: Path, capsys: pytest.Captu
 def test_in_a_recipe(store: Path, tmp_path: Path) -> None:
     content: dict[str, Any] = {
         "stages": {
-            "student": {"kind": "train", "data": str(store), "self_training": str(store), **QUICK},
+            "kept": {"kind": "filter", "data": str(store), "min_contrast": 0.0},
+            "student": {
+                "kind": "train",
+                "data": [str(store), "stage:kept"],
+                "synthetic": "stage:kept",
+                "self_training": str(store),
+                **QUICK,
+            },
             "figures": {"kind": "evaluate", "data": str(store), "model": "stage:student"},
         }
     }
@@ -67,16 +76,37 @@ def test_in_a_recipe(store: Path, tmp_path: Path) -> None:
     def actions() -> list[str]:
         return [f"{s.name}: {s.action}" for s, _ in run_recipe(make_recipe(content), out)]
 
-    assert actions() == ["student: run", "figures: run"]
-    assert actions() == ["student: reuse", "figures: reuse"]
+    assert actions() == ["kept: run", "student: run", "figures: run"]
+    story = json.loads((out / "student" / "datasetdm.json").read_text())["trained"]
+    assert [story[f"{n}images"] for n in ("", "synthetic_", "unlabelled_")] == [6, 3, 3]
+    assert actions() == ["kept: reuse", "student: reuse", "figures: reuse"]
     content["stages"]["student"]["seed"] = 1
-    assert actions() == ["student: run again", "figures: run again"]
+    assert actions() == ["kept: reuse", "student: run again", "figures: run again"]
     content["stages"]["figures"]["model"] = "stage:figures"
     with pytest.raises(ConfigError):
         make_recipe(content)
     content["stages"]["figures"]["model"] = str(store)
     with pytest.raises(ConfigError, match="no model can be read"):
         actions()
+
+
+@pytest.mark.slow
+def test_several_stores_are_one_mix(tmp_path: Path) -> None:
+    """Labels come together by name: the second store has them in another order, and one more."""
+    samples = [make_sample(f"s{i}", seed=i) for i in range(4)]
+    others = Labels((*LABELS.names[::-1], "boat"), skeletons=LABELS.skeletons, stuff=LABELS.stuff)
+    ids = [others.index[n] for n in LABELS.names]
+    write_store(samples, tmp_path / "whole", LABELS)
+    write_store(samples[:2], tmp_path / "first", LABELS)
+    write_store([relabel(s, others, ids) for s in samples[2:]], tmp_path / "second", others)
+    parts = [Store(tmp_path / name) for name in ("first", "second")]
+    whole = Store(tmp_path / "whole")
+    train(whole, tmp_path / "one", synthetic=whole, **QUICK)
+    train(parts, tmp_path / "two", synthetic=tuple(parts), **QUICK)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all((two[name] == value).all() for name, value in one.items())
+    stories = [json.loads((tmp_path / n / "datasetdm.json").read_text())["trained"] for n in ("one", "two")]
+    assert stories[0] == stories[1] and stories[1]["images"] == stories[1]["synthetic_images"] == 4
 
 
 def test_places_and_settings_that_are_refused(store: Path, tmp_path: Path) -> None:

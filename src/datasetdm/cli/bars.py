@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -25,7 +26,10 @@ from datasetdm.engines.progress import Progress, Report
 
 T = TypeVar("T")
 
-console = Console(stderr=True)
+first_process = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Of several that train together (torchrun), the first one alone talks."""
+
+console = Console(stderr=True, quiet=not first_process)
 """Bars and notes go to the error stream; results to the output stream."""
 
 

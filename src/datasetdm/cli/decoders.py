@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from datasetdm.cli.bars import first_process
 from datasetdm.cli.tables import show_figures
 from datasetdm.cli.work import perform
 from datasetdm.recipe.schema import EvaluateStage, FitStage, TrainStage
@@ -35,7 +36,8 @@ def train(
 ) -> None:
     """Train an ordinary model of transformers on labelled data, on synthetic samples, or on both."""
     perform(stage, out)
-    print(out)
+    if first_process:
+        print(out)
 
 
 def evaluate(

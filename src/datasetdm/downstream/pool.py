@@ -28,6 +28,7 @@ from datasetdm.records import ANNOTATIONS, IGNORE, Labels, Sample
 from datasetdm.records.edits import relabel
 from datasetdm.store.rows import from_row, to_row, to_table
 from datasetdm.store.schema import SCHEMA
+from datasetdm.training.processes import ALONE, Processes
 
 MEMORY_BYTES = 2**30
 """Of decoded samples that a pool keeps; the rest lies in its file."""
@@ -159,6 +160,7 @@ class Batches:
         side: of the views in pixels.
         seed: of the order of the samples and of random views.
         unlabelled: images, as many per step as labelled ones.
+        processes: those that train together; each makes its part of every batch.
     """
 
     def __init__(
@@ -171,8 +173,10 @@ class Batches:
         side: int,
         seed: int,
         unlabelled: Pool | None = None,
+        processes: Processes = ALONE,
     ):
-        self.student, self.batch, self.side, self.seed = student, batch, side, seed
+        self.student, self.batch, self.side, self.seed, self.processes = student, batch, side, seed, processes
+        self._part = slice(processes.rank, None, processes.count)
         self.pools = {i: p for i, p in enumerate((real, synthetic, unlabelled)) if p is not None}
         self.fraction = fraction if synthetic is not None else 0.0
         self._epoch = lru_cache(2 * len(self.pools) + 2)(self._shuffled)
@@ -200,24 +204,24 @@ class Batches:
         return [(0, self._number(0, k)) for k in range(*real)] + rows
 
     def make(self, step: int) -> Batch[Any]:
-        """The batch of a step, not augmented."""
-        chosen = self.chosen(step)
+        """The batch of a step, or this process' part of it, not augmented."""
+        chosen = list(enumerate(self.chosen(step)))[self._part]
         views = [
             self.student.view(self.pools[p][n], self.side, np.random.default_rng((self.seed, step, row)))
-            for row, (p, n) in enumerate(chosen)
+            for row, (p, n) in chosen
         ]
         images, targets = zip(*views, strict=True)
         return Batch(
             torch.cat(images),
             self.student.collate(targets),
-            torch.tensor([p == 1 for p, _ in chosen], dtype=torch.bool),
+            torch.tensor([p == 1 for _, (p, _) in chosen], dtype=torch.bool),
             self._unlabelled(step),
         )
 
     def _unlabelled(self, step: int) -> Float[Tensor, "u 3 H W"] | None:
         if (pool := self.pools.get(2)) is None:
             return None
-        numbers = [self._number(2, k) for k in range(step * self.batch, (step + 1) * self.batch)]
+        numbers = [self._number(2, k) for k in range(step * self.batch, (step + 1) * self.batch)[self._part]]
         frame = self.student.frame(self.side)
         return torch.cat([Placement(pool[n].size, frame, frame).image(pool[n].image) for n in numbers])
 

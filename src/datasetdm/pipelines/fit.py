@@ -25,12 +25,13 @@ from datasetdm.decoder.blocks.transformer import upsample
 from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.model import CONFIG, PDecoder, autocast
 from datasetdm.decoder.tasks import TASKS, Tensors, make_task
-from datasetdm.errors import DataError, OutputError
-from datasetdm.io.files import locked, occupied, parse_json, remove_leftovers, write_json, writing
+from datasetdm.errors import DataError
+from datasetdm.io.files import locked, parse_json, writing
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
 from datasetdm.pipelines.made import made_with
 from datasetdm.pipelines.settings import COMPOSED_CAPTION_DROPOUT, FitConfig
+from datasetdm.pipelines.unfinished import MARK, WORK, claim, require_folder
 from datasetdm.readers import Reader, read
 from datasetdm.readers.overview import constant_notes
 from datasetdm.records import ANNOTATIONS, Labels, Sample
@@ -51,9 +52,6 @@ RULES = 4
 """Raised whenever the same settings begin to give other weights: an unfinished fit of older rules is not gone on with."""
 
 LOCK = ".fit.lock"
-MARK = "recipe.json"
-"""The file in the work folder that says which fit it belongs to."""
-
 WARM_UP = 50
 """Steps in which the learning rate rises."""
 
@@ -130,12 +128,13 @@ def iter_fit(
     for head in decoder.heads.values():
         head.fit_statistics(kept)
     recipe = _recipe(kept + held, decoder, config)
-    if out.exists() and not out.is_dir():
-        raise OutputError("the output place is a file", where=out, expected="a folder", remedy="choose another --out")
+    require_folder(out)
     with locked(out / LOCK, "decoder"):
-        work = _claim(out, recipe)
-        if work is None:
+        if (out / WORK).is_dir() and _fitted(out).items() >= recipe.items():  # stopped while it cleaned up
+            with writing(out):
+                shutil.rmtree(out / WORK)
             return
+        work = claim(out, recipe, "fit")
         cache = FeatureCache(kept, decoder, work, config.variants, config.batch, dropout, config.seed)
         counts = Counter(reader.labels.names[i] for s in kept + held for i in s.annotations.labels_in())
         semantic = any(s.semantic is not None for s in kept)
@@ -206,42 +205,6 @@ def _recipe(samples: Sequence[Sample], decoder: PDecoder, config: FitConfig) -> 
 def _asked(sample: Sample) -> tuple[str, Sequence[str], str] | None:
     """What a prompt says of the image."""
     return None if sample.prompt is None else (sample.prompt.text, sample.prompt.labels, sample.prompt.origin)
-
-
-def _claim(out: Path, recipe: Mapping[str, Any]) -> Path | None:
-    """The work folder of this recipe below `out`; None if the fit is finished, but was stopped while it cleaned up. A finished
-    decoder or other files there are an error."""
-    work = out / "work"
-    mark = work / MARK
-    with writing(out):
-        for folder in (out, work):
-            remove_leftovers(folder)
-        if work.is_dir() and _fitted(out).items() >= recipe.items():
-            shutil.rmtree(work)
-            return None
-        if mark.exists() and _read_mark(mark) != recipe:
-            raise OutputError(
-                "the output folder belongs to another, unfinished fit",
-                where=out,
-                remedy="choose another --out, or delete it",
-            )
-        if not mark.exists() and occupied(out):
-            raise OutputError(
-                "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
-            )
-        write_json(mark, recipe)
-    return work
-
-
-def _read_mark(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes())
-    except (OSError, ValueError) as e:
-        raise OutputError(
-            f"the mark of an unfinished fit cannot be read: {e}",
-            where=path,
-            remedy="choose another --out, or delete it",
-        ) from e
 
 
 def _fitted(out: Path) -> Mapping[str, Any]:

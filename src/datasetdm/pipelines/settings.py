@@ -153,6 +153,9 @@ class TrainConfig(BaseModel):
     augment: bool = Field(True, description="Mirror, crop and recolour the images at random.")
     save_every: int = Field(200, ge=1, description="Steps between two checkpoints.")
     onnx: bool = Field(False, description="Also write the model as an ONNX file.")
+    tensorboard: bool = Field(
+        False, description="Also write loss, learning rate and images per second for TensorBoard."
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the initial weights, the order of the samples and the augmentation."
     )

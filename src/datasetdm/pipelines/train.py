@@ -1,17 +1,18 @@
 """An ordinary model, trained on any mix of labelled data and synthetic samples: what a data set is worth.
 
 The model is one of `datasetdm.downstream`; what is written is an ordinary `transformers` folder. A checkpoint lies in
-`OUT/work` until the training is done: the same call goes on where it was stopped, with the same weights at the end.
+`OUT/work` until the training is done: the same call goes on where it was stopped, with the same weights at the end. Started as
+several processes (torchrun), each learns from its part of every batch.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from datasetdm.downstream.files import TrainedModel, build_model, save_model
 from datasetdm.downstream.onnx import FILE, export_onnx, require_onnx
 from datasetdm.downstream.pool import Batches, Pool
 from datasetdm.downstream.self_training import self_training_loss
-from datasetdm.errors import ConfigError, DataError, OutputError, unknown_name
-from datasetdm.io.files import locked, occupied, remove_leftovers, write_json, write_text
+from datasetdm.errors import ConfigError, DataError, unknown_name
+from datasetdm.io.files import locked
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import TrainConfig
+from datasetdm.pipelines.unfinished import WORK, claim, require_free
 from datasetdm.readers import Reader, read
+from datasetdm.records import Sample
+from datasetdm.training.log import TrainingLog, require_tensorboard
 from datasetdm.training.loop import (
     Learner,
     WeightAverage,
@@ -37,6 +41,7 @@ from datasetdm.training.loop import (
     save_checkpoint,
     warm_up,
 )
+from datasetdm.training.processes import Processes, joined
 from datasetdm.transforms import accepted, apply
 from datasetdm.transforms.reviews import reviews_of
 
@@ -44,10 +49,8 @@ RULES = 2
 """Raised whenever the same settings begin to give other weights: an unfinished training of older rules is not gone on with."""
 
 LOCK = ".train.lock"
-WORK = "work"
-LOG = "log.jsonl"
-"""One line per logged step: step, loss, learning rate, seconds since the command began."""
 LOG_EVERY = 10
+"""Steps between two lines of the log."""
 
 MAX_GRADIENT = 1.0
 """Norm at which gradients are clipped."""
@@ -62,12 +65,16 @@ class TrainProgress:
     loss: float = float("nan")
 
 
+Mix = str | Reader | Sequence[str | Reader]
+"""FORMAT:PATH or an open reader, or several of them: every sample of all has the same chance."""
+
+
 def train(
-    data: str | Reader,
+    data: Mix,
     out: Path | str,
     *,
-    synthetic: str | Reader | None = None,
-    self_training: str | Reader | None = None,
+    synthetic: Mix | None = None,
+    self_training: Mix | None = None,
     **settings: Any,
 ) -> TrainedModel:
     """Train an ordinary model and save it in `out` as a folder of `transformers`.
@@ -75,7 +82,7 @@ def train(
     Reviews of a store are applied, rejected samples are left out.
 
     Args:
-        data: FORMAT:PATH or an open reader; the model learns its labels.
+        data: labelled images; the model learns the labels of the first reader, those of the others are matched by name.
         synthetic: more samples, whose labels are matched by name.
         self_training: images whose labels are ignored; see `datasetdm.downstream.self_training`.
         settings: fields of `TrainConfig`.
@@ -91,21 +98,23 @@ def train(
 
 
 def iter_train(
-    data: str | Reader,
+    data: Mix,
     out: Path | str,
     *,
-    synthetic: str | Reader | None = None,
-    self_training: str | Reader | None = None,
+    synthetic: Mix | None = None,
+    self_training: Mix | None = None,
     config: TrainConfig | None = None,
     device: str = "auto",
 ) -> Iterator[TrainProgress]:
     """`train` as a generator that says how far it is."""
-    config, out, target = config or TrainConfig(), Path(out), pick_device(device)
+    config, out = config or TrainConfig(), Path(out)
     kind = STUDENTS.load(config.student)
     variant = choose_variant(kind, config.variant)
     side = config.size or variant.side
     if config.onnx:
         require_onnx(kind.name, kind.outputs)
+    if config.tensorboard:
+        require_tensorboard()
     if self_training is not None and not kind.self_trains:
         known = ", ".join(n for n in STUDENTS if STUDENTS.load(n).self_trains)
         raise ConfigError(
@@ -113,34 +122,42 @@ def iter_train(
             expected=f"one of: {known}",
             remedy="leave --self-training out",
         )
-    with locked(out / LOCK, "model"):
-        _check_place(out)
-        remove_leftovers(out)
-        reader = _opened(data)
-        student = kind(reader.labels, LossOptions(config.class_weights, config.label_smoothing))
-        real = Pool(_usable(reader), student, out / WORK / "real.arrow")
-        more = None if synthetic is None else Pool(_usable(_opened(synthetic)), student, out / WORK / "synthetic.arrow")
+    with joined(pick_device(device)) as (processes, target), _owned(out, processes):
+        if config.batch % processes.count:
+            raise ConfigError(
+                f"{config.batch} images per step cannot be split over {processes.count} processes",
+                expected="a --batch that is a multiple of their number",
+            )
+        readers = _opened(data)
+        student = kind(readers[0].labels, LossOptions(config.class_weights, config.label_smoothing))
+        spill = f"-{processes.rank}.arrow"
+        real = Pool(_usable(readers), student, out / WORK / f"real{spill}")
+        more = None if synthetic is None else Pool(
+            _usable(_opened(synthetic)), student, out / WORK / f"synthetic{spill}"
+        )  # fmt: skip
         images = None if self_training is None else Pool(
-            _usable(_opened(self_training)), student, out / WORK / "unlabelled.arrow", labelled=False
+            _usable(_opened(self_training)), student, out / WORK / f"unlabelled{spill}", labelled=False
         )  # fmt: skip
         recipe = _recipe(config, student, real, more, images)
-        _claim(out, recipe)
+        if processes.first:
+            claim(out, recipe, "training")
+        processes.wait()
         torch.manual_seed(config.seed)
         model = build_model(student, variant, side, config.encoder).to(target)
-        batches = Batches(student, real, more, config.synthetic_fraction, config.batch, side, config.seed, images)
-        run = _Run(student, model, student.processor(side), batches, config, out, target)
-        yield from run.steps()
-        if config.onnx:
-            export_onnx(run.average.module, student.frame(side), student.outputs, out / FILE)
-        counts = {"images": real, "synthetic_images": more, "unlabelled_images": images}
-        counted = {name: 0 if pool is None else pool.images for name, pool in counts.items()}
-        save_model(
-            out,
-            run.average.module,
-            run.processor,
-            {"labels": student.labels.to_json(), "trained": {**recipe, **counted}},
+        batches = Batches(
+            student, real, more, config.synthetic_fraction, config.batch, side, config.seed, images, processes
         )
-        shutil.rmtree(out / WORK)
+        run = _Run(student, processes.shared_statistics(model), student.processor(side), batches, config, out, target)
+        yield from run.steps()
+        if processes.first:
+            if config.onnx:
+                export_onnx(run.average.module, student.frame(side), student.outputs, out / FILE)
+            counts = {"images": real, "synthetic_images": more, "unlabelled_images": images}
+            counted = {name: 0 if pool is None else pool.images for name, pool in counts.items()}
+            story = {"labels": student.labels.to_json(), "trained": {**recipe, **counted}}
+            save_model(out, run.average.module, run.processor, story)
+            shutil.rmtree(out / WORK)
+        processes.wait()
 
 
 def choose_variant(student: type[Student[Any]], name: str) -> Variant:
@@ -150,20 +167,23 @@ def choose_variant(student: type[Student[Any]], name: str) -> Variant:
     return student.variants[name]
 
 
-def _opened(data: str | Reader) -> Reader:
-    return read(data) if isinstance(data, str) else data
+@contextmanager
+def _owned(out: Path, processes: Processes) -> Generator[None]:
+    """The folder, free or with an unfinished training, locked by the first process."""
+    with locked(out / LOCK, "model") if processes.first else nullcontext():
+        if processes.first:
+            require_free(out)
+        processes.wait()
+        yield
 
 
-def _usable(reader: Reader) -> Iterable[Any]:
-    return accepted(apply(reader, reader.labels, reviews_of(reader))[0])
+def _opened(data: Mix) -> list[Reader]:
+    several: list[Any] = list(data) if isinstance(data, list | tuple) else [data]
+    return [read(d) if isinstance(d, str) else d for d in several]
 
 
-def _check_place(out: Path) -> None:
-    """Raises OutputError for a folder that holds anything but an unfinished training."""
-    if occupied(out) and not (out / WORK / "recipe.json").exists():
-        raise OutputError(
-            "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
-        )
+def _usable(readers: Sequence[Reader]) -> Iterable[Sample]:
+    return chain.from_iterable(accepted(apply(r, r.labels, reviews_of(r))[0]) for r in readers)
 
 
 def _recipe(
@@ -172,26 +192,13 @@ def _recipe(
     """All that the weights depend on, JSON-ready."""
     value = {
         "rules": RULES,
-        "config": config.model_dump(exclude={"save_every", "onnx"}),
+        "config": config.model_dump(exclude={"save_every", "onnx", "tensorboard"}),
         "data": real.digest,
         "synthetic": None if synthetic is None else synthetic.digest,
         "unlabelled": None if unlabelled is None else unlabelled.digest,
         "names": student.labels.names,
     }
     return json.loads(json.dumps(value))
-
-
-def _claim(out: Path, recipe: Mapping[str, Any]) -> None:
-    """Raises OutputError if the folder holds an unfinished training of another recipe."""
-    mark = out / WORK / "recipe.json"
-    if mark.exists() and json.loads(mark.read_text(encoding="utf-8")) != recipe:
-        raise OutputError(
-            "the output folder belongs to another, unfinished training",
-            where=out,
-            expected="the same data and settings",
-            remedy="choose another --out, or delete it",
-        )
-    write_json(mark, recipe)
 
 
 # ---------------------------------------------------------------------- steps
@@ -208,30 +215,35 @@ class _Run:
         self.encoder.requires_grad_(not config.frozen)
         learnt = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(learnt, config.learning_rate, weight_decay=config.weight_decay)
-        self.learner, self.average = Learner(model, optimiser, MAX_GRADIENT), WeightAverage(model)
+        self.processes = batches.processes
+        self.learner = Learner(model, optimiser, MAX_GRADIENT, self.processes)
+        self.average = WeightAverage(model)
         self.checkpoint = out / WORK / "checkpoint.safetensors"
         found = load_checkpoint(self.checkpoint, self.average, {"model": self.learner})
         self.step = found.numbers["step"] if found else 0
-        self.began = time.monotonic()
         self.autocast = torch.autocast(
             device.type, torch.bfloat16, enabled=device.type == "cuda" and pick_dtype(device) == torch.bfloat16
         )
 
     def steps(self) -> Iterator[TrainProgress]:
         """The steps that are left."""
-        _cut_log(self.out / LOG, self.step)
-        with closing(self.batches.from_step(self.step, self.config.steps)) as batches:
-            for batch in batches:
+        first, config = self.processes.first, self.config
+        with ExitStack() as stack:
+            log = TrainingLog(self.out, self.step, config.batch, config.tensorboard) if first else None
+            if log is not None:
+                stack.callback(log.close)
+            for batch in stack.enter_context(closing(self.batches.from_step(self.step, config.steps))):
+                rate = self.learning_rate
                 loss = self._step(batch)
-                if self.step % LOG_EVERY == 0 or self.step == self.config.steps:
-                    self._log(loss)
-                if self.step % self.config.save_every == 0:
+                if log is not None and (self.step % LOG_EVERY == 0 or self.step == config.steps):
+                    log.add(self.step, loss, rate)
+                if first and self.step % config.save_every == 0:
                     save_checkpoint(self.checkpoint, self.average, {"model": self.learner}, {"step": self.step})
-                yield TrainProgress(self.step, self.config.steps, loss)
+                yield TrainProgress(self.step, config.steps, loss)
 
     def _step(self, batch: Batch[Any]) -> float:
-        """One optimiser step; random numbers depend on the seed and the step's number only."""
-        seed = (self.config.seed * 1_000_003 + self.step) % 2**31
+        """One optimiser step; random numbers depend on the seed, the step's number and the process only."""
+        seed = (self.config.seed * 1_000_003 + self.processes.rank * 500_009 + self.step) % 2**31
         batch = batch.to(self.device)
         if self.config.augment:
             batch = self.student.augment(batch, seed)
@@ -255,34 +267,10 @@ class _Run:
         self.learner.step(loss, self.learning_rate)
         self.step += 1
         self.average.update(average_decay(self.step, self.config.average_decay))
-        return float(loss.detach())
+        return float(self.processes.mean(loss.detach()))
 
     @property
     def learning_rate(self) -> float:
         """Of the next step: it rises, then falls as a cosine."""
         factor = warm_up(self.step, self.config.warm_up) * cosine(self.step / self.config.steps)
         return self.config.learning_rate * factor
-
-    def _log(self, loss: float) -> None:
-        row = {
-            "step": self.step,
-            "loss": round(loss, 5),
-            "learning_rate": self.learning_rate,
-            "seconds": round(time.monotonic() - self.began, 2),
-        }
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed training takes again."""
-    if path.exists():
-        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        write_text(path, "".join(f"{line}\n" for line in rows))
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # a line that a kill cut off
-        return float("inf")

@@ -89,12 +89,12 @@ def image_side(stage: Stage, earlier: Mapping[str, Any]) -> int | None:
 
     Args:
         stage: references unresolved.
-        earlier: field -> the `Step` that it refers to.
+        earlier: field -> the `Step`s that it refers to.
     """
     if "data" in earlier:
-        return earlier["data"].side
+        return earlier["data"][0].side
     if "decoder" in earlier:
-        fit = earlier["decoder"].stage
+        fit = earlier["decoder"][0].stage
         return fit.size or (EMBEDDED_SIDE if fit.backbone == "mini" else None)
     decoder = getattr(stage, "decoder", "mini")
     if decoder == "mini":

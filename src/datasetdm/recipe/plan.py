@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,8 @@ from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.places import require_growth
 from datasetdm.recipe.schema import (
     GRAMMAR,
+    REFERENCE,
+    REFERS_TO,
     RESUMABLE,
     DataOptions,
     ExportStage,
@@ -36,6 +38,8 @@ from datasetdm.recipe.schema import (
     Stage,
     TrainStage,
     references,
+    texts,
+    with_values,
 )
 from datasetdm.store.quality import QUALITY
 from datasetdm.store.reviews import REVIEWS
@@ -105,13 +109,14 @@ def plan(recipe: Recipe, out: Path, without_data: bool = False, digests: Digests
     digests = {} if digests is None else digests
     for name, stage in recipe.stages.items():
         place = out / (name + SUFFIXES.get(stage.MAKES, ""))
-        earlier = {f: steps[other] for f, other in references(stage).items()}
-        places = {f: (str(s.out),) if f == "prompts" else str(s.out) for f, s in earlier.items()}
+        earlier = {f: [steps[other] for other in others] for f, others in references(stage).items()}
+        made = {REFERENCE + s.name: str(s.out) for own in earlier.values() for s in own}
+        places = {f: with_values(getattr(stage, f), lambda v, made=made: made.get(v, v)) for f in earlier}
         resolved = stage.model_copy(update=places)
         _check_names(stage)
         try:
             inputs, count = _inputs(stage, earlier, digests)
-            step = _decide(name, resolved, place, inputs, {f: s.name for f, s in earlier.items()})
+            step = _decide(name, resolved, place, inputs, {f: own[0].name for f, own in earlier.items()})
         except (DataError, StoreError) as e:
             if not without_data:
                 raise
@@ -181,24 +186,26 @@ def _difference(key: str, old: object, new: object) -> str:
     return f"{key} was {texts[0]}, is {texts[1]}" if max(map(len, texts)) < 40 else f"{key} changed"
 
 
-def _inputs(stage: Stage, earlier: Mapping[str, Step], digests: Digests) -> tuple[dict[str, Any], int | None]:
+def _inputs(stage: Stage, earlier: Mapping[str, Sequence[Step]], digests: Digests) -> tuple[dict[str, Any], int | None]:
     """All that the output depends on (settings but for those of the device, hashes of what is read, also by
     transforms), and how many images."""
     count: int | None = getattr(stage, "count", None)
     values = stage.model_dump(mode="json", exclude=set(stage.HOW))
-    for name, step in earlier.items():
-        values[name] = digest(dict(step.inputs)) + _made_digest(step)
-    if "data" in earlier:
-        count = earlier["data"].count
-    elif values.get("data"):
-        options = stage if isinstance(stage, DataOptions) else DataOptions()
-        values["content"], count = data_digest(values["data"], options, _seed(stage), digests)
-    if isinstance(stage, TrainStage) and stage.synthetic and "synthetic" not in earlier:
-        options = DataOptions(on_error=stage.on_error, limit=stage.synthetic_limit)
-        values["synthetic_content"], _ = data_digest(stage.synthetic, options, stage.seed, digests)
-    if isinstance(stage, TrainStage) and stage.self_training and "self_training" not in earlier:
-        options = DataOptions(on_error=stage.on_error)
-        values["self_training_content"], _ = data_digest(stage.self_training, options, stage.seed, digests)
+    for name, steps in earlier.items():
+        made = {REFERENCE + s.name: digest(dict(s.inputs)) + _made_digest(s) for s in steps}
+        values[name] = with_values(getattr(stage, name), lambda v, made=made: made.get(v, v))
+    for name, options in _data_options(stage).items():
+        found = [
+            data_digest(v, options, _seed(stage), digests)
+            for v in texts(getattr(stage, name))
+            if not v.startswith(REFERENCE)
+        ]
+        if found:
+            values["content" if name == "data" else f"{name}_content"] = [content for content, _ in found]
+        if name == "data":
+            counts = [*(s.count for s in earlier.get("data", ())), *(n for _, n in found)]
+            count = sum(n or 0 for n in counts) if counts and None not in counts else count
+    values = {k: _plain(v) if k in REFERS_TO or k.endswith("content") else v for k, v in values.items()}
     if (limit := getattr(stage, "limit", None)) is not None and count is not None:
         count = min(limit, count)
     for name in ("decoder", "backbone", "model", "encoder"):
@@ -218,6 +225,22 @@ def _inputs(stage: Stage, earlier: Mapping[str, Step], digests: Digests) -> tupl
     if stage.kind == "generate" and "prompts" not in earlier and stage.prompts != (GRAMMAR,):
         values["prompts"] = open_prompts(stage.prompts).origin()
     return values, getattr(stage, "count", count)
+
+
+def _data_options(stage: Stage) -> dict[str, DataOptions]:
+    """Setting that names data -> how these are read."""
+    own = {"data": stage if isinstance(stage, DataOptions) else DataOptions()} if getattr(stage, "data", None) else {}
+    if isinstance(stage, TrainStage):
+        own["synthetic"] = DataOptions(on_error=stage.on_error, limit=stage.synthetic_limit)
+        own["self_training"] = DataOptions(on_error=stage.on_error)
+    return own
+
+
+def _plain(value: Any) -> Any:
+    """One value of several if it is alone, and nothing of none: the same inputs whether a setting can have several or not."""
+    if not isinstance(value, list | tuple):
+        return value
+    return list(value) if len(value) > 1 else next(iter(value), None)
 
 
 def _made_digest(step: Step) -> str:

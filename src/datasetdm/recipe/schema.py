@@ -11,6 +11,7 @@ help shows. This module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -38,6 +39,9 @@ REFERS_TO = {
     "encoder": ("model", "a stage of kind train"),
 }
 """Settings that may be a reference -> what the other stage makes, and the stages that make it."""
+
+READ = ("data", "synthetic", "self_training")
+"""Settings that name data."""
 
 _Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _HIDDEN = Parameter(parse=False)
@@ -222,15 +226,21 @@ class TrainStage(TrainConfig, DataOptions, _Reads):
     """Train an ordinary model of transformers on labelled data, on synthetic samples, or on both."""
 
     MAKES = "model"
+    HOW = _Reads.HOW | {"tensorboard"}
     kind: Annotated[Literal["train"], _HIDDEN] = "train"
-    synthetic: str | None = Field(
-        None, description="More samples, for instance a store of generated ones; their labels are matched by name."
+    data: Texts = Field(  # ty: ignore[incompatible-attribute-override]  # several
+        min_length=1,
+        description="A store's folder or URL, or FORMAT:PATH (`datasetdm formats`), or several: the model learns the labels of "
+        "the first, those of the others are matched by name. --limit is of each.",
     )
-    self_training: str | None = Field(
-        None, description="Images to learn from without labels, real or generated; labels that they have are ignored."
+    synthetic: Texts = Field(
+        (), description="More samples, for instance stores of generated ones; their labels are matched by name."
+    )
+    self_training: Texts = Field(
+        (), description="Images to learn from without labels, real or generated; labels that they have are ignored."
     )
     synthetic_limit: int | None = Field(
-        None, ge=1, description="At most so many of them, chosen at random; all if not given."
+        None, ge=1, description="At most so many of each of them, chosen at random; all if not given."
     )
     synthetic_transforms: Annotated[tuple[dict[str, Any], ...], _HIDDEN] = Field(
         (), description="What is done to the synthetic samples, in this order: name and settings of transforms."
@@ -332,7 +342,7 @@ class Recipe(BaseModel):
     def _check_references(self) -> Recipe:
         earlier: dict[str, _Stage] = {}
         for name, stage in self.stages.items():
-            for field, other in references(stage).items():
+            for field, other in ((f, o) for f, others in references(stage).items() for o in others):
                 if other not in earlier:
                     known = ", ".join(earlier) or "no stage stands before it"
                     raise ConfigError(f"{name}.{field} names no earlier stage: {other!r}", expected=f"one of: {known}")
@@ -345,9 +355,20 @@ class Recipe(BaseModel):
         return self
 
 
-def references(stage: _Stage) -> dict[str, str]:
-    """Field -> name of the earlier stage that it refers to."""
-    values = {f: getattr(stage, f, None) for f in REFERS_TO}
-    if isinstance(prompts := values["prompts"], tuple):
-        values["prompts"] = prompts[0] if len(prompts) == 1 else None
-    return {f: v.removeprefix(REFERENCE) for f, v in values.items() if isinstance(v, str) and v.startswith(REFERENCE)}
+def texts(value: Any) -> tuple[str, ...]:
+    """The texts of a setting that has one, several or none."""
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+
+def references(stage: _Stage) -> dict[str, list[str]]:
+    """Field -> names of the earlier stages that it refers to."""
+    values = {f: texts(getattr(stage, f, None)) for f in REFERS_TO}
+    if len(values["prompts"]) > 1:
+        values["prompts"] = ()  # prompts themselves
+    found = {f: [t.removeprefix(REFERENCE) for t in own if t.startswith(REFERENCE)] for f, own in values.items()}
+    return {f: names for f, names in found.items() if names}
+
+
+def with_values(value: Any, new: Callable[[str], Any]) -> Any:
+    """A setting with one text or several, each replaced."""
+    return new(value) if isinstance(value, str) else tuple(map(new, value))

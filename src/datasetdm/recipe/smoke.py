@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datasetdm.pipelines.settings import FilterConfig
-from datasetdm.recipe.schema import GRAMMAR, REFERENCE, Recipe, Stage
+from datasetdm.recipe.schema import GRAMMAR, READ, REFERENCE, Recipe, Stage, texts, with_values
 from datasetdm.records import DepthMap, Instances, Keypoints, Labels, Prompt, Sample, SemanticMap, Skeleton
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store
@@ -64,11 +64,12 @@ def _small(stage: Stage, fixture: str) -> dict[str, Any]:
     """The stage's settings in small, with `fixture` for its data unless an earlier stage makes them."""
     own = stage.model_dump(exclude_unset=True)
     small = {"kind": stage.kind, **own, **SMALL.get(stage.kind, {})}
-    for name in ("data", "synthetic", "self_training", "limbs_of", "copies_of"):
-        value = own.get(name)
-        if value is not None and not value.startswith((REFERENCE, EMBEDDED)):
-            small |= {name: fixture} | ({"images": None} if name == "data" and "images" in own else {})
-        elif value is not None and value.startswith(EMBEDDED):
+    for name in (*READ, "limbs_of", "copies_of"):
+        given = texts(own.get(name))
+        if any(not v.startswith((REFERENCE, EMBEDDED)) for v in given):
+            stays = with_values(own[name], lambda v: v if v.startswith((REFERENCE, EMBEDDED)) else fixture)
+            small |= {name: stays} | ({"images": None} if name == "data" and "images" in own else {})
+        if any(v.startswith(EMBEDDED) for v in given):
             small |= {"data": {"limit": IMAGES}, "synthetic": {"synthetic_limit": IMAGES}}.get(name, {})
     if "limit" in own:
         small |= {"limit": IMAGES, "balance": False}

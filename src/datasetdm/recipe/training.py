@@ -22,30 +22,30 @@ def train(stage: TrainStage, out: Path, report: Report) -> Outcome:
     """Train an ordinary model into a new folder, or go on with the same training."""
     places.require_folder(out, places.WORK)
     check_student(stage)
-    data = open_data(stage.data, stage, stage.seed)
-    synthetic = None
-    if stage.synthetic is not None:
-        options = DataOptions(
-            on_error=stage.on_error, limit=stage.synthetic_limit, transforms=stage.synthetic_transforms
-        )
-        synthetic = open_data(stage.synthetic, options, stage.seed)
-    unlabelled = None
-    if stage.self_training is not None:
-        unlabelled = open_data(stage.self_training, DataOptions(on_error=stage.on_error), stage.seed)
+    common = DataOptions(on_error=stage.on_error)
+    more = common.model_copy(update={"limit": stage.synthetic_limit, "transforms": stage.synthetic_transforms})
+    data = [open_data(d, stage, stage.seed) for d in stage.data]
+    synthetic = [open_data(d, more, stage.seed) for d in stage.synthetic]
+    unlabelled = [open_data(d, common, stage.seed) for d in stage.self_training]
     config = TrainConfig(**{name: getattr(stage, name) for name in TrainConfig.model_fields})
     loss = float("nan")
     for event in iter_train(
-        data, out, synthetic=synthetic, self_training=unlabelled, config=config, device=stage.device
+        data,
+        out,
+        synthetic=synthetic or None,
+        self_training=unlabelled or None,
+        config=config,
+        device=stage.device,
     ):
         report(Progress("train", event.done, event.total, "step"))
         loss = event.loss
-    more = "" if synthetic is None else f" and {len(synthetic)} synthetic ones"
-    more += "" if unlabelled is None else f" and {len(unlabelled)} without labels"
-    skipped = tuple(s for part in (data, synthetic, unlabelled) if part is not None for s in part.reader.skipped)
+    images, made, others = (sum(map(len, part)) for part in (data, synthetic, unlabelled))
+    words = f" and {made} synthetic ones" if made else ""
+    words += f" and {others} without labels" if others else ""
     return Outcome(
         out,
-        f"a {stage.student} trained on {len(data)} images{more}, last loss {loss:.3f}",
-        len(data),
-        skipped=skipped,
+        f"a {stage.student} trained on {images} images{words}, last loss {loss:.3f}",
+        images,
+        skipped=tuple(s for part in (*data, *synthetic, *unlabelled) for s in part.reader.skipped),
         next=f"datasetdm evaluate --model {out} --data DATA",
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from datasetdm.decoder.tensor_files import below, load_numbers, load_tensors, save_tensors
 from datasetdm.errors import ConfigError
+from datasetdm.training.processes import ALONE, Processes
 
 AVERAGE_DELAY = 10
 """Steps after which averaged weights have forgotten half of the random first ones."""
@@ -62,10 +63,21 @@ class WeightAverage:
 
 
 class Learner:
-    """A network with its optimiser. `clip`: the most that the gradient's norm may be."""
+    """A network with its optimiser.
 
-    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer, clip: float = math.inf):
-        self.module, self.optimiser, self.clip = module, optimiser, clip
+    Args:
+        clip: the most that the gradient's norm may be.
+        processes: those that train it together.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        clip: float = math.inf,
+        processes: Processes = ALONE,
+    ):
+        self.module, self.optimiser, self.clip, self.processes = module, optimiser, clip, processes
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """One step down the loss' gradient."""
@@ -73,6 +85,7 @@ class Learner:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.processes.average_gradients(self.module)
         if math.isfinite(self.clip):
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
         self.optimiser.step()
