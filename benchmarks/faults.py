@@ -1,6 +1,7 @@
 """Kills at random moments: what is resumed must be equal, byte for byte, to what was never disturbed.
 
     python -m benchmarks.faults --json PATH [--rounds 24] [--seed 0] [--count 24] [--commands generate annotate fit export]
+                                [--kills 20] [--others 8] [--work FOLDER]
 
 In every round a command (generate, annotate, fit or export, in turn) is begun, killed by SIGKILL or SIGTERM when its output has
 changed a random number of times, and resumed; after two kills it runs to its end. In every fourth round a second process of the
@@ -11,12 +12,17 @@ same command is started on the same output. Then the output is compared with tha
     duplicated    samples that are there twice
     differing     samples or files with other bytes
     leftovers     temporary files, locks and work folders that are still there
+
+`workers` holds the same of rounds of `benchmarks.worker_faults`: `--kills` of workers and drivers, and `--others` of storage, disk,
+memory and a damaged shard; `happened` counts the rounds in which the fault met its work. Those that are in the folder `--work`
+are not run again. What a run leaves out (`--rounds 0`, or `--kills 0 --others 0`) stays in the file as it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -24,7 +30,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.process import BaseProcess
@@ -33,6 +39,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import Work as Units
 from benchmarks.common import stamp
 from datasetdm import cli
 from datasetdm.io.files import write_json
@@ -128,17 +135,22 @@ class Running:
 
 def start(work: Work, out: Path) -> Running:
     """Begin the command in a fork of this process, which has imported all that it needs: kills meet work, not imports."""
-    handle, name = tempfile.mkstemp(prefix="said-", dir=out.parent)
-    process = FORK.Process(target=_command, args=([*work.words, "--out", str(out)], handle))
+    return said_by(out.parent, lambda: cli.main([*work.words, "--out", str(out)]))
+
+
+def said_by(folder: Path, work: Callable[[], object]) -> Running:
+    """Do some work in a fork of this process; what it says is in a file of the folder."""
+    handle, name = tempfile.mkstemp(prefix="said-", dir=folder)
+    process = FORK.Process(target=_work, args=(work, handle))
     process.start()
     os.close(handle)
     return Running(process, Path(name))
 
 
-def _command(words: list[str], said: int) -> None:
+def _work(work: Callable[[], object], said: int) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
-    cli.main(words)
+    work()
 
 
 def import_all() -> None:
@@ -208,7 +220,7 @@ def _hash(path: Path) -> str:
 
 def is_leftover(path: Path) -> bool:
     """Whether a run should have taken it away."""
-    return path.suffix in (".tmp", ".lock", ".holder") or path.name == "work"
+    return path.suffix in (".tmp", ".lock", ".holder") or path.name in ("work", "parts")
 
 
 def compare(right: Sequence[tuple[str, str]], work: Work, out: Path) -> Found:
@@ -304,15 +316,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=24, help="samples of a store")
     parser.add_argument("--commands", nargs="+", default=None, help="all by default")
+    parser.add_argument("--kills", type=int, default=20, help="rounds with workers")
+    parser.add_argument("--others", type=int, default=8, help="rounds with workers and other faults")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/datasetdm-faults"), help="folder of these rounds")
     given = parser.parse_args()
     import_all()
+    figures = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        works = small_work(Path(folder), given.count)
-        works = {name: works[name] for name in given.commands or works}
-        figures = measure(works, Path(folder), given.rounds, given.seed)
+        if given.rounds:
+            works = small_work(Path(folder), given.count)
+            works = {name: works[name] for name in given.commands or works}
+            figures |= stamp([given.seed]) | measure(works, Path(folder), given.rounds, given.seed)
+        if given.kills or given.others:
+            from benchmarks import worker_faults
+
+            units = Units(given.work, {"seed": given.seed, "count": given.count, "kills": given.kills})
+            found = worker_faults.measure(units, Path(folder), given.kills, given.others, given.seed, given.count)
+            figures["workers"] = stamp([given.seed]) | found
     print(figures)
     if given.json:
-        write_json(given.json, stamp([given.seed]) | figures)
+        write_json(given.json, figures)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,14 @@ from benchmarks.baselines import words
 from benchmarks import (
     coco_reading,
     edits,
+    engine_speed,
     formats,
     generated,
     paper_loop,
     quality,
     scale,
     sd15,
+    simulated,
     speed,
     spine,
     store_speed,
@@ -36,9 +38,14 @@ from benchmarks import (
 from datasetdm.backbones import Backbone, load_backbone
 from datasetdm.backbones.hub import load_pipeline
 from datasetdm.decoder.model import PDecoder, load_pair
+from datasetdm.engines import ray
 from datasetdm.io.codecs import encode_png
 from datasetdm.prompts import PromptRow
 from datasetdm.readers import read
+from datasetdm.recipe.schema import GenerateStage
+from datasetdm.recipe.sources import open_job
+from datasetdm.store.store import Store
+from engines.in_process import InProcess
 from factory import LABELS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -130,18 +137,48 @@ def test_store_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert finite(figures) and set(figures["peak_memory_mb"]) == {"2", "3"} and peak > 10
 
 
-def test_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for step, count in (("write", 3), ("continue", 4), ("read", 4)):
-        scale.main(["--step", step, str(tmp_path / "store"), str(count)])
-        assert float(capsys.readouterr().out) > 10
-    monkeypatch.setattr(scale, "measure", lambda count: {"read_peak_mb": 100.0 + count / 1000, "read_s": 1.0})
+def test_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = {"driver": 100.0, "worker": 50.0}, {"continue": 80.0}, {"read": 60.0}
+    peaks = dict(zip(simulated.STEPS, steps, strict=True))
+    monkeypatch.setattr(
+        scale,
+        "_in_a_process",
+        lambda step, _, count: {k: v + count / 10**6 for k, v in peaks[step].items()} | {f"{step}_s": 1.0},
+    )
+    rounds = iter([(1.9, 0.01, 0.03), (1.7, -0.01, 0.02), (1.8, 0.02, 0.04)])
+    names = ("two_workers_speedup", "local_overhead", "worker_overhead")
+    monkeypatch.setattr(scale, "_engine_round", lambda _: dict(zip(names, next(rounds), strict=True)))
+    monkeypatch.setattr(scale, "store_speed", lambda _: {"store_per_second": 800.0})
     monkeypatch.setattr(scale, "viewer_p99", lambda: {"viewer_p99": 0.5})
-    asked = ["--work", str(tmp_path / "work"), "--sizes", "1000", "1000000"]
+    asked = ["--work", str(tmp_path / "work"), "--sizes", "1000", "1000000", "--rounds", "3"]
     scale.main(asked)
-    monkeypatch.setattr(scale, "measure", lambda _: pytest.fail("measured again"))
+    for name in ("_in_a_process", "_engine_round", "store_speed", "viewer_p99"):
+        monkeypatch.setattr(scale, name, lambda *_: pytest.fail("measured again"))
     scale.main([*asked, "--json", str(tmp_path / "x.json")])
     found = json.loads((tmp_path / "x.json").read_text())
-    assert found["rss_growth_1k_to_1m"] == round(1100 / 101, 3) and found["viewer_p99"] == 0.5
+    assert found["rss_growth_1k_to_1m"] == round(51 / 50.001, 3) and found["viewer_p99"] == 0.5
+    assert (found["two_workers_speedup"], found["engine_overhead"], found["store_per_second"]) == (1.8, 0.03, 800.0)
+
+
+def test_simulated_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "connected", InProcess().connected)
+        assert simulated.take_step("workers", tmp_path, 300).keys() == {"driver", "worker"}
+    for step in simulated.STEPS[1:]:
+        assert simulated.take_step(step, tmp_path, 300)[step] > 10
+    assert len({*Store(tmp_path / "store").keys()}) == 300 + simulated.GROUP
+
+
+@pytest.mark.slow
+def test_engine_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BATCH", 2), ("STEPS", 1)):
+        monkeypatch.setattr(engine_speed, name, value)
+    monkeypatch.setattr(engine_speed, "connected", InProcess().connected)
+    monkeypatch.setattr(ray, "connected", InProcess().connected)
+    monkeypatch.setattr(engine_speed, "_open_together", lambda stage, *_: open_job(GenerateStage, stage, 1))
+    figures = engine_speed.engine_speed(tmp_path, 4)
+    assert finite(figures) and figures["two_workers_speedup"] > 0
+    assert all(len(Store(tmp_path / name)) == 4 for name in ("local", "workers-1", "workers-2"))
 
 
 @pytest.mark.slow

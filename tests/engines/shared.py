@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 from datasetdm.engines.local import write
 from datasetdm.engines.parts import Task
 from datasetdm.engines.progress import Seen
-from datasetdm.errors import ConfigError
+from datasetdm.errors import ConfigError, DataError
 from datasetdm.pipelines.made import made_by
 from datasetdm.pipelines.stream import Keys
 from datasetdm.records import Labels, Sample
@@ -85,6 +86,8 @@ class NumberedSamples:
                 raise MemoryError
             if fault.startswith("setting"):
                 raise ConfigError("this cannot be")
+            if fault.startswith("data"):
+                raise DataError("this image cannot be read", where=f"{number:04d}.png")
             if fault.startswith("CUDA"):
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
             raise RuntimeError(f"sample {number} cannot be made")
@@ -159,3 +162,10 @@ def undisturbed(folder: Path, count: int, shard: int = 8) -> dict[str, bytes]:
     """The files of a store that one process wrote."""
     write(NumberedSamples(folder), folder / "right", count, shard)
     return contents(folder / "right")
+
+
+def command(code: str, *arguments: object) -> tuple[list[str], dict[str, str]]:
+    """Another process with this one's paths; what Ray leaves open concerns nobody there."""
+    known = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return [sys.executable, "-c", code, *map(str, arguments)], known | paths

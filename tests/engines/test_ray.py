@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from datasetdm.engines.cluster import installed
 from datasetdm.store.store import Store
-from engines.shared import contents, undisturbed
+from engines.shared import command, contents, undisturbed
 
 pytestmark = [pytest.mark.skipif(not installed(), reason="Ray is not installed"), pytest.mark.slow]
 
@@ -54,12 +53,6 @@ out = Path(sys.argv[1])
 for event in iter_write(make_task(out.with_name("tried"), 24, seconds=0.2), out, Cluster(workers=2), 24, 8):
     print(event.made, flush=True)
 """
-
-
-def command(code: str, out: Path) -> tuple[list[str], dict[str, str]]:
-    """Another process with this one's paths; what Ray leaves open concerns nobody there."""
-    known = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    return [sys.executable, "-c", code, str(out)], {**known, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def test_machines_join_and_leave_and_workers_end(tmp_path: Path) -> None:

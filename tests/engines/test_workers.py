@@ -13,7 +13,7 @@ from datasetdm.engines import ray
 from datasetdm.engines.cluster import Cluster, connected
 from datasetdm.engines.local import write
 from datasetdm.engines.parts import divide, part_size
-from datasetdm.errors import ConfigError, EngineError, StoreError
+from datasetdm.errors import ConfigError, DataError, EngineError, StoreError
 from datasetdm.store.manifest import shard_path
 from datasetdm.store.store import Store
 from engines.in_process import InProcess
@@ -107,11 +107,14 @@ def test_a_run_in_which_most_fails_ends(tmp_path: Path) -> None:
         run(tmp_path / "store", 200, faults={n: "error" for n in range(200) if n % 4})
 
 
-def test_what_concerns_the_whole_run_ends_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="this cannot be"):
-        run(tmp_path / "store", 8, faults={3: "setting"})
-    run(tmp_path / "store", 8)
-    assert contents(tmp_path / "store") == undisturbed(tmp_path, 8)
+@pytest.mark.parametrize(("fault", "error"), [("setting", ConfigError), ("data", DataError)])
+def test_settings_and_data_that_are_wrong_end_the_run(fault: str, error: type[Exception], tmp_path: Path) -> None:
+    """As without workers: nothing is set aside, and the same command goes on when the cause is gone."""
+    with pytest.raises(error, match=r"this (image )?cannot be"):
+        run(tmp_path / "store", 24, faults={11: fault})
+    assert not (tmp_path / "store" / "failed.jsonl").exists() and len([*(tmp_path / "store-tried").iterdir()]) == 1
+    run(tmp_path / "store", 24)
+    assert contents(tmp_path / "store") == undisturbed(tmp_path, 24)
 
 
 def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from benchmarks.storage import ENVIRONMENT, S3
 
 import datasetdm.io.remote as remote
 from datasetdm.io.remote import Place, RemotePath, as_place
-from storage import ENVIRONMENT, S3
 
 
 @pytest.fixture(scope="session")

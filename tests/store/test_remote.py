@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.storage import S3
 
 import datasetdm.io.lease as lease_module
+from datasetdm.engines import ray
+from datasetdm.engines.cluster import Cluster
 from datasetdm.errors import ConfigError, OutputError, RemoteError, StoreError
 from datasetdm.io.lease import Lease, Owner, leased
 from datasetdm.io.remote import Place, RemotePath, as_place
 from datasetdm.records import Quality, Sample
 from datasetdm.store import Review, Store, append_review, merge, read_reviews
+from datasetdm.store.handover import (
+    PARTS,
+    PartWriter,
+    adopt,
+    discard,
+    open_staged,
+    part_file,
+    remove_parts,
+    staged_names,
+)
 from datasetdm.store.manifest import shard_path
 from datasetdm.store.quality import append_quality
-from datasetdm.store.staging import stage_shard, staged_shards, take_staged
 from datasetdm.store.store import ShardReplaced
 from datasetdm.store.writer import LOCK, Writer
+from engines.in_process import InProcess
+from engines.shared import command, make_task, undisturbed
 from factory import LABELS
-from storage import S3
 
 STREAM = {"source": "samples"}
+
+WORKERS = """
+import sys
+from pathlib import Path
+from datasetdm.engines.cluster import Cluster
+from datasetdm.engines.ray import iter_write
+from engines.shared import make_task
+
+for event in iter_write(make_task(Path(sys.argv[2]), 20), sys.argv[1], Cluster(workers=2), 20, 8):
+    pass
+print(event.held)
+"""
 
 
 def files(place: Place) -> dict[str, bytes]:
@@ -113,27 +140,58 @@ def test_urls(tmp_path: Path) -> None:
         as_place("nothing://a/b")
 
 
-# ---------------------------------------------------------------------- staged shards
-def test_staged_shards_become_the_stores(place: Place, samples: list[Sample], local: Path) -> None:
-    """In any order, by any process; one that was taken already is only deleted."""
+# ---------------------------------------------------------------------- what workers write
+def test_parts_become_shards(place: Place, samples: list[Sample], local: Path) -> None:
+    """They are written in any order, by any process, without the store's lock, and one of them again."""
     fill(place, [])
-    for name, part in (("b", samples[5:10]), ("c", samples[10:]), ("a", samples[:5])):
-        stage_shard(part, place, name, LABELS)
-    (place / "staged" / "unfinished.parquet").write_bytes(b"half")
-    waiting = staged_shards(place)
-    assert list(waiting) == ["a", "b", "c"]
+    parts = {"b": samples[5:10], "c": samples[10:], "a": samples[:5]}
+    for name, part in (*parts.items(), ("a", samples[:5])):
+        writer = PartWriter(place, name)
+        for sample in part:
+            writer.add(sample)
+        writer.finish({"name": name})
+    part_file(place / PARTS, "unfinished", 0).write_bytes(b"half")
+    assert staged_names(place) == {*parts} and open_staged(place, "unfinished") is None
     with Writer(place, LABELS, STREAM, 5) as writer:
-        for name, manifest in waiting.items():
-            take_staged(writer, name, manifest)
-        stage_shard(samples[:5], place, "a", LABELS)
-        take_staged(writer, "a", waiting["a"])
-    assert [s.digest() for s in Store(place)] == [s.digest() for s in samples] and not staged_shards(place)
-    shards = {name: data for name, data in files(local).items() if name.endswith(".parquet")}
-    assert {n: d for n, d in files(place).items() if n.startswith("data/") and n.endswith(".parquet")} == shards
-    with pytest.raises(StoreError, match="no name"):
-        stage_shard(samples, place, "../a", LABELS)
-    with pytest.raises(StoreError, match="needs samples"):
-        stage_shard([], place, "a", LABELS)
+        for name in sorted(parts):
+            staged = open_staged(place, name)
+            assert staged is not None and staged.about == {"name": name} and staged.rows == len(parts[name])
+            adopt(writer, staged, ends=len(parts[name]) == 5)
+        discard(place, ["a", "b"])
+        assert staged_names(place) == {"c"}
+        remove_parts(place)
+    assert files(place) == files(local)
+
+
+def test_no_part_is_written_beside_no_store(place: Place, samples: list[Sample]) -> None:
+    writer = PartWriter(place, "a")
+    writer.add(samples[0])
+    with pytest.raises(OutputError, match="a worker cannot see the store"):
+        writer.finish({})
+    assert not files(place)
+
+
+@pytest.mark.parametrize("fault", ["error", "truncate"])
+def test_workers_fill_a_store(fault: str, s3: S3, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers end, samples fail, and of the storage's answers every fifth one."""
+    monkeypatch.setattr(ray, "connected", InProcess().connected)
+    place, task = bucket(), make_task(tmp_path / "tried", 12, {3: "kill1", 9: "error1"})
+    requests, asked = iter(range(10**6)), "GET /bucket/" if fault == "truncate" else ""
+    with (
+        s3.failing(fault, lambda r: r.startswith(asked) and next(requests) % 5 == 0) as failed,
+        closing(ray.iter_write(task, place, Cluster(workers=2), 12, 8)) as events,
+    ):
+        assert [event.held for event in events][-1] == 12
+    assert len(failed) > 3 and files(place) == undisturbed(tmp_path, 12)
+
+
+@pytest.mark.slow
+def test_workers_with_processes_of_their_own_fill_a_store(s3: S3, tmp_path: Path) -> None:
+    place = bucket()
+    words, environment = command(WORKERS, place, tmp_path / "tried")
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "20\n", done.stdout + done.stderr
+    assert files(place) == undisturbed(tmp_path, 20)
 
 
 # ---------------------------------------------------------------------- kills and readers meanwhile

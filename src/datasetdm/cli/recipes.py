@@ -14,10 +14,10 @@ from cyclopts import Parameter
 from pydantic import BaseModel, Field
 
 from datasetdm.cli.bars import bars, say
-from datasetdm.cli.tables import show_figures, show_outcome, show_plan
+from datasetdm.cli.tables import show_figures, show_measured, show_outcome, show_plan
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import Texts
-from datasetdm.recipe.schema import GRAMMAR, GenerateStage
+from datasetdm.recipe.schema import GRAMMAR, GenerateStage, Recipe
 
 _GENERATE = GenerateStage.model_fields
 
@@ -36,6 +36,14 @@ def run(
     dry_run: Annotated[
         bool, Parameter(negative=(), help="Only print the plan: what is reused, time, disk, data that are not there.")
     ] = False,
+    calibrate: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="With --dry-run: let the stages' own models make a few samples, and reckon time, GPU or processor hours and "
+            "disk from them.",
+        ),
+    ] = False,
     smoke: Annotated[
         bool,
         Parameter(
@@ -50,7 +58,9 @@ def run(
         raise ConfigError(
             f"--set {wrong[0]!r} cannot be read", expected="STAGE.SETTING=VALUE, for instance store.count=8"
         )
-    _run(recipe, out, {place: value for place, _, value in pairs}, dry_run, smoke)
+    if calibrate and not dry_run:
+        raise ConfigError("--calibrate without --dry-run", expected="both: a plan whose figures are measured")
+    _run(recipe, out, {place: value for place, _, value in pairs}, dry_run, smoke, calibrate)
 
 
 def recipes(
@@ -103,9 +113,15 @@ def demo(
     print((folder / "gallery.html").resolve())
 
 
-def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = False, smoke: bool = False) -> None:
+def _run(
+    recipe: str,
+    out: Path,
+    changes: Mapping[str, Any],
+    dry_run: bool = False,
+    smoke: bool = False,
+    calibrate: bool = False,
+) -> None:
     from datasetdm.recipe.places import require_writable
-    from datasetdm.recipe.plan import plan
     from datasetdm.recipe.run import load_recipe, run_step, steps
 
     began = time.monotonic()
@@ -117,20 +133,7 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
         out = out / "smoke"
         chosen = in_small(chosen, out, write=not dry_run)
     if dry_run:
-        show_plan(
-            [
-                (
-                    s.name,
-                    s.stage.kind,
-                    s.count,
-                    s.action + (f": {s.why}" if s.why else ""),
-                    s.seconds,
-                    s.bytes,
-                    str(s.out),
-                )
-                for s in plan(chosen, out, without_data=True)
-            ]
-        )
+        _plan(chosen, out, calibrate)
         return
     with closing(steps(chosen, out)) as todo:
         for step in todo:
@@ -146,3 +149,23 @@ def _run(recipe: str, out: Path, changes: Mapping[str, Any], dry_run: bool = Fal
     per_unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit / 1024
     say(f"recipe {recipe} done in {time.monotonic() - began:.0f} s, peak memory {peak:.1f} GB")
+
+
+def _plan(recipe: Recipe, out: Path, calibrate: bool) -> None:
+    """Print the plan; its figures are measured first if that is asked for."""
+    from datasetdm.recipe.calibration import calibrate as measure
+    from datasetdm.recipe.plan import plan
+
+    steps = plan(recipe, out, without_data=True)
+    found = []
+    if calibrate:
+        with bars() as report:
+            found = measure(steps, report)
+    measured = {step.name: step for step, _ in found}
+    show_plan(
+        [
+            (s.name, s.stage.kind, s.count, s.action + (f": {s.why}" if s.why else ""), s.seconds, s.bytes, str(s.out))
+            for s in (measured.get(s.name, s) for s in steps)
+        ]
+    )
+    show_measured({step.name: one for step, one in found})

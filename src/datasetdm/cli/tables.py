@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datasetdm.cli.bars import console, say
-from datasetdm.engines.progress import Outcome, Yield, label_table
+from datasetdm.engines.progress import Measured, Outcome, Yield, label_table
 from datasetdm.errors import DataError
 
 if TYPE_CHECKING:
@@ -168,6 +168,20 @@ def show_plan(rows: Sequence[Cells]) -> None:
     table.columns[4].footer = _about(None if None in times else sum(t or 0 for t in times), duration)
     table.columns[5].footer = _about(None if None in sizes else sum(s or 0 for s in sizes), _size)
     Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def show_measured(found: Mapping[str, Measured | str]) -> None:
+    """What was measured of each stage, and how far that is extrapolated; or why it was not."""
+    for name, one in found.items():
+        if isinstance(one, str):
+            say(f"{name}: not measured: {one}", "yellow")
+            continue
+        device = "processor" if one.device == "cpu" else "GPU"
+        say(
+            f"{name}: {one.what} in {one.took:.1f} s on {one.device}, {one.times:,.1f} times as much is left: "
+            f"about {duration(one.seconds)} by {one.workers} process{'es' * (one.workers > 1)}, "
+            f"{one.device_seconds / 3600:.2f} {device} hours, {_size(one.bytes)}; its models load in {one.loading:.0f} s"
+        )
 
 
 def _about(value: float | None, show: Callable[[float], str]) -> str:

@@ -81,6 +81,36 @@ class Outcome:
     complete: bool = True
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a stage made to be timed, and what follows from it for all that is left.
+
+    Args:
+        what: was made, in words.
+        took: seconds, models loaded and warm.
+        times: how many times as much work is left.
+        workers: that share it.
+        loading: seconds until the models were there.
+        device: of the models, "cpu" or "cuda".
+        device_seconds: of a GPU, or of processor cores, in all.
+        bytes: on the disk, in all.
+    """
+
+    what: str
+    took: float
+    times: float
+    workers: int
+    loading: float
+    device: str
+    device_seconds: float
+    bytes: float
+
+    @property
+    def seconds(self) -> float:
+        """In all, from beginning to end."""
+        return self.loading + self.took * self.times / self.workers
+
+
 @dataclass
 class Seen:
     """Samples that were made, counted.

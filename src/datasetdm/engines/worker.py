@@ -12,7 +12,7 @@ from typing import Any
 from datasetdm.engines.failures import Failure
 from datasetdm.engines.parts import Job, Opened, Part, Step
 from datasetdm.engines.progress import Seen
-from datasetdm.errors import DataError, DatasetDMError
+from datasetdm.errors import DatasetDMError
 from datasetdm.io.remote import as_place
 from datasetdm.records import Sample
 from datasetdm.store.handover import PartWriter
@@ -106,13 +106,13 @@ def _tried(make: Callable[[], Any]) -> tuple[Any, str]:
     """What it makes, or None and the error.
 
     Raises:
-        DatasetDMError: one that concerns the whole run. WorkerBroken: the process cannot go on.
+        DatasetDMError: settings, data or places are wrong, which no other try helps. WorkerBroken: the process cannot go on.
     """
     try:
         return make(), ""
+    except DatasetDMError:
+        raise
     except Exception as e:
-        if isinstance(e, DatasetDMError) and not isinstance(e, DataError):
-            raise
         error = f"{type(e).__name__}: {' '.join(str(e).split())[:500]}".removesuffix(": ")
         if BROKEN in error:
             raise WorkerBroken(error) from e

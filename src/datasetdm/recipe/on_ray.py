@@ -20,7 +20,7 @@ from datasetdm.io.remote import Place
 from datasetdm.pipelines.generate import pending
 from datasetdm.pipelines.stream import Data
 from datasetdm.recipe.data import StageData
-from datasetdm.recipe.schema import AnnotateStage, GenerateStage
+from datasetdm.recipe.schema import AnnotateStage, EditStage, GenerateStage
 
 Opener = Callable[[type[GenerateStage] | type[AnnotateStage], str, int], Job]
 """Opens a stage in a worker: its kind, its settings as JSON, and threads."""
@@ -35,6 +35,18 @@ def chosen(stage: GenerateStage | AnnotateStage) -> bool:
     if isinstance(stage, GenerateStage) and stage.target is not None:
         return False
     return stage.device == "auto" and torch.cuda.device_count() > 1 and installed()
+
+
+def idle_notes(stage: GenerateStage | AnnotateStage | EditStage) -> list[str]:
+    """That GPUs of this machine do nothing while the local engine does the work, if nobody chose it."""
+    count = torch.cuda.device_count()
+    if stage.device == "cpu" or count < 2 or getattr(stage, "engine", None) is not None:
+        return []
+    if isinstance(stage, EditStage) or getattr(stage, "target", None) is not None:
+        how = "`edit` and --target have no other way"
+    else:
+        how = "--engine ray uses all" + ("" if installed() else " (pip install 'datasetdm[ray]')")
+    return [f"one of the {count} GPUs of this machine did the work: {how}"]
 
 
 def generate(stage: GenerateStage, out: Place, report: Report, opener: Opener) -> Event:

@@ -71,6 +71,7 @@ class Step:
         why: what changed since it was made, for those that run again or are continued.
         mark: what it left here before.
         count: of images, if it is known.
+        left: how many of them are left to make, if it is known.
         side: of the images in pixels, if it is known.
         seconds, bytes: what is left to do; None where nothing is known.
     """
@@ -83,6 +84,7 @@ class Step:
     why: str = ""
     mark: Mapping[str, Any] = field(default_factory=dict)
     count: int | None = None
+    left: int | None = None
     side: int | None = None
     seconds: float | None = None
     bytes: float | None = None
@@ -139,12 +141,12 @@ def _check_names(stage: Stage) -> None:
 def _estimated(step: Step, count: int | None, side: int | None) -> Step:
     """The step with what is left to do: nothing of one that is reused, the new images of one that is continued."""
     if step.action == "reuse":
-        return replace(step, count=count, side=side, seconds=0.0, bytes=0.0)
+        return replace(step, count=count, left=0, side=side, seconds=0.0, bytes=0.0)
     new = count
     if step.action == "continue" and count is not None and step.mark.get("done"):
         new = max(0, count - step.mark.get("count", 0))
     seconds, size = estimate(step.stage, new, side, step.mark)
-    return replace(step, count=count, side=side, seconds=seconds, bytes=size)
+    return replace(step, count=count, left=new, side=side, seconds=seconds, bytes=size)
 
 
 def _decide(name: str, stage: Stage, out: Path, inputs: Mapping[str, Any], earlier: Mapping[str, str]) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from datasetdm.engines.progress import Outcome
+from datasetdm.engines.progress import Measured, Outcome
 from datasetdm.io.registry import Registry
 
 _WITH_MODELS = ("fit", "generate", "annotate", "edit")
@@ -32,3 +32,13 @@ CHECKS: Registry[Callable[..., None]] = Registry(
     },
 )
 """Kind of stage -> a function of the stage that raises for what its runner would refuse before it writes."""
+
+MEASURES: Registry[Callable[..., Measured]] = Registry(
+    "kind of stage",
+    None,
+    {
+        "fit": "datasetdm.recipe.measuring:fit",
+        **{kind: "datasetdm.recipe.measuring:fill" for kind in ("generate", "annotate", "edit")},
+    },
+)
+"""Kind of stage -> a function that does a little of its work and times it: (step, folder, report) -> Measured."""

@@ -1,4 +1,4 @@
-"""The sources of the stages that fill stores, opened with their models; and what such a stage made, in words.
+"""What stages work with, opened with its models: the sources that fill stores, the backbone of a fit; and what was made, in words.
 
 Every worker of a run opens its own, by `open_generator` or `open_annotator`.
 """
@@ -12,30 +12,34 @@ from typing import Any
 
 import torch
 
-from datasetdm.backbones import Backbone, RunOptions
+from datasetdm.backbones import Backbone, FeatureConfig, RunOptions, load_backbone, with_loras
 from datasetdm.backbones.words import CutTexts
+from datasetdm.decoder.tasks import make_task
 from datasetdm.engines.progress import Outcome, Seen
 from datasetdm.engines.yields import yield_of
-from datasetdm.errors import DataError
+from datasetdm.errors import DataError, StoreError
 from datasetdm.io.remote import Place
 from datasetdm.pipelines.annotate import Annotator
 from datasetdm.pipelines.divisible import Divisible
+from datasetdm.pipelines.edit import Editor
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.pipelines.made import made_by
-from datasetdm.pipelines.settings import GenerateConfig
+from datasetdm.pipelines.settings import EditConfig, FitConfig, GenerateConfig
 from datasetdm.pipelines.stream import Data, Stream
 from datasetdm.prompts import PromptRow, PromptSource, nameless, open_prompts
 from datasetdm.prompts.grammar import Grammar
 from datasetdm.quality.checks import make_checks
 from datasetdm.recipe.data import StageData, open_data
-from datasetdm.recipe.schema import GRAMMAR, AnnotateStage, GenerateStage
+from datasetdm.recipe.schema import GRAMMAR, AnnotateStage, EditStage, FitStage, GenerateStage
 from datasetdm.records import Sample
+from datasetdm.store.manifest import META
 from datasetdm.store.store import Store
 from datasetdm.transforms import transform_from_json
 
 LOOKED_AT = 1000
 """Prompts that are read and searched for labels before a generation begins."""
+DEFAULT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,37 @@ def open_annotator(stage: AnnotateStage, data: StageData) -> OpenedStream:
         options=RunOptions.chosen(stage.low_memory), checks=make_checks(stage.flip_agreement),
     )  # fmt: skip
     return OpenedStream(Stream(source, transforms), source.backbone, "captions", data=data)
+
+
+def open_editor(stage: EditStage, data: StageData) -> OpenedStream:
+    """The source of a stage on data that are open."""
+    transforms = tuple(transform_from_json(t) for t in stage.transforms)
+    source = Editor(
+        Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
+        options=RunOptions.chosen(stage.low_memory), **{name: getattr(stage, name) for name in EditConfig.model_fields},
+    )  # fmt: skip
+    return OpenedStream(Stream(source, transforms), source.backbone, "prompts", data=data)
+
+
+def open_fit(stage: FitStage) -> tuple[StageData, Backbone, FitConfig]:
+    """What a fit learns from, the loaded backbone, and its settings."""
+    for task in stage.tasks or ():
+        make_task(task)
+    data = open_data(stage.data, stage, stage.seed)
+    features = FeatureConfig(stage.timesteps, stage.inversion, size=stage.size)
+    config = FitConfig(**{name: getattr(stage, name) for name in FitConfig.model_fields})
+    name, options = with_loras(stage.backbone, stage.lora), RunOptions.chosen(stage.low_memory)
+    return data, load_backbone(name, config=features, device=stage.device, options=options), config
+
+
+def default_batch(out: Place, count: int) -> int:
+    """The batch of the store that is already in `out`; for a new one 16, or the count if that is smaller."""
+    if not (out / META).exists():
+        return min(DEFAULT_BATCH, count)
+    batch = Store(out).stream.get("batch")
+    if not isinstance(batch, int) or batch < 1:
+        raise StoreError("this store was not made by generate", where=out, remedy="choose another --out")
+    return batch
 
 
 # ---------------------------------------------------------------------- in the workers

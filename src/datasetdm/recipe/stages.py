@@ -12,11 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasetdm.backbones import (
-    FeatureConfig,
-    RunOptions,
     find_backbone,
     is_hub_id,
-    load_backbone,
     pick_device,
     with_loras,
 )
@@ -27,14 +24,14 @@ from datasetdm.engines.local import iter_write
 from datasetdm.engines.progress import Outcome, Progress, Report, Seen
 from datasetdm.engines.ray import Event
 from datasetdm.engines.target import Reached, iter_target
-from datasetdm.errors import DataError, StoreError
+from datasetdm.errors import DataError
 from datasetdm.io.remote import Place
-from datasetdm.pipelines.edit import Editor, check_edits, plan_edit
+from datasetdm.pipelines.edit import check_edits, plan_edit
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.fit import iter_fit
 from datasetdm.pipelines.rounds import RoundPrompts
-from datasetdm.pipelines.settings import EditConfig, FitConfig
-from datasetdm.pipelines.stream import Data, Source, Stream
+from datasetdm.pipelines.settings import EditConfig
+from datasetdm.pipelines.stream import Source
 from datasetdm.recipe import on_ray, places
 from datasetdm.recipe.data import open_data
 from datasetdm.recipe.schema import (
@@ -44,13 +41,19 @@ from datasetdm.recipe.schema import (
     FitStage,
     GenerateStage,
 )
-from datasetdm.recipe.sources import OpenedStream, made_store, open_annotator, open_generator, open_job
-from datasetdm.store.store import Store
-from datasetdm.transforms import transform_from_json
+from datasetdm.recipe.sources import (
+    OpenedStream,
+    default_batch,
+    made_store,
+    open_annotator,
+    open_editor,
+    open_fit,
+    open_generator,
+    open_job,
+)
 
 LONG_FILE = 32_000_000
 """Bytes of a prompt file whose reading shows a bar."""
-DEFAULT_BATCH = 16
 
 
 def check_models(stage: FitStage | GenerateStage | AnnotateStage | EvaluateStage) -> None:
@@ -73,13 +76,7 @@ def check_models(stage: FitStage | GenerateStage | AnnotateStage | EvaluateStage
 def fit(stage: FitStage, out: Path, report: Report) -> Outcome:
     """Fit a decoder into a new folder, or go on with the same fit."""
     places.require_folder(out, places.WORK)
-    for task in stage.tasks or ():
-        make_task(task)
-    data = open_data(stage.data, stage, stage.seed)
-    features = FeatureConfig(stage.timesteps, stage.inversion, size=stage.size)
-    config = FitConfig(**{name: getattr(stage, name) for name in FitConfig.model_fields})
-    name, options = with_loras(stage.backbone, stage.lora), RunOptions.chosen(stage.low_memory)
-    frozen = load_backbone(name, config=features, device=stage.device, options=options)
+    data, frozen, config = open_fit(stage)
     figures: Mapping[str, float] = {}
     labels: Mapping[str, int] = {}
     notes: Sequence[str] = ()
@@ -122,7 +119,7 @@ def generate(stage: GenerateStage, out: Place, report: Report) -> Outcome:
         size = -(-stage.round // generator.config.batch) * generator.config.batch
         generator.prompts = RoundPrompts(generator.prompts, generator.labels, size)
         work = iter_target(opened.stream, generator.prompts, out, stage.target, stage.min_yield)
-    return _write(work, opened, out, wanted, "generate", report)
+    return _write(work, opened, out, wanted, stage, report)
 
 
 def annotate(stage: AnnotateStage, out: Place, report: Report) -> Outcome:
@@ -132,14 +129,13 @@ def annotate(stage: AnnotateStage, out: Place, report: Report) -> Outcome:
     if on_ray.chosen(stage):
         return _made_by_workers(stage, out, on_ray.annotate(stage, data, out, report, open_job))
     opened = open_annotator(stage, data)
-    return _write(_counted(opened.stream, out), opened, out, len(data), "annotate", report)
+    return _write(_counted(opened.stream, out), opened, out, len(data), stage, report)
 
 
 def edit(stage: EditStage, out: Place, report: Report) -> Outcome:
     """Edit those images that show what is to be edited, and that the store does not hold yet."""
     places.require_folder(out, places.STORE)
     data = open_data(stage.data, stage.model_copy(update={"transforms": ()}))
-    transforms = tuple(transform_from_json(t) for t in stage.transforms)
     config = EditConfig(**{name: getattr(stage, name) for name in EditConfig.model_fields})
     check_edits(config, data.labels)
     if not any(plan_edit(sample, config) for sample in data):
@@ -147,12 +143,8 @@ def edit(stage: EditStage, out: Place, report: Report) -> Outcome:
             "no image shows what is to be edited", where=stage.data, expected=f"images with {config.edits()}",
             remedy="`datasetdm inspect` counts the labels that are there; --min-region is the smallest region",
         )  # fmt: skip
-    source = Editor(
-        Data(data, data.format), decoder=stage.decoder, backbone=stage.backbone, device=stage.device,
-        options=RunOptions.chosen(stage.low_memory), **config.model_dump(),
-    )  # fmt: skip
-    opened = OpenedStream(Stream(source, transforms), source.backbone, "prompts", data=data)
-    outcome = _write(_counted(opened.stream, out), opened, out, len(data), "edit", report)
+    opened = open_editor(stage, data)
+    outcome = _write(_counted(opened.stream, out), opened, out, len(data), stage, report)
     return replace(outcome, notes=(*outcome.notes, f"{len(data) - outcome.count} images show nothing to edit"))
 
 
@@ -169,7 +161,12 @@ def _made_by_workers(stage: GenerateStage | AnnotateStage, out: Place, event: Ev
 
 
 def _write(
-    work: Generator[Reached], opened: OpenedStream, out: Place, wanted: int, what: str, report: Report
+    work: Generator[Reached],
+    opened: OpenedStream,
+    out: Place,
+    wanted: int,
+    stage: GenerateStage | AnnotateStage | EditStage,
+    report: Report,
 ) -> Outcome:
     seen, held = Seen(), 0
     with closing(work):
@@ -177,16 +174,7 @@ def _write(
             held = reached.held
             if reached.sample is not None:
                 seen.update(opened.count([reached.sample]))
-            report(Progress(what, reached.passed, max(reached.passed, wanted)))
+            report(Progress(stage.kind, reached.passed, max(reached.passed, wanted)))
     skipped = () if opened.data is None else opened.data.reader.skipped
-    return made_store(out, what, held, seen, opened.notes, skipped, opened.stream.filtered)
-
-
-def default_batch(out: Place, count: int) -> int:
-    """The batch of the store that is already in `out`; for a new one 16, or the count if that is smaller."""
-    if not (out / places.STORE).exists():
-        return min(DEFAULT_BATCH, count)
-    batch = Store(out).stream.get("batch")
-    if not isinstance(batch, int) or batch < 1:
-        raise StoreError("this store was not made by generate", where=out, remedy="choose another --out")
-    return batch
+    notes = [*opened.notes, *on_ray.idle_notes(stage)]
+    return made_store(out, stage.kind, held, seen, notes, skipped, opened.stream.filtered)

@@ -142,8 +142,8 @@ def adopt(writer: Writer, part: StagedPart, ends: bool) -> None:
 
 def discard(store: Place, names: Collection[str]) -> None:
     """Remove parts whose rows the store holds."""
-    for name in names:
-        for path in [store / PARTS / f"{name}.json", *(store / PARTS).glob(f"{name}-*.parquet")]:
+    for path in [*(store / PARTS).iterdir()] if names else []:
+        if path.stem in names or path.stem.rpartition("-")[0] in names:
             path.unlink(missing_ok=True)
 
 

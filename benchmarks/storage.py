@@ -45,6 +45,10 @@ class S3:
         self._thread.join()
         self._server.server_close()
 
+    def fail(self, fault: Callable[[str], str]) -> None:
+        """From now on every request has the fault that is chosen for it, or none ("")."""
+        self._fault = fault
+
     @contextmanager
     def failing(
         self, fault: str, when: Callable[[str], bool] = lambda _: True, times: int = 10**9
