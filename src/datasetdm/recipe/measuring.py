@@ -41,10 +41,10 @@ class _Clock:
         self._last = time.perf_counter(), time.process_time()
 
     def lap(self) -> None:
-        before = self._last
+        wall, processor = self._last
         self.begin()
-        self.walls.append(self._last[0] - before[0])
-        self.processor.append(self._last[1] - before[1])
+        self.walls.append(self._last[0] - wall)
+        self.processor.append(self._last[1] - processor)
 
     def after_warming(self) -> tuple[int, float, float]:
         """Laps, their seconds and processor seconds; without the first one if there are others."""
