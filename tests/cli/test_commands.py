@@ -149,13 +149,13 @@ def test_bad_places_and_missing_data_are_refused_before_a_model_is_loaded(
     import datasetdm.pipelines.annotate as annotate
     import datasetdm.pipelines.generate as generate_module
     import datasetdm.recipe.evaluating as evaluating
-    import datasetdm.recipe.stages as stages
+    import datasetdm.recipe.sources as sources
 
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
     for module, name in (
-        (stages, "load_backbone"),
+        (sources, "load_backbone"),
         (evaluating, "load_pair"),
         (generate_module, "load_pair"),
         (annotate, "load_pair"),
