@@ -108,7 +108,7 @@ def measure(
     edited, fresh = list(Store(work / "edited")), list(Store(work / "fresh"))
     margin = round(config.margin * max(backbone.size))
     hits: dict[str, list[list[bool]]] = {"edited": [], "fresh": []}
-    change, decoded = [], []
+    change, decoded, areas = list[float](), list[float](), list[float]()
     seen = {
         name: oracle_things(oracle, [s.image for s in samples], editor.labels)
         for name, samples in (("edited", edited), ("fresh", fresh))
@@ -121,8 +121,10 @@ def measure(
         hits["edited"].append(found_in(seen["edited"][i], region, asked))
         there = grow(torch.from_numpy(pixels_of(other, {*asked}))[None], margin)[0].numpy()
         hits["fresh"].append(found_in(seen["fresh"][i], there, asked))
-        change.append(np.abs(own.image.astype(int) - parent.image)[~region].mean())
-        decoded.append(_decoded_change(backbone, parent, region))
+        areas.append(float(region.mean()))
+        if not region.all():
+            change.append(float(np.abs(own.image.astype(int) - parent.image)[~region].mean()))
+            decoded.append(_decoded_change(backbone, parent, region))
     return {
         **found_rates(hits["edited"], hits["fresh"]),
         "edit_outside_change": float(np.mean(change)) / 255,
@@ -131,6 +133,7 @@ def measure(
         "fresh_miou": agreement(fresh, oracle)["miou"],
         "edits": len(edited),
         "tries": tries,
+        "region_area": float(np.mean(areas)),
         "labels_asked": sum(map(len, hits["edited"])),
     }
 

@@ -17,7 +17,7 @@ from datasetdm.errors import ConfigError, StoreError
 from datasetdm.pipelines.edit import Editor, erode, grow, plan_edit, replace_labels
 from datasetdm.pipelines.settings import EditConfig
 from datasetdm.pipelines.stream import Data, Source
-from datasetdm.records import Labels, Prompt, Sample
+from datasetdm.records import Labels, Prompt, Sample, SemanticMap
 from datasetdm.store.store import Store
 from factory import LABELS, make_sample
 from sources import InMemoryReader
@@ -38,7 +38,7 @@ def editor(decoder: PDecoder, tiny: Backbone, samples: list[Sample] | None = Non
 
 
 def test_other_things_and_other_pixels_only_in_the_region(decoder: PDecoder, tiny: Backbone, tmp_path: Path) -> None:
-    source = editor(decoder, tiny, margin=0.1)
+    source = editor(decoder, tiny, margin=0.1, room=0)
     assert isinstance(source, Source) and write(source, tmp_path / "s") == 3
     for parent, edited in zip(source.data.samples(), Store(tmp_path / "s"), strict=True):
         assert edited.prompt is not None and edited.size == parent.size and edited.labels == CAT
@@ -138,7 +138,7 @@ def test_regions_and_prompts_of_every_kind() -> None:
     dog = sample.instances.masks[0]
     swap, remove, background = (
         plan_edit(sample, EditConfig(**settings))
-        for settings in ({"replace": {"Puppy": "cat"}}, {"remove": ("dog",)}, {"background": "in the snow"})
+        for settings in ({"replace": {"Puppy": "cat"}, "room": 0}, {"remove": ("dog",)}, {"background": "in the snow"})
     )
     assert swap and remove and background
     assert np.array_equal(swap.region, dog) and swap.prompt.text == "a photo of a cat" and swap.negative == ""
@@ -164,6 +164,21 @@ def test_regions_and_prompts_of_every_kind() -> None:
 )
 def test_words_are_replaced_with_article_and_number(caption: str, new: str, expected: str) -> None:
     assert replace_labels(caption, LABELS, {"dog": new}) == expected
+
+
+def test_what_takes_the_place_of_a_thing_has_room() -> None:
+    """The box around the thing, wider, but no pixel of another thing; specks have no box."""
+    ids = np.zeros((40, 60), np.uint16)
+    ids[10:20, 10] = ids[19, 10:20] = 1
+    ids[14:17, 14:30] = 3
+    ids[35, 55] = 1
+    sample = Sample("a", np.zeros((40, 60, 3), np.uint8), CAT, semantic=SemanticMap(ids))
+    swap = {"replace": {"dog": "cat"}, "min_region": 0.002}
+    plain, roomy = (plan_edit(sample, EditConfig(**swap, room=room)) for room in (0, 0.05))
+    assert plain and roomy and np.array_equal(plain.region, ids == 1)
+    expected = np.zeros((40, 60), bool)
+    expected[7:23, 7:23] = expected[35, 55] = True
+    assert np.array_equal(roomy.region, expected & (ids != 3))
 
 
 def test_irregular_plurals_are_plurals() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -267,6 +268,9 @@ def plan_edit(sample: Sample, config: EditConfig) -> Edit | None:
         region |= ~pixels_of(sample, things)
     if region.mean() < config.min_region:
         return None
+    if config.room and (replaced := there & {*new}):
+        others = {*_things(sample, there)} - targets
+        region |= boxes(pixels_of(sample, replaced), config) & ~pixels_of(sample, others)
     asked = things if config.background else asked_labels_of(sample, there)
     left = [*dict.fromkeys(new.get(n, n) for n in asked if n not in gone)]
     if config.background or gone or not {*new} & {*sample.labels.named_in(sample.caption)}:
@@ -290,6 +294,17 @@ def pixels_of(sample: Sample, names: set[str] | list[str]) -> Bool[np.ndarray, "
     if sample.semantic is not None:
         pixels |= np.isin(sample.semantic.ids, ids)
     return pixels
+
+
+def boxes(pixels: Bool[np.ndarray, "h w"], config: EditConfig) -> Bool[np.ndarray, "h w"]:
+    """The boxes around all connected pieces, widened by `room`; pieces that are too small to be edited alone stay themselves."""
+    numbers, _ = ndimage.label(pixels, np.ones((3, 3)))
+    room, found = round(config.room * max(pixels.shape)), pixels.copy()
+    for number, place in enumerate(ndimage.find_objects(numbers), 1):
+        if (numbers[place] == number).sum() >= config.min_region * pixels.size:
+            rows, columns = (slice(max(0, s.start - room), s.stop + room) for s in place)
+            found[rows, columns] = True
+    return found
 
 
 def replace_labels(caption: str, labels: Labels, new: Mapping[str, str]) -> str:

@@ -89,6 +89,13 @@ class EditConfig(BaseModel):
         "", description="Other surroundings of the things in the image, for instance `in the snow`."
     )
     margin: float = Field(0.04, ge=0, le=0.5, description="Regions grow by this fraction of the image's side.")
+    room: float = Field(
+        0.055,
+        ge=0,
+        le=0.5,
+        description="What is put in the place of a thing may have another shape: the region is the box around the thing, wider "
+        "by this fraction of the image's side, without other things; 0 for the thing's own pixels.",
+    )
     min_region: float = Field(
         0.005, ge=0, le=1, description="Regions of a smaller fraction of the image are left as they are."
     )
