@@ -1,5 +1,5 @@
 # make demo: an annotated dataset from text, and a page that shows it.
-# make quick: lint, types and the fast tests, within a minute.   make test: everything, with branch coverage.
+# make quick: lint, types and the fast tests, within a minute.   make test: everything.   make coverage: with branch coverage.
 # make smoke: every recipe in small.
 # make bench: what is missing of docs/results.md.   make bench-quick: four rows of it with one seed.   make spine: the decoder.
 PYTHON ?= python3
@@ -8,7 +8,7 @@ ROWS ?= benchmarks/results/rows
 VENV := .venv
 RUN := $(VENV)/bin/
 
-.PHONY: demo quick test lint docs smoke bench bench-quick spine clean
+.PHONY: demo quick test coverage lint docs smoke bench bench-quick spine clean
 
 demo: $(VENV)/installed
 	$(RUN)datasetdm demo
@@ -17,6 +17,9 @@ quick: lint
 	$(RUN)pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test: lint
+	$(RUN)pytest -n $(WORKERS) --dist worksteal
+
+coverage: $(VENV)/installed-dev
 	$(RUN)pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/installed-dev

@@ -186,10 +186,10 @@ def test_splits(format: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_objects(format: str, tmp_path: Path) -> None:
     """Of 120 objects on one image never more than a few are dense at a time."""
-    h, w = 600, 800
+    h, w = 300, 400
     y, x = np.ogrid[:h, :w]
     centres = [(37 * i % w, 53 * i % h) for i in range(120)]
-    discs = MaskStack([encode_runs((x - a) ** 2 + (y - b) ** 2 < 30**2) for a, b in centres], (h, w))
+    discs = MaskStack([encode_runs((x - a) ** 2 + (y - b) ** 2 < 15**2) for a, b in centres], (h, w))
     objects = Instances(discs, np.arange(120) % 3)
     sample = Sample("x", np.zeros((h, w, 3), np.uint8), LABELS, instances=objects)
     run([awkward("small", (4, 4))], format, tmp_path / "warm")  # what is imported then is not counted

@@ -154,7 +154,7 @@ def test_learning_shows(tiny: Backbone, tmp_path: Path) -> None:
     train = [make_sample(f"t{i}", (48, 48), i) for i in range(16)]
     test = [make_sample(f"v{i}", (48, 48), 100 + i) for i in range(8)]
     decoder = fit(
-        InMemoryReader(train), tmp_path / "d", backbone=tiny, steps=60, batch=8, variants=2, width=32, evaluate_every=30
+        InMemoryReader(train), tmp_path / "d", backbone=tiny, steps=60, batch=8, variants=2, width=32, evaluate_every=60
     )
     figures = evaluate(decoder, tiny, test)
     assert figures["semantic"]["accuracy"] > 0.8
