@@ -28,30 +28,25 @@ from datasetdm.recipe.sources import open_generator, open_job
 BATCH, STEPS = 8, 4
 
 
-def engine_speed(folder: Path, count: int) -> dict[str, float]:
-    """Seconds of each way, and their ratios.
-
-    Args:
-        folder: new; for the stores.
-        count: of samples.
-    """
+def alone_seconds(folder: Path, count: int) -> dict[str, float]:
+    """Seconds of `count` samples in this process: of a plain loop, and of the local engine, whose store is in the folder."""
     torch.set_num_threads(1)
-    stage = GenerateStage(prompts=(GRAMMAR,), count=count, batch=BATCH, steps=STEPS, device="cpu")
-    stream = open_generator(stage)[1].stream
+    stream = open_generator(_stage(count))[1].stream
     stream.make(range(BATCH))
-    seconds = {
-        "plain": _timed(lambda: sum(1 for _ in islice(stream.samples(), count))),
-        "local": _timed(lambda: write(stream, folder / "local", count)),
-    }
-    with connected(Cluster(workers=2, gpu=False)):
-        for workers in (1, 2):
-            seconds[f"workers_{workers}"] = _by_workers(stage, folder / f"workers-{workers}", workers)
     return {
-        **{f"{name}_s": round(value, 2) for name, value in seconds.items()},
-        "two_workers_speedup": round(seconds["workers_1"] / seconds["workers_2"], 3),
-        "local_overhead": round(seconds["local"] / seconds["plain"] - 1, 4),
-        "worker_overhead": round(seconds["workers_1"] / seconds["plain"] - 1, 4),
+        "plain_s": _timed(lambda: sum(1 for _ in islice(stream.samples(), count))),
+        "local_s": _timed(lambda: write(stream, folder / "local", count)),
     }
+
+
+def workers_seconds(folder: Path, count: int) -> dict[str, float]:
+    """The same of one worker and of two, whose stores are in the folder."""
+    with connected(Cluster(workers=2, gpu=False)):
+        return {f"workers_{n}_s": _by_workers(_stage(count), folder / f"workers-{n}", n) for n in (1, 2)}
+
+
+def _stage(count: int) -> GenerateStage:
+    return GenerateStage(prompts=(GRAMMAR,), count=count, batch=BATCH, steps=STEPS, device="cpu")
 
 
 def _by_workers(stage: GenerateStage, out: Path, workers: int) -> float:
@@ -77,4 +72,4 @@ def _open_together(stage: str, ready: Path, workers: int) -> Job:
 def _timed(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return round(time.perf_counter() - began, 2)

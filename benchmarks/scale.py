@@ -20,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.common import Work, stamp
-from benchmarks.engine_speed import engine_speed
+from benchmarks.engine_speed import alone_seconds, workers_seconds
 from benchmarks.simulated import SIDE, STEPS
 from benchmarks.store_speed import store_speed
 from benchmarks.viewer_load import viewer_load
@@ -68,17 +68,25 @@ def _short(count: int) -> str:
 
 # ---------------------------------------------------------------------- speed
 def engines(work: Work, rounds: int, count: int) -> dict[str, Any]:
-    """Medians of all rounds."""
-    found = [work.unit(f"engines-{i}", lambda: _engine_round(count)) for i in range(rounds)]
-    middle = {name: round(median(one[name] for one in found), 4) for name in found[0]}
-    overhead = max(middle["local_overhead"], middle["worker_overhead"])
-    speedup = middle["two_workers_speedup"]
-    return {"engines": middle, "engine_rounds": found, "two_workers_speedup": speedup, "engine_overhead": overhead}
+    """Medians of the ratios of all rounds."""
+    found: list[dict[str, float]] = []
+    for number in range(rounds):
+        one = work.unit(f"alone-{number}", lambda: _in_a_folder(alone_seconds, count))
+        found.append(one | work.unit(f"workers-{number}", lambda: _in_a_folder(workers_seconds, count)))
+    local = median(one["local_s"] / one["plain_s"] - 1 for one in found)
+    worker = median(one["workers_1_s"] / one["plain_s"] - 1 for one in found)
+    return {
+        "engine_rounds": found,
+        "two_workers_speedup": round(median(one["workers_1_s"] / one["workers_2_s"] for one in found), 3),
+        "local_overhead": round(local, 4),
+        "worker_overhead": round(worker, 4),
+        "engine_overhead": round(max(local, worker), 4),
+    }
 
 
-def _engine_round(count: int) -> dict[str, float]:
+def _in_a_folder(measure: Callable[[Path, int], dict[str, float]], count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        return engine_speed(Path(folder), count)
+        return measure(Path(folder), count)
 
 
 def viewer_p99() -> dict[str, float]:

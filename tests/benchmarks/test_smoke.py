@@ -145,19 +145,25 @@ def test_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "_in_a_process",
         lambda step, _, count: {k: v + count / 10**6 for k, v in peaks[step].items()} | {f"{step}_s": 1.0},
     )
-    rounds = iter([(1.9, 0.01, 0.03), (1.7, -0.01, 0.02), (1.8, 0.02, 0.04)])
-    names = ("two_workers_speedup", "local_overhead", "worker_overhead")
-    monkeypatch.setattr(scale, "_engine_round", lambda _: dict(zip(names, next(rounds), strict=True)))
+    ways = {
+        "alone_seconds": [(10.0, 10.2), (10.0, 9.9), (10.0, 10.1)],
+        "workers_seconds": [(10.3, 5.0), (10.2, 6.0), (9.0, 5.0)],
+    }
+    names = {"alone_seconds": ("plain_s", "local_s"), "workers_seconds": ("workers_1_s", "workers_2_s")}
+    for way, pairs in ways.items():
+        rounds = iter(pairs)
+        monkeypatch.setattr(scale, way, lambda *_, r=rounds, n=names[way]: dict(zip(n, next(r), strict=True)))
     monkeypatch.setattr(scale, "store_speed", lambda _: {"store_per_second": 800.0})
     monkeypatch.setattr(scale, "viewer_p99", lambda: {"viewer_p99": 0.5})
     asked = ["--work", str(tmp_path / "work"), "--sizes", "1000", "1000000", "--rounds", "3"]
     scale.main(asked)
-    for name in ("_in_a_process", "_engine_round", "store_speed", "viewer_p99"):
+    for name in ("_in_a_process", "_in_a_folder", "store_speed", "viewer_p99"):
         monkeypatch.setattr(scale, name, lambda *_: pytest.fail("measured again"))
     scale.main([*asked, "--json", str(tmp_path / "x.json")])
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["rss_growth_1k_to_1m"] == round(51 / 50.001, 3) and found["viewer_p99"] == 0.5
-    assert (found["two_workers_speedup"], found["engine_overhead"], found["store_per_second"]) == (1.8, 0.03, 800.0)
+    assert (found["two_workers_speedup"], found["local_overhead"], found["worker_overhead"]) == (1.8, 0.01, 0.02)
+    assert found["engine_overhead"] == 0.02 and found["store_per_second"] == 800.0
 
 
 def test_simulated_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,8 +182,8 @@ def test_engine_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_speed, "connected", InProcess().connected)
     monkeypatch.setattr(ray, "connected", InProcess().connected)
     monkeypatch.setattr(engine_speed, "_open_together", lambda stage, *_: open_job(GenerateStage, stage, 1))
-    figures = engine_speed.engine_speed(tmp_path, 4)
-    assert finite(figures) and figures["two_workers_speedup"] > 0
+    figures = engine_speed.alone_seconds(tmp_path, 4) | engine_speed.workers_seconds(tmp_path, 4)
+    assert finite(figures) and len(figures) == 4
     assert all(len(Store(tmp_path / name)) == 4 for name in ("local", "workers-1", "workers-2"))
 
 

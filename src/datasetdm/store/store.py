@@ -66,21 +66,27 @@ ROW_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError,
 """What a row raises that no sample gave."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard that a store held when it was opened.
+    """A shard that a store held when it was opened. A large store has thousands, so it holds little.
 
     Args:
-        path: its file.
+        folder, number: its place, in a store.
         start: the number of its first row.
         rows: how many it has.
         checked: it has a manifest; shards of version 2 have none, and only Parquet's own checks.
     """
 
-    path: Place
+    folder: Place
+    number: int
     start: int
     rows: int
     checked: bool = True
+
+    @property
+    def path(self) -> Place:
+        """Its file."""
+        return shard_path(self.folder, self.number)
 
     @contextmanager
     def opened(self) -> Generator[tuple[pq.ParquetFile, int]]:
@@ -306,24 +312,22 @@ class Store:
 def _find_shards(folder: Place, version: int) -> tuple[Shard, ...]:
     """The shards that are there, numbered without gaps."""
     checked = version >= VERSION
-    files = list((folder / "data").glob("shard-*.parquet"))
-    manifests = list((folder / "data").glob("shard-*.json")) if checked else []
-    found = sorted({p.stem for p in (*files, *manifests)})
-    paths = [shard_path(folder, i) for i in range(len(found))]
-    if missing := [p for p, name in zip(paths, found, strict=True) if p.stem != name]:
-        raise StoreError(
-            "a shard is missing", where=missing[0], expected="shards numbered without gaps", remedy=RESTORE
-        )
-    with ThreadPoolExecutor(REQUESTS if distant(folder) else THREADS) as pool:
-        counts = list(pool.map(lambda path: _count_rows(path, checked), paths))
-    starts = np.cumsum([0, *counts]).tolist()
-    return tuple(Shard(p, start, rows, checked) for p, start, rows in zip(paths, starts, counts, strict=False) if rows)
+    suffixes = ("parquet", "json") if checked else ("parquet",)
+    found = sorted({p.stem for suffix in suffixes for p in (folder / "data").glob(f"shard-*.{suffix}")})
+    if missing := next((p for i, name in enumerate(found) if (p := shard_path(folder, i)).stem != name), None):
+        raise StoreError("a shard is missing", where=missing, expected="shards numbered without gaps", remedy=RESTORE)
+    threads = REQUESTS if distant(folder) else THREADS
+    with ThreadPoolExecutor(threads) as pool:  # one task per thread: one per shard would take memory
+        every = [range(first, len(found), threads) for first in range(threads)]
+        counts = list(pool.map(lambda own: [_count_rows(shard_path(folder, i), checked) for i in own], every))
+    rows = [counts[i % threads][i // threads] for i in range(len(found))]
+    starts = np.cumsum([0, *rows]).tolist()
+    return tuple(Shard(folder, i, starts[i], count, checked) for i, count in enumerate(rows) if count)
 
 
 def _count_rows(path: Place, checked: bool) -> int:
     if checked:
-        manifest = current_manifest(path)
-        return 0 if manifest is None else manifest.rows
+        return manifest.rows if (manifest := current_manifest(path)) else 0
     with open_shard(path, checked) as (file, _):
         return file.metadata.num_rows
 
