@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ install_import_hook([f"datasetdm.{part}" for part in CHECKED], "beartype.beartyp
 
 from datasetdm.records import Sample
 from factory import make_sample
+from hub_server import Hub
 
 if TYPE_CHECKING:
     from datasetdm.backbones import Backbone
@@ -78,3 +80,24 @@ def mini() -> Backbone:
     from datasetdm.backbones import load_backbone
 
     return load_backbone("mini", device="cpu")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Hub]:
+    """A hub of its own, for this test."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    server = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "good")
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    yield server
+    server.close()
+    huggingface_hub.HfFileSystem.clear_instance_cache()

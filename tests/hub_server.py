@@ -116,7 +116,8 @@ class Hub:
                 {},
             )
         match = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/[^/]+/(.*)", path)
-        assert match, path
+        if match is None:
+            raise KeyError(path)
         name = match[1] if match[1].startswith("datasets/") else f"models/{match[1]}"
         repository = self.repositories[name]
         if match[2] not in repository.files:

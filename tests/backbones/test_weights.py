@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from datasetdm.backbones import load_backbone, with_loras
 from datasetdm.backbones.hub import split_loras
+from datasetdm.backbones.weights import only_variant
 from datasetdm.errors import BackboneError
 from datasetdm.records import Prompt
+from hub_server import Held, Hub
 
 DOG = [Prompt("a dog", (), 1)]
 
@@ -163,3 +165,29 @@ def test_a_lora_that_is_not_there_is_named(tmp_path: Path) -> None:
         with pytest.raises(BackboneError, match=what):
             split_loras(with_loras("mini", [tmp_path / path]))
     assert split_loras("a+b/no-folder") == ("a+b/no-folder", ())
+
+
+@pytest.mark.parametrize(
+    ("names", "variant"),
+    [
+        ((), None),
+        (("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"), None),
+        (("unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"), "fp16"),
+        (("unet/diffusion_pytorch_model.bf16.safetensors", "vae/diffusion_pytorch_model.safetensors"), "bf16"),
+        (("text_encoder/model.fp16-00001-of-00002.safetensors", "text_encoder/model.bf16.safetensors"), "fp16"),
+        (("v1.fp16.safetensors", "model_index.json"), None),
+    ],
+)
+def test_variants_of_repositories(names: tuple[str, ...], variant: str | None) -> None:
+    assert only_variant(names) == variant
+
+
+def test_a_repository_of_one_variant_is_downloaded(tiny_folder: Path, hub: Hub) -> None:
+    """As many are on the hub: the files of half precision only."""
+    held = hub.repositories.setdefault("models/me/half", Held())
+    for path in sorted(p for p in tiny_folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(tiny_folder))
+        held.files[name.replace(".safetensors", ".fp16.safetensors")] = path.read_bytes()
+    half, whole = (load_backbone(name, device="cpu") for name in ("me/half", str(tiny_folder)))
+    assert half.name == "me/half"
+    assert torch.equal(half.sample(DOG, 1, 2.0), whole.sample(DOG, 1, 2.0))

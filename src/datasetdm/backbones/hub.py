@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from datasetdm.backbones.quiet import quiet
-from datasetdm.backbones.weights import SUFFIX, loadable
+from datasetdm.backbones.weights import SUFFIX, loadable, only_variant
 from datasetdm.errors import BackboneError, ConfigError, unknown_name
 from datasetdm.io.files import parse_json
 from datasetdm.io.hub import CARD
@@ -92,9 +92,12 @@ def resolve(name: str) -> Path:
 def _download(hub_id: str) -> Path:
     def download() -> str:
         from diffusers import DiffusionPipeline
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import HfApi, hf_hub_download
 
-        folder = str(DiffusionPipeline.download(hub_id, use_safetensors=True))
+        names: list[str] = []
+        with contextlib.suppress(OSError, ValueError):  # without a network the cache answers below
+            names = HfApi().list_repo_files(hub_id)
+        folder = str(DiffusionPipeline.download(hub_id, use_safetensors=True, variant=only_variant(names)))
         with contextlib.suppress(OSError, ValueError):  # the card, which names the licence, may be missing
             hf_hub_download(hub_id, CARD)
         return folder

@@ -53,6 +53,24 @@ def loadable(folder: Path, parts: Iterable[str]) -> Generator[Path]:
         yield mirror
 
 
+def only_variant(names: Iterable[str]) -> str | None:
+    """The variant that must be asked for to get the weights of a repository with these files; None if the usual files are there.
+
+    That is the preferred one of those in which a part has its weights that has no usual ones.
+    """
+    found: dict[str, set[str]] = {}
+    for name in names:
+        part, _, file = name.rpartition("/")
+        if part and (match := _WEIGHTS.fullmatch(file)):
+            found.setdefault(part, set()).add((match[2] or match[5] or "").lower())
+    lacking = [variants for variants in found.values() if "" not in variants]
+    return _preferred(set.intersection(*lacking) or set.union(*lacking))[0] if lacking else None
+
+
+def _preferred(variants: Iterable[str]) -> list[str]:
+    return sorted(variants, key=lambda v: (PREFERRED.index(v) if v in PREFERRED else len(PREFERRED), v))
+
+
 def _choose(folder: Path) -> Mapping[str, Path]:
     """The weights of one part: usual name -> file; empty for a part without any (a scheduler, a tokenizer)."""
     found: dict[str, dict[str, Path]] = {}
@@ -63,7 +81,7 @@ def _choose(folder: Path) -> Mapping[str, Path]:
         stem, early, number, count, late = match.groups()
         shard = f"-{number}-of-{count}" if number else ""
         found.setdefault((early or late or "").lower(), {})[f"{stem.lower()}{shard}{SUFFIX}"] = path
-    for variant in sorted(found, key=lambda v: (PREFERRED.index(v) if v in PREFERRED else len(PREFERRED), v)):
+    for variant in _preferred(found):
         if single := {n: p for n, p in found[variant].items() if "-of-" not in n}:
             return _checked(single)
         names = _all_shards(next(iter(found[variant])))

@@ -186,6 +186,8 @@ class Browser:
     def image(self, row: int, side: int) -> tuple[bytes, str]:
         """(bytes, media type) of the stored image, or of a small one (`detail.thumbnail`)."""
         small = self.rows.small(row)
+        if small is not None and (whole := detail.as_it_is(small, side)):
+            return whole
         with self.rows.turn(row):
             return detail.thumbnail(self.rows.encoded(row) if small is None else small, side)
 

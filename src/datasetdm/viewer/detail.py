@@ -12,8 +12,9 @@ from PIL import Image
 
 from datasetdm.errors import DataError
 from datasetdm.exporters.outline import loops
-from datasetdm.io.codecs import encode_png
+from datasetdm.io.codecs import encode_png, png_size
 from datasetdm.records import IGNORE, Keypoints, Labels, Sample
+from datasetdm.store.store import HEADER
 from datasetdm.viewer import paint
 from datasetdm.viewer.payloads import DepthScale, Edge, LayerName, Outline, Point, Region, Shapes
 
@@ -117,7 +118,16 @@ def layer(sample: Sample, name: LayerName, side: int) -> bytes:
     return encode_png(np.zeros((1, 1, 4), np.uint8) if overlay is None else overlay)
 
 
-def thumbnail(encoded: pa.Buffer, side: int) -> tuple[bytes, str]:
+def as_it_is(encoded: bytes, side: int) -> tuple[bytes, str] | None:
+    """(bytes, media type) of a stored PNG that is hardly larger than `side`, by its header alone; None for others."""
+    try:
+        height, width = png_size(encoded[:HEADER])
+    except ValueError:
+        return None
+    return (encoded, "image/png") if paint.reduced_size((width, height), side) == (width, height) else None
+
+
+def thumbnail(encoded: pa.Buffer | bytes, side: int) -> tuple[bytes, str]:
     """(bytes, media type) of a stored image: itself if it is hardly larger than `side` (or that is 0), else a small JPEG.
 
     Raises:
@@ -127,7 +137,7 @@ def thumbnail(encoded: pa.Buffer, side: int) -> tuple[bytes, str]:
         with Image.open(pa.BufferReader(encoded)) as image:
             small = paint.reduced_size(image.size, side)
             if small == image.size:
-                return encoded.to_pybytes(), Image.MIME[image.format or "PNG"]
+                return bytes(memoryview(encoded)), Image.MIME[image.format or "PNG"]
             out = io.BytesIO()
             image.resize(small, Image.Resampling.BILINEAR).convert("RGB").save(out, "JPEG", quality=JPEG_QUALITY)
             return out.getvalue(), "image/jpeg"

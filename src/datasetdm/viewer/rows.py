@@ -106,9 +106,9 @@ class Rows:
         """The stored image of row `number`, not copied. Raises as `sample`."""
         return self.store.encoded(number)
 
-    def small(self, number: int) -> pa.Buffer | None:
+    def small(self, number: int) -> bytes | None:
         """A copy of the stored image of a row unless it is large: the rows beside it need not stay while it waits for its turn."""
-        return None if self._is_large(number) else pa.py_buffer(self.encoded(number).to_pybytes())
+        return None if self._is_large(number) else self.encoded(number).to_pybytes()
 
     @contextmanager
     def turn(self, number: int) -> Generator[None]:

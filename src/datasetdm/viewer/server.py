@@ -63,6 +63,9 @@ IMAGES_AT_ONCE = 128
 WAITING = 2048
 """Connections that wait to be accepted; the system drops more, and their browsers try again after a second."""
 
+SEND_BYTES = 1 << 22
+"""Of an answer that the system takes at once, if it allows so many: the rest is copied once more, and sent in many turns."""
+
 LARGEST_NUMBER = 2**53
 """JavaScript's integers end here."""
 
@@ -235,6 +238,7 @@ def listen(port: int = 0) -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         connection.bind((LOCAL, port))
         connection.listen(WAITING)
     except (OSError, OverflowError) as e:
