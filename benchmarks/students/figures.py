@@ -176,6 +176,20 @@ class _AP(Judge):
     """
 
     resamples = 200
+    meter: ClassVar[type[InstanceMeter | KeypointMeter]]
+
+    def look(self, pairs: Pairs) -> Evidence:
+        meter, labels = self.meter(), 0
+        for true, found in pairs:
+            meter.update(found, true)
+            labels = len(true.labels)
+        truth = np.zeros((len(meter.images), labels), np.int64)
+        rows = self._rows(meter, truth)
+        return {"truth": truth, "found": np.array(rows, np.int64).reshape(-1, 5)}
+
+    @abstractmethod
+    def _rows(self, meter: Any, truth: np.ndarray) -> list[tuple[int, ...]]:
+        """Rows of `found`; adds to `truth`."""
 
     def figures(self, evidence: Evidence, weights: np.ndarray) -> np.ndarray:
         truth, found = evidence["truth"], evidence["found"].astype(np.int64)
@@ -238,22 +252,16 @@ class ObjectAP(_AP):
     """COCO's mask AP."""
 
     metric: str = "AP"
+    meter = InstanceMeter
 
-    def look(self, pairs: Pairs) -> Evidence:
-        meter, labels = InstanceMeter(), 0
-        for true, found in pairs:
-            meter.update(found, true)
-            labels = len(true.labels)
-        truth = np.zeros((len(meter.images), labels), np.int64)
-        categories = [{"id": i + 1, "name": str(i)} for i in range(labels)]
+    def _rows(self, meter: InstanceMeter, truth: np.ndarray) -> list[tuple[int, ...]]:
+        categories = [{"id": i + 1, "name": str(i)} for i in range(truth.shape[1])]
         coco = COCO({"images": meter.images, "annotations": meter.true, "categories": categories})
-        rows = []
         if meter.found:
-            rows = _matches(COCOeval(coco, coco.load_res(meter.found), "segm"), len(meter.images), truth)
-        else:
-            for row in meter.true:
-                truth[row["image_id"] - 1, row["category_id"] - 1] += not row["iscrowd"]
-        return {"truth": truth, "found": np.array(rows, np.int64).reshape(-1, 5)}
+            return _matches(COCOeval(coco, coco.load_res(meter.found), "segm"), len(meter.images), truth)
+        for row in meter.true:
+            truth[row["image_id"] - 1, row["category_id"] - 1] += not row["iscrowd"]
+        return []
 
 
 @dataclass(frozen=True)
@@ -261,13 +269,9 @@ class PointAP(_AP):
     """COCO's keypoint AP (OKS)."""
 
     metric: str = "OKS AP"
+    meter = KeypointMeter
 
-    def look(self, pairs: Pairs) -> Evidence:
-        meter, labels = KeypointMeter(), 0
-        for true, found in pairs:
-            meter.update(found, true)
-            labels = len(true.labels)
-        truth = np.zeros((len(meter.images), labels), np.int64)
+    def _rows(self, meter: KeypointMeter, truth: np.ndarray) -> list[tuple[int, ...]]:
         rows: list[tuple[int, ...]] = []
         for label, own in meter.true.items():  # counted from 1
             points = meter.points[label - 1]
@@ -280,7 +284,7 @@ class PointAP(_AP):
             evaluation = COCOeval(coco, coco.load_res(meter.found[label]), "keypoints")
             evaluation.params.kpt_oks_sigmas = oks_sigmas(points)
             rows += _matches(evaluation, len(meter.images), truth)
-        return {"truth": truth, "found": np.array(rows, np.int64).reshape(-1, 5)}
+        return rows
 
 
 # ---------------------------------------------------------------------- JSON

@@ -20,7 +20,6 @@ from datasetdm.training.loop import (
     Learner,
     WeightAverage,
     average_decay,
-    linear_decay,
     load_checkpoint,
     save_checkpoint,
     warm_up,
@@ -211,3 +210,8 @@ class Run:
         self.logged, self.logged_samples = now, self.state.samples
         counts = f"step {self.state.step} samples {self.state.samples} {speed:.0f}/s"
         print(f"{self.stage} {counts} loss {loss:.4f} rate {rate:.1e} left {left:.0f} s", flush=True)
+
+
+def linear_decay(progress: float, fraction: float) -> float:
+    """Factor of the learning rate at a fraction of the run: 1 until its last `fraction`, then linear to 0."""
+    return min(1.0, max(1 - progress, 0) / fraction)

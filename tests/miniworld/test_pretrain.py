@@ -17,7 +17,7 @@ from miniworld.pretrain import PretrainError
 from miniworld.pretrain.__main__ import main
 from miniworld.pretrain.config import PRESETS
 from miniworld.pretrain.data import mirrored, pack, read
-from miniworld.pretrain.loop import State
+from miniworld.pretrain.loop import State, linear_decay
 from miniworld.pretrain.models import Conditional, build_tokenizer, build_vae
 from miniworld.pretrain.pipeline import export
 from miniworld.pretrain.restore import import_pipeline
@@ -247,3 +247,7 @@ def test_one_clear_error(
 def test_a_work_folder_belongs_to_one_preset(work: Path) -> None:
     with pytest.raises(PretrainError, match="begun with preset smoke"):
         Work.open(work, "cpu")
+
+
+def test_the_learning_rate_of_a_final_run_falls_at_its_end() -> None:
+    assert [linear_decay(p, 0.25) for p in (0.0, 0.75, 0.875, 1.0, 1.2)] == [1, 1, 0.5, 0, 0]

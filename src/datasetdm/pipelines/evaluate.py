@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
@@ -71,29 +72,10 @@ class Evaluation:
 
 
 def evaluate(
-    decoder: PDecoder,
-    backbone: Backbone,
-    samples: Iterable[Sample],
-    captions: bool = True,
-    true_objects: bool = False,
-    labels: Labels | None = None,
-    composed: bool = False,
+    decoder: PDecoder, backbone: Backbone, samples: Iterable[Sample], **options: Any
 ) -> dict[str, dict[str, float]]:
-    """Figures of every task of the decoder that the samples have labels for, by task name; `panoptic`, too, where there
-    are a semantic map and instances. Reviews of a store are applied, rejected samples are left out.
-
-    Args:
-        captions: read every image under its own caption; else, and where it has none, under an empty one.
-        true_objects: measure only tasks that build on instances, on the samples' own (a decoder without instances always
-            does).
-        labels: what to look for; None is the decoder's own vocabulary.
-        composed: read images also under captions that were composed from their true labels. Such figures are not those on new
-            images: the captions say what is to be found.
-
-    Raises:
-        DataError: a sample with labels of other names. Their order, capitals and outer spaces do not matter.
-    """
-    return evaluate_decoder(decoder, backbone, samples, captions, true_objects, labels, composed).figures
+    """The figures of `evaluate_decoder`, by task. options: its own, of which `captions` and `labels` are needed most."""
+    return evaluate_decoder(decoder, backbone, samples, **options).figures
 
 
 def evaluate_decoder(
@@ -107,7 +89,21 @@ def evaluate_decoder(
     unseen: Sequence[str] = (),
     on_pair: OnPair | None = None,
 ) -> Evaluation:
-    """`evaluate` with all that was measured; `unseen` and `on_pair` as in `compare`."""
+    """Figures of every task of the decoder that the samples have labels for; `panoptic`, too, where there are a semantic map
+    and instances. Reviews of a store are applied, rejected samples are left out.
+
+    Args:
+        captions: read every image under its own caption; else, and where it has none, under an empty one.
+        true_objects: measure only tasks that build on instances, on the samples' own (a decoder without instances always
+            does).
+        labels: what to look for; None is the decoder's own vocabulary.
+        composed: read images also under captions that were composed from their true labels. Such figures are not those on new
+            images: the captions say what is to be found.
+        unseen, on_pair: as in `compare`.
+
+    Raises:
+        DataError: a sample with labels of other names. Their order, capitals and outer spaces do not matter.
+    """
     fields = {task.field for task in decoder.tasks.values()}
     true_objects = true_objects or any(set(task.needs) - fields for task in decoder.tasks.values())
     meters: dict[str, Meter] = {n: t.meter() for n, t in decoder.tasks.items() if t.needs or not true_objects}

@@ -34,11 +34,6 @@ def cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def linear_decay(progress: float, fraction: float) -> float:
-    """Factor of the learning rate at a fraction of the run: 1 until its last `fraction`, then linear to 0."""
-    return min(1.0, max(1 - progress, 0) / fraction)
-
-
 def average_decay(steps: int, most: float) -> float:
     """Decay of averaged weights after `steps` steps: it grows to `most`, so that the random first weights are forgotten."""
     return min(most, steps / (AVERAGE_DELAY + steps))
