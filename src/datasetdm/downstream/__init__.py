@@ -84,6 +84,8 @@ class Student(ABC, Generic[T]):
     """The attribute of the model that holds the encoder."""
     outputs: ClassVar[tuple[str, ...]]
     """The outputs of the model that an ONNX file has; none where there can be no such file."""
+    smallest_onnx: ClassVar[int] = 1
+    """The smallest side of the images of such a file, in pixels."""
     variants: ClassVar[Mapping[str, Variant]]
     self_trains: ClassVar[bool] = False
     """Whether it has `logits` per pixel, and so can learn from images without labels."""

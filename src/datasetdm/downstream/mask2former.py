@@ -52,7 +52,10 @@ class Mask2Former(Student[ObjectTargets]):
     name = model_type = "mask2former"
     reads = (InstanceTask.field,)
     encoder = "model.pixel_level_module.encoder"
-    outputs = ()  # exported, it gives other masks: its attention depends on them
+    outputs = ("class_queries_logits", "masks_queries_logits")
+    smallest_onnx = (
+        64  # below, the coarsest map is one pixel: scaled to one, torch takes the middle, ONNX the first pixel
+    )
     variants: ClassVar[Mapping[str, Variant]] = {
         "tiny": Variant(
             128,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasetdm.downstream import Student
 from datasetdm.errors import ConfigError, OutputError
 from datasetdm.io.files import atomic
 
@@ -21,10 +22,17 @@ TOLERANCE = 1e-3
 """By how much outputs of onnxruntime may differ from torch's, in units of their largest value."""
 
 
-def require_onnx(student: str, outputs: tuple[str, ...]) -> None:
-    """Raises ConfigError if the student cannot be an ONNX file, or a package that writes or checks them is missing."""
-    if not outputs:
-        raise ConfigError(f"a {student} cannot be written as an ONNX file", remedy="leave --onnx out")
+def require_onnx(student: type[Student[Any]], side: int) -> None:
+    """Raises ConfigError if the student cannot be an ONNX file for images of this side, or a package that writes or checks them
+    is missing."""
+    if not student.outputs:
+        raise ConfigError(f"a {student.name} cannot be written as an ONNX file", remedy="leave --onnx out")
+    if side < student.smallest_onnx:
+        raise ConfigError(
+            f"a {student.name} for images of {side} pixels cannot be written as an ONNX file",
+            expected=f"--size {student.smallest_onnx} or more",
+            remedy="leave --onnx out",
+        )
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
             f"ONNX files need packages that are not there: {', '.join(missing)}",

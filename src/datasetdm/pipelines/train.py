@@ -112,7 +112,7 @@ def iter_train(
     variant = choose_variant(kind, config.variant)
     side = config.size or variant.side
     if config.onnx:
-        require_onnx(kind.name, kind.outputs)
+        require_onnx(kind, side)
     if config.tensorboard:
         require_tensorboard()
     if self_training is not None and not kind.self_trains:
