@@ -82,7 +82,7 @@ def test_heatmaps_are_read_as_the_places_that_they_were_made_of() -> None:
     def model(pixel_values: torch.Tensor) -> Any:
         return SimpleNamespace(heatmaps=heatmaps)
 
-    model.device = "cpu"  # ty: ignore[missing-attribute]
+    model.device, model.config = "cpu", SimpleNamespace(backbone_config=None)  # ty: ignore[missing-attribute]
     only = replace(sample, instances=objects.take([0, 1]), keypoints=None)
     (found,) = student.annotate(model, student.processor(SIDE), [only])
     points = found.keypoints
