@@ -42,6 +42,13 @@ machines.shutdown()
 print(most, [f.key for f in event.failures])
 """
 
+IN_TURN = """
+from datasetdm.engines.cluster import Cluster, connected
+for _ in range(2):
+    with connected(Cluster(workers=1, gpu=False)) as ray:
+        print(len(ray.nodes()), flush=True)
+"""
+
 ALONE = """
 import sys
 from pathlib import Path
@@ -83,6 +90,13 @@ def test_a_cluster_of_our_own_is_private_and_its_work_is_not_lost(tmp_path: Path
     assert len(family) > 3 and addresses and addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}
     assert contents(tmp_path / "store").keys() > {"dataset.json"}
     assert undisturbed(tmp_path, 24) == _continued(tmp_path / "store")
+
+
+def test_clusters_in_turn_answer_the_same_process(tmp_path: Path) -> None:
+    """A recipe with two stages on workers starts two."""
+    words, environment = command(IN_TURN, tmp_path)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["1", "1"], done.stderr
 
 
 def _continued(store: Path) -> dict[str, bytes]:

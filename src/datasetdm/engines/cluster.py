@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ def installed() -> bool:
     return find_spec("ray") is not None
 
 
+@cache
+def _token() -> str:
+    """Of all clusters that this process starts, one after another: Ray reads it once."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def connected(cluster: Cluster) -> Generator[Any]:
     """The module `ray`, connected. A cluster of our own ends with the block; a connection that was there stays.
@@ -59,7 +66,7 @@ def connected(cluster: Cluster) -> Generator[Any]:
         yield there
         return
     os.environ.update(QUIET)
-    own = PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if cluster.address is None else {}
+    own = PRIVATE | {"RAY_AUTH_TOKEN": _token()} if cluster.address is None else {}
     previous = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
