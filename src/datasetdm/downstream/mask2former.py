@@ -53,9 +53,7 @@ class Mask2Former(Student[ObjectTargets]):
     reads = (InstanceTask.field,)
     encoder = "model.pixel_level_module.encoder"
     outputs = ("class_queries_logits", "masks_queries_logits")
-    smallest_onnx = (
-        64  # below, the coarsest map is one pixel: scaled to one, torch takes the middle, ONNX the first pixel
-    )
+    smallest_onnx = 64  # at 32 outputs differ: the coarsest map, a 32nd, is one pixel there
     variants: ClassVar[Mapping[str, Variant]] = {
         "tiny": Variant(
             128,

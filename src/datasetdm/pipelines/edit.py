@@ -273,11 +273,12 @@ def plan_edit(sample: Sample, config: EditConfig) -> Edit | None:
         region |= boxes(pixels_of(sample, replaced), config) & ~pixels_of(sample, others)
     asked = things if config.background else asked_labels_of(sample, there)
     left = [*dict.fromkeys(new.get(n, n) for n in asked if n not in gone)]
-    if config.background or gone or not {*new} & {*sample.labels.named_in(sample.caption)}:
+    named = {*sample.labels.named_in(sample.caption)}
+    if config.background or gone or not {*new} & named:
         text = " ".join(filter(None, (describe(left), config.background)))  # it cannot be edited word by word
     else:
         text = replace_labels(sample.caption, sample.labels, new)
-        unnamed = [new[n] for n in asked if n in new and n not in sample.labels.named_in(sample.caption)]
+        unnamed = [new[n] for n in asked if n in new and n not in named]
         text = ", ".join([text, *(counted(n, 1) for n in dict.fromkeys(unnamed))])
     seed = int(np.random.SeedSequence((config.seed, *sample.key.encode())).generate_state(1, np.uint64)[0] >> 1)
     origin = sample.prompt.origin if sample.prompt and sample.prompt.origin != "labels" else "user"

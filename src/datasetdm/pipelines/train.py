@@ -130,14 +130,15 @@ def iter_train(
             )
         readers = _opened(data)
         student = kind(readers[0].labels, LossOptions(config.class_weights, config.label_smoothing))
-        spill = f"-{processes.rank}.arrow"
-        real = Pool(_usable(readers), student, out / WORK / f"real{spill}")
-        more = None if synthetic is None else Pool(
-            _usable(_opened(synthetic)), student, out / WORK / f"synthetic{spill}"
-        )  # fmt: skip
-        images = None if self_training is None else Pool(
-            _usable(_opened(self_training)), student, out / WORK / f"unlabelled{spill}", labelled=False
-        )  # fmt: skip
+
+        def pool(mix: Mix, name: str, labelled: bool = True) -> Pool:
+            return Pool(
+                _usable(_opened(mix)), student, out / WORK / f"{name}-{processes.rank}.arrow", labelled=labelled
+            )
+
+        real = pool(readers, "real")
+        more = None if synthetic is None else pool(synthetic, "synthetic")
+        images = None if self_training is None else pool(self_training, "unlabelled", labelled=False)
         recipe = _recipe(config, student, real, more, images)
         if processes.first:
             claim(out, recipe, "training")
