@@ -54,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=IMAGES, help="generated images")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto; rows of both have the same names")
     parser.add_argument("--quick", action="store_true", help="four rows of the semantic table with one seed, printed")
-    parser.add_argument(
-        "--data-only", action="store_true", help="make images, labels, encoder and renders, measure nothing"
-    )
+    parser.add_argument("--data-only", action="store_true", help="make images, labels and renders, measure nothing")
     parser.add_argument("--report", action="store_true", help="write the report and measure nothing")
     parser.add_argument(
         "--sheet", choices=[t for t in TABLES if "mIoU" in TABLES[t].metric], help="draw hits and misses"

@@ -148,23 +148,37 @@ def _mean(values: np.ndarray, there: np.ndarray, names: Sequence[str]) -> np.nda
 # ---------------------------------------------------------------------- depth
 @dataclass(frozen=True)
 class AbsRel(Judge):
-    """Mean over images of |found - true| / true; less is better. Keeps errors, f32[images]; NaN without any true depth."""
+    """Mean over images of |found - true| / true; less is better.
+
+    Keeps errors, f32[images n]: it, and the other figures of `DepthMeter`; NaN without any true depth.
+    """
 
     metric: str = "AbsRel"
     more = False
+    others: ClassVar[tuple[str, ...]] = ("delta1", "rmse", "absrel_scaled", "delta1_scaled")
 
     def look(self, pairs: Pairs) -> Evidence:
         errors = []
         for true, found in pairs:
             meter = DepthMeter()
             meter.update(found, true)
-            errors.append(meter.compute()["absrel"])
+            own = meter.compute()
+            errors.append([own[name] for name in ("absrel", *self.others)])
         return {"errors": np.array(errors, np.float32)}
 
     def figures(self, evidence: Evidence, weights: np.ndarray) -> np.ndarray:
-        errors = evidence["errors"].astype(float)
-        known = np.isfinite(errors)
-        return (weights @ np.where(known, errors, 0)) / np.maximum(weights @ known, 1e-9)
+        return _known_mean(evidence["errors"][:, 0], weights)
+
+    def details(self, evidence: Evidence) -> dict[str, float]:
+        once = np.ones((1, images_of(evidence)))
+        columns = zip(self.others, evidence["errors"].T[1:], strict=True)
+        return {name: float(_known_mean(values, once)[0]) for name, values in columns}
+
+
+def _known_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of the values that are no NaN, of every resample."""
+    known = np.isfinite(values)
+    return (weights @ np.where(known, values, 0).astype(float)) / np.maximum(weights @ known, 1e-9)
 
 
 # ---------------------------------------------------------------------- objects

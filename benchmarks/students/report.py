@@ -23,8 +23,9 @@ HEAD = """\
 What synthetic data are worth: ordinary models of `datasetdm train`, each trained on one mix of data, on renders of the mini
 world. `make bench` measures what is missing and writes this page; `make bench ROWS=DIR` takes rows from another folder.
 `python -m benchmarks.students --data-only` makes first what rows share, so that several processes can measure: generated images,
-labels, the encoder (alone: `python -m benchmarks.students.pretrain WORK`), 150 renders each of night, fog and snow (alone:
-`python -m benchmarks.students.renders WORK/renders`).
+labels, 150 renders each of night, fog and snow (alone: `python -m benchmarks.students.renders WORK/renders`). Tables with a
+pretrained encoder begin with `benchmarks/students/encoder`, which learnt to name what captioned renders show
+(`python -m benchmarks.students.pretrain RENDERS OUT`), what ImageNet is to photographs.
 
 All rows of a table have the same student, number of optimiser steps and batches. Where a table has several learning rates, one
 is chosen on 200 val renders by short trainings, for every row and seed alike; then the student is trained and measured once on

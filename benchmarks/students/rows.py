@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.common import stamp
 from benchmarks.students.data import Data
 from benchmarks.students.figures import Evidence, Judge, pack
-from benchmarks.students.pretrain import PRETRAINING, Pretraining
+from benchmarks.students.pretrain import ENCODER, encoder_digest
 from benchmarks.students.scenarios import PLAIN
 from benchmarks.students.tables import PSEUDO, REAL, ROWS, TABLES, Row, Settings
 from datasetdm.downstream import STUDENTS
@@ -39,13 +39,13 @@ class Bench:
         data: of the plain tables; the scenarios of the others have the same files.
         rows: the folder of the results.
         settings: of all tables; None for each table's own.
-        pretraining: of the encoder of tables that have one.
+        encoder: folder of the pretrained encoder, for tables that begin with one.
     """
 
     data: Data
     rows: Path
     settings: Settings | None = None
-    pretraining: Pretraining = PRETRAINING
+    encoder: Path = ENCODER
     _by_scenario: dict[str, Data] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, table: str) -> Data:
@@ -69,7 +69,7 @@ class Bench:
         """
         mix, data = _row(table, row), self.of(table)
         teacher = self.name(table, REAL, seed) if any(p in PSEUDO for p in mix.parts) else ""
-        encoder = {"encoder": self.pretraining.story(data.everything)} if TABLES[table].pretrained else {}
+        encoder = {"encoder": encoder_digest(self.encoder)} if TABLES[table].pretrained else {}
         value = {
             "rules": [RULES, TRAIN_RULES],
             "table": table,
@@ -99,8 +99,6 @@ class Bench:
         for part in mix.parts:
             if part not in PSEUDO:
                 own.reader(part)
-        if TABLES[table].pretrained:
-            self.encoder()
         own.exam()
 
     def measure(self, table: str, row: str, seed: int) -> dict[str, Any]:
@@ -147,7 +145,7 @@ class Bench:
             None if p is None else own.reader(p, teacher) for p in (mix.data, mix.more, mix.unlabelled)
         )
         assert data is not None
-        encoder = self.encoder() if TABLES[table].pretrained else None
+        encoder = self.encoder if TABLES[table].pretrained else None
         data_seconds, began = round(time.process_time() - began, 1), time.process_time()
         trials: dict[str, float] = {}
 
@@ -174,10 +172,6 @@ class Bench:
         choice = {"learning_rate": best, "val": trials, "seconds": seconds}
         write_json(mark, choice)
         return folder, choice, data_seconds
-
-    def encoder(self) -> Path:
-        """The folder of the encoder that was pretrained on captions, made if it is not there."""
-        return self.pretraining.encoder(self.data.everything, self.data.work, self.data.device)
 
     def _judged(self, judge: Judge, folder: Path, samples: Any) -> tuple[float, Evidence]:
         evidence = judge.look(TrainedModel.load(folder, self.data.device).annotate(samples))

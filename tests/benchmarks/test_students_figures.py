@@ -141,7 +141,9 @@ def figure(counts: np.ndarray) -> float:
 
 
 def test_less_depth_error_is_a_gain() -> None:
-    good, bad = ({0: found(AbsRel(), {"errors": np.array(e, np.float32)})} for e in ([0.1, 0.2, np.nan], [0.2, 0.4, 9]))
+    good, bad = (
+        {0: found(AbsRel(), {"errors": np.array(e, np.float32)[:, None]})} for e in ([0.1, 0.2, np.nan], [0.2, 0.4, 9])
+    )
     value = gains.difference(good, bad)
     assert value is not None and value["gain"] > 0 and value["low"] > 0 and value["ratio"] < 0.1
 

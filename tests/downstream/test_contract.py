@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from datasetdm.downstream import STUDENTS, Student
-from datasetdm.downstream.files import TrainedModel
+from datasetdm.downstream.files import TrainedModel, build_model
+from datasetdm.downstream.mit import TINY_MIT
 from datasetdm.errors import ConfigError
 from datasetdm.pipelines.evaluate import evaluate_model
 from datasetdm.pipelines.settings import TrainConfig
@@ -188,3 +189,40 @@ def test_a_pipeline_of_transformers_finds_the_same(two: InMemoryReader, tmp_path
     assert own.semantic is not None and found
     for part in found:
         assert np.array_equal(np.asarray(part["mask"]) > 0, own.semantic.ids == LABELS.index[part["label"]])
+
+
+def pretrained(kind: str, folder: Path) -> Any:
+    """A network of `transformers` that was pretrained for something else, saved into a folder."""
+    import transformers
+
+    sizes: dict[str, Any] = {
+        "segformer": {**TINY_MIT, "hidden_sizes": (8, 16, 32, 64)},
+        "swin": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 4},
+    }
+    classes = {"segformer": "SegformerForImageClassification", "swin": "SwinForImageClassification"}
+    model = getattr(transformers, classes[kind])._from_config(transformers.AutoConfig.for_model(kind, **sizes[kind]))
+    model.save_pretrained(folder)
+    return model
+
+
+def test_an_encoder_that_was_pretrained_alone(name: str, tmp_path: Path) -> None:
+    """Its sizes and weights are the student's; other networks, and files that lack weights, are refused."""
+    student = STUDENTS.load(name)(LABELS)
+    kinds = {"segformer", "swin"}
+    for kind in kinds - {student.encoder_type, student.model_type}:
+        pretrained(kind, tmp_path / kind)
+        with pytest.raises(ConfigError, match=f"the encoder is a {kind}"):
+            build_model(student, student.variants["tiny"], 64, str(tmp_path / kind))
+    if not student.encoder_type:
+        return
+    folder = tmp_path / "own"
+    given = pretrained(student.encoder_type, folder).base_model
+    model = build_model(student, student.variants["tiny"], 64, str(folder))
+    found = list(model.get_submodule(student.encoder).parameters())
+    for key, value in given.named_parameters():
+        assert any(torch.equal(value, other) for other in found if other.shape == value.shape), key
+    stored = load_file(folder / "model.safetensors")
+    dropped = next(k for k in stored if k.endswith("weight") and "classifier" not in k)
+    save_file({k: v for k, v in stored.items() if k != dropped}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match="1 weights of the encoder are missing"):
+        build_model(student, student.variants["tiny"], 64, str(folder))

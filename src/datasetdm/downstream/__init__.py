@@ -82,6 +82,8 @@ class Student(ABC, Generic[T]):
     """The fields of `Sample` that it learns from; samples that lack one teach nothing."""
     encoder: ClassVar[str]
     """The attribute of the model that holds the encoder."""
+    encoder_type: ClassVar[str] = ""
+    """What `transformers` calls the configuration of pretrained networks of another kind that can be the encoder, if any."""
     outputs: ClassVar[tuple[str, ...]]
     """The outputs of the model that an ONNX file has; none where there can be no such file."""
     smallest_onnx: ClassVar[int] = 1
@@ -121,6 +123,10 @@ class Student(ABC, Generic[T]):
         """Settings of the configuration (a variant's or a saved model's) for images of this side. Raises ConfigError where
         the model cannot see such images."""
         return dict(settings)
+
+    def around(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of a model whose encoder has this configuration, of `encoder_type`."""
+        raise NotImplementedError
 
     @abstractmethod
     def processor(self, side: int) -> Any:

@@ -22,33 +22,60 @@ CONFIG = "config.json"
 """The file that is written last: a folder that holds it is whole."""
 STORY = "datasetdm.json"
 """What a folder of ours says beside: the vocabulary with its skeletons, and what the model was trained on."""
+BACKBONE_NORMS = "hidden_states_norms"
+"""Weights that a network of `transformers` has as a backbone alone, so that no published one holds them."""
 
 
 def build_model(student: Student[Any], variant: Variant, side: int, encoder: str | None = None) -> Any:
-    """A model of `transformers`: fresh, or with the weights of `encoder` where they fit (a head for other labels is new).
+    """A model of `transformers`: fresh, or with the weights of `encoder` where they fit (the rest is new).
 
     Args:
         student: whose model it is.
         variant: its size.
         side: of the images that it sees.
-        encoder: a folder or hub id of the same architecture; its sizes go before the variant's.
+        encoder: a folder or hub id of the student's architecture or of its `encoder_type`; its sizes go before the variant's.
 
     Raises:
-        ConfigError: no such folder, one of another architecture, or a side that the model cannot see.
+        ConfigError: no such folder, one of another architecture, one that lacks weights of the encoder, or a side that the
+            model cannot see.
     """
     config, kind = student.classes()
     if encoder is None:
         return kind(config(**student.sized(variant.settings, side), **student.settings()))
     own = _read_config(encoder)
-    if own.model_type != student.model_type:
+    if own.model_type == student.model_type:
+        chosen = config(**{**student.sized(own.to_dict(), side), **student.settings(), "architectures": None})
+        return quiet(lambda: kind.from_pretrained(encoder, config=chosen, ignore_mismatched_sizes=True))
+    if own.model_type != student.encoder_type:
+        known = " or ".join(filter(None, (student.model_type, student.encoder_type)))
         raise ConfigError(
             f"the encoder is a {own.model_type}",
             where=encoder,
-            expected=f"a folder or hub id of a {student.model_type}",
+            expected=f"a folder or hub id of a {known}",
             remedy="choose the --student of this architecture",
         )
-    chosen = config(**{**student.sized(own.to_dict(), side), **student.settings(), "architectures": None})
-    return quiet(lambda: kind.from_pretrained(encoder, config=chosen, ignore_mismatched_sizes=True))
+    sizes = {**variant.settings, **student.around(own.to_dict())}
+    model = kind(config(**student.sized(sizes, side), **student.settings()))
+    fresh = model.get_submodule(student.encoder)
+    model.set_submodule(student.encoder, _read_encoder(encoder, fresh, prefix=own.model_type))
+    return model
+
+
+def _read_encoder(name: str, fresh: Any, prefix: str) -> Any:
+    """A network like `fresh` with the weights of a folder or hub id, whose names may begin with `prefix`. Raises ConfigError
+    where it lacks some."""
+    names = {rf"^{prefix}\.": ""}
+    found, report = quiet(
+        lambda: type(fresh).from_pretrained(name, config=fresh.config, key_mapping=names, output_loading_info=True)
+    )
+    if missing := sorted(key for key in report["missing_keys"] if BACKBONE_NORMS not in key):
+        raise ConfigError(
+            f"{len(missing)} weights of the encoder are missing",
+            where=name,
+            expected=f"{missing[0]} and others",
+            remedy="use the whole pretrained network",
+        )
+    return found
 
 
 def _read_config(name: str) -> Any:

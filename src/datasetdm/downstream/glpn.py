@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from datasetdm.backbones.canvas import Placement
 from datasetdm.decoder.tasks.depth import DepthTargets, DepthTask
 from datasetdm.downstream import Batch, LossOptions, Student, Variant
-from datasetdm.downstream.mit import TINY_MIT, mit
+from datasetdm.downstream.mit import MIT_SETTINGS, TINY_MIT, mit
 from datasetdm.errors import DataError
 from datasetdm.metrics import DepthMeter, Meter
 from datasetdm.records import Annotations, DepthMap, Labels, Sample
@@ -30,6 +30,7 @@ class Glpn(Student[DepthTargets]):
     """See the module."""
 
     name = model_type = encoder = "glpn"
+    encoder_type = "segformer"  # both have a Mix Transformer, with weights of the same names
     reads = (DepthTask.field,)
     outputs = ("predicted_depth",)
     variants: ClassVar[Mapping[str, Variant]] = {
@@ -59,6 +60,9 @@ class Glpn(Student[DepthTargets]):
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "max_depth": max(1, math.ceil(self.farthest))}
+
+    def around(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: encoder[key] for key in MIT_SETTINGS}
 
     def processor(self, side: int) -> Any:
         from transformers import DPTImageProcessorPil

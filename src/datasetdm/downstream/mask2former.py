@@ -52,6 +52,7 @@ class Mask2Former(Student[ObjectTargets]):
     name = model_type = "mask2former"
     reads = (InstanceTask.field,)
     encoder = "model.pixel_level_module.encoder"
+    encoder_type = "swin"
     outputs = ("class_queries_logits", "masks_queries_logits")
     smallest_onnx = 64  # at 32 outputs differ: the coarsest map, a 32nd, is one pixel there
     variants: ClassVar[Mapping[str, Variant]] = {
@@ -80,6 +81,9 @@ class Mask2Former(Student[ObjectTargets]):
         from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
         return Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+    def around(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        return {"backbone_config": {**encoder, "out_features": list(STAGES), "out_indices": None}}
 
     def processor(self, side: int) -> Any:
         from transformers import Mask2FormerImageProcessorPil

@@ -12,6 +12,11 @@ TINY_MIT: Mapping[str, Any] = {
     "drop_path_rate": 0.0,
 }
 """For a CPU."""
+MIT_SETTINGS = (
+    "num_channels", "num_encoder_blocks", "depths", "sr_ratios", "hidden_sizes", "patch_sizes", "strides", "num_attention_heads",
+    "mlp_ratios", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "layer_norm_eps",
+)  # fmt: skip
+"""What a configuration says of the encoder."""
 
 
 def mit(*depths: int) -> dict[str, Any]:
