@@ -8,7 +8,9 @@ The same edited prompts are also generated from nothing ("fresh"), which says wh
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +88,12 @@ def measure(
     oracle: Oracle,
     work: Path,
     steps: int | None = None,
-    tries: int = 1,
 ) -> dict[str, Any]:
     """All figures of `count` edits. `work` keeps the images, so that a run that was stopped goes on."""
     grammar = Grammar.load()
     swap = partners(grammar)
     settings: dict[str, Any] = {"decoder": decoder, "backbone": backbone, "steps": steps}
-    config = EditConfig(replace=swap, seed=seed, steps=steps, tries=tries)
+    config = EditConfig(replace=swap, seed=seed, steps=steps)
     source, parents = DatasetGenerator(grammar, seed=seed, **settings), list[Sample]()
     for wanted in range(count, MOST * count, BATCH):
         write(source, work / "parents", wanted)
@@ -108,7 +109,7 @@ def measure(
     edited, fresh = list(Store(work / "edited")), list(Store(work / "fresh"))
     margin = round(config.margin * max(backbone.size))
     hits: dict[str, list[list[bool]]] = {"edited": [], "fresh": []}
-    change, decoded, areas = list[float](), list[float](), list[float]()
+    labels, change, decoded, areas = list[list[str]](), list[float](), list[float](), list[float]()
     seen = {
         name: oracle_things(oracle, [s.image for s in samples], editor.labels)
         for name, samples in (("edited", edited), ("fresh", fresh))
@@ -117,7 +118,7 @@ def measure(
         assert plan is not None
         region = grow(torch.from_numpy(plan.region)[None], margin)[0].numpy()
         old = {n for n in swap if n in {parent.labels.names[k] for k in parent.annotations.labels_in()}}
-        asked = sorted({swap[n] for n in old} & {*plan.prompt.labels})
+        labels.append(asked := sorted({swap[n] for n in old} & {*plan.prompt.labels}))
         hits["edited"].append(found_in(seen["edited"][i], region, asked))
         there = grow(torch.from_numpy(pixels_of(other, {*asked}))[None], margin)[0].numpy()
         hits["fresh"].append(found_in(seen["fresh"][i], there, asked))
@@ -127,12 +128,12 @@ def measure(
             decoded.append(_decoded_change(backbone, parent, region))
     return {
         **found_rates(hits["edited"], hits["fresh"]),
+        "by_label": found_by_label(labels, hits),
         "edit_outside_change": float(np.mean(change)) / 255,
         "vae_outside_change": float(np.mean(decoded)) / 255,
         "edit_miou": agreement(edited, oracle)["miou"],
         "fresh_miou": agreement(fresh, oracle)["miou"],
         "edits": len(edited),
-        "tries": tries,
         "region_area": float(np.mean(areas)),
         "labels_asked": sum(map(len, hits["edited"])),
     }
@@ -155,6 +156,15 @@ def found_rates(edited: Sequence[Sequence[bool]], fresh: Sequence[Sequence[bool]
     }
 
 
+def found_by_label(
+    asked: Sequence[Sequence[str]], hits: Mapping[str, Sequence[Sequence[bool]]]
+) -> dict[str, dict[str, int]]:
+    """Of every label how often it was asked for, and how often it was found in each kind of images."""
+    names = [name for own in asked for name in own]
+    found = {kind: Counter(compress(names, chain.from_iterable(rows))) for kind, rows in hits.items()}
+    return {name: {"asked": n} | {kind: c[name] for kind, c in found.items()} for name, n in Counter(names).items()}
+
+
 def _decoded_change(backbone: Backbone, parent: Sample, region: np.ndarray) -> float:
     """What encoding and decoding alone changes outside the region."""
     place = Placement.fit(parent.size, backbone.size)
@@ -170,12 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--tries", type=int, default=1)
     options = parser.parse_args(arguments)
     work = options.json.with_suffix(".json.work")
-    figures = measure(
-        options.count, options.seed, *load_pair("mini"), load_oracle(), work, options.steps, options.tries
-    )
+    figures = measure(options.count, options.seed, *load_pair("mini"), load_oracle(), work, options.steps)
     write_json(options.json, figures | stamp([options.seed]))
     print(figures)
 

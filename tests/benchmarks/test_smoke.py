@@ -211,6 +211,9 @@ def test_formats(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_edits(mini: Backbone, tmp_path: Path) -> None:
     figures = edits.measure(2, 0, *load_pair("mini", mini), edits.load_oracle(), tmp_path, steps=2)
     assert finite(figures) and figures["edits"] == 2 and figures["edit_outside_change"] == 0
+    assert sum(row["asked"] for row in figures["by_label"].values()) == figures["labels_asked"]
+    by_label = edits.found_by_label([["cat", "dog"], [], ["cat"]], {"edited": [[True, False], [], [True]]})
+    assert by_label == {"cat": {"asked": 2, "edited": 2}, "dog": {"asked": 1, "edited": 0}}
     rates = edits.found_rates([[True, False], [False]] * 50, [[True, True], [False]] * 50)
     assert (rates["edit_found"], rates["fresh_found"], rates["found_ratio"]) == (50 / 150, 100 / 150, 0.5)
     low, high = rates["edit_found_interval"]

@@ -72,37 +72,6 @@ def test_edits_of_one_image_have_keys_of_their_own(decoder: PDecoder, tiny: Back
     assert len(keys) == 3 and sample.key not in keys
 
 
-def test_of_several_tries_the_one_with_most_of_the_new_label_is_kept(
-    decoder: PDecoder, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tries differ in noise, every second one in its negative prompt; an edit that seeks nothing is sampled once."""
-    found = iter([[0.2, 0.9], [0.3, 0.1], [0.1, 0.2]])
-    monkeypatch.setattr(Editor, "_found", lambda *_: next(found))
-    samples = [make_sample(k, seed=i, size=(48, 64)) for i, k in enumerate("ab")]
-    single = [*editor(decoder, tiny, samples).samples()]
-    tried = [*editor(decoder, tiny, samples, tries=3).samples()]
-    assert next(found, None) is None and tried[1].digest() == single[1].digest()
-    assert (
-        tried[0].provenance.details["negative"] == "a photo of a dog" and "negative" not in tried[1].provenance.details
-    )
-    assert tried[0].prompt.seed == single[0].prompt.seed ^ 1 and tried[0].digest() != single[0].digest()
-    (removed,) = editor(decoder, tiny, samples[:1], replace={}, remove=("dog",), tries=3).samples()
-    assert removed.provenance.details["negative"] == "dog"
-
-
-def test_what_was_found_is_a_fraction_of_all_things(decoder: PDecoder, tiny: Backbone) -> None:
-    """Whatever the region shows, probabilities of its things add up; surroundings have no part in it."""
-    source = editor(decoder, tiny)
-    edits = [plan_edit(s, EditConfig(replace={"dog": "cat"})) for s in source.data.samples()]
-    edits = [e for e in edits if e]
-    others = [replace(e, sought=("dog",)) for e in edits]
-    latents = torch.zeros(3, *tiny.encode(torch.zeros(1, 3, *tiny.size)).shape[1:])
-    regions = torch.ones(3, 1, *tiny.size, dtype=torch.bool)
-    assert edits[0].sought == ("cat",)
-    sums = np.add(source._found(edits, latents, regions), source._found(others, latents, regions))
-    assert np.allclose(sums, 1, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

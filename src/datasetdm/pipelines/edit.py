@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,7 +32,6 @@ from datasetdm.pipelines.settings import EditConfig
 from datasetdm.pipelines.stream import CHECKED, Keys, Source, other_data
 from datasetdm.prompts import describe
 from datasetdm.prompts.wording import article, counted, plural
-from datasetdm.quality.checks import semantic_probabilities
 from datasetdm.records import BACKGROUND, Labels, Prompt, Provenance, Sample
 from datasetdm.store.store import Store
 
@@ -49,26 +48,12 @@ class Edit:
         region: the pixels that are sampled anew.
         prompt: what the new image shall show.
         negative: what the region shall not show.
-        sought: the new labels, by which several tries are compared.
     """
 
     parent: Sample
     region: Bool[np.ndarray, "h w"]
     prompt: Prompt
     negative: str = ""
-    sought: tuple[str, ...] = ()
-
-    def again(self, number: int, contrasts: bool) -> Edit:
-        """Try `number` of the same edit, from 0: with other noise, every second one away from the parent's caption.
-
-        The new and the old caption share the place, and a model that has always seen them together draws the old things there;
-        guidance from one to the other leaves only their difference.
-
-        Args:
-            contrasts: whether a negative prompt has an effect.
-        """
-        negative = self.parent.caption if number % 2 and contrasts else self.negative
-        return replace(self, prompt=replace(self.prompt, seed=self.prompt.seed ^ number), negative=negative)
 
 
 class Editor:
@@ -156,7 +141,7 @@ class Editor:
         regions = [
             grow(p.map(torch.from_numpy(e.region)[None], 0.0), self._margin) for e, p in zip(edits, places, strict=True)
         ]
-        edits, new = self._sampled(edits, self.backbone.encode(images), torch.stack(regions))
+        new = self._sample(edits, self.backbone.encode(images), torch.stack(regions))
         texts = [e.prompt.text for e in edits]
         kept = self.backbone.kept_texts(texts)
         features = self.backbone.features(new, texts, self.labels.names)
@@ -171,25 +156,6 @@ class Editor:
             for e, place, region, image, own in zip(edits, places, regions, features.images, found, strict=True)
         ]  # fmt: skip
 
-    def _sampled(
-        self, edits: Sequence[Edit], latents: Tensor, regions: Bool[Tensor, "b 1 H W"]
-    ) -> tuple[list[Edit], Float[Tensor, "b c h w"]]:
-        """New latents, of several tries those in which the decoder finds most of what is sought; and the edits that gave them."""
-        chosen, new = [*edits], self._sample(edits, latents, regions)
-        rows = [i for i, e in enumerate(edits) if e.sought]
-        if self.config.tries == 1 or not rows:
-            return chosen, new
-        best = self._found(edits, new, regions)
-        for number in range(1, self.config.tries):
-            again = [edits[i].again(number, self.contrasts) for i in rows]
-            others = self._sample(again, latents[rows], regions[rows])
-            for i, edit, other, found in zip(
-                rows, again, others, self._found(again, others, regions[rows]), strict=True
-            ):
-                if found > best[i]:
-                    chosen[i], best[i], new[i] = edit, found, other
-        return chosen, new
-
     def _sample(self, edits: Sequence[Edit], latents: Tensor, regions: Bool[Tensor, "b 1 H W"]) -> Tensor:
         stride = self.backbone.size[0] // latents.shape[-1]
         anew = F.max_pool2d(regions.float(), stride) > 0  # [b 1 h w]
@@ -198,21 +164,6 @@ class Editor:
         return self.backbone.sample(
             prompts, self.steps, self.guidance, negatives, Kept(latents, ~anew.to(latents.device))
         )
-
-    def _found(self, edits: Sequence[Edit], latents: Tensor, regions: Bool[Tensor, "b 1 H W"]) -> list[float]:
-        """Of the probability of all things in every region the fraction of those that are sought, as the decoder sees them
-        without a caption: with one it would believe the prompt."""
-        silent = [""] * len(edits)
-        features = self.backbone.features(latents, silent, self.labels.names)
-        inputs = DecoderInput.from_features(features, silent, self.labels, [()] * len(edits))
-        maps = semantic_probabilities(self.decoder, inputs, self.labels, self.backbone.size, "--tries").cpu()
-        things = [i for i, n in enumerate(self.labels.names) if n not in {*self.labels.stuff, BACKGROUND}]
-        found = []
-        for edit, pixels, region in zip(edits, maps, regions, strict=True):
-            sought = [self.labels.index[self.labels.by_word[n.lower()]] for n in edit.sought]
-            mass = pixels[:, region[0]].sum(1)
-            found.append(float(mass[sought].sum() / mass[[*{*things, *sought}]].sum()))
-        return found
 
     def _composed(self, edit: Edit, place: Placement, region: Tensor, image: Tensor) -> np.ndarray:
         """The new image within the region, the parent's own pixels elsewhere, a soft edge between them."""
@@ -282,8 +233,7 @@ def plan_edit(sample: Sample, config: EditConfig) -> Edit | None:
         text = ", ".join([text, *(counted(n, 1) for n in dict.fromkeys(unnamed))])
     seed = int(np.random.SeedSequence((config.seed, *sample.key.encode())).generate_state(1, np.uint64)[0] >> 1)
     origin = sample.prompt.origin if sample.prompt and sample.prompt.origin != "labels" else "user"
-    sought = dict.fromkeys(new[n] for n in asked if n in new and n in there)
-    return Edit(sample, region, Prompt(text, tuple(left), seed, origin), ", ".join(sorted(gone & there)), tuple(sought))
+    return Edit(sample, region, Prompt(text, tuple(left), seed, origin), ", ".join(sorted(gone & there)))
 
 
 def pixels_of(sample: Sample, names: set[str] | list[str]) -> Bool[np.ndarray, "h w"]:

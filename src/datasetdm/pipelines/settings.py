@@ -99,11 +99,6 @@ class EditConfig(BaseModel):
     min_region: float = Field(
         0.005, ge=0, le=1, description="Regions of a smaller fraction of the image are left as they are."
     )
-    tries: int = Field(
-        1,
-        ge=1,
-        description="Sample every replacement so many times and keep the image in which the decoder finds most of the new label.",
-    )
     seed: int = Field(0, ge=0, description="Another seed gives other edits.")
     batch: int = Field(16, ge=1, description="Images per batch; halved where a batch takes too much memory.")
     steps: int | None = Field(None, ge=1, description="Sampling steps; default the model's (few for distilled ones).")
