@@ -1,8 +1,9 @@
 """Whether edits show what they should: `python -m benchmarks.edits --json PATH`, judged by the oracle of `miniworld`.
 
-Images are generated from the grammar's prompts; every thing in them is replaced by another one that is found at the same places.
-The same edited prompts are also generated from nothing ("fresh"), which says what the generator can show at all. The work folder
-(PATH.work) keeps all images, so that the same command goes on where it was stopped.
+Images are generated from the grammar's prompts; every thing in them is replaced by another one that is found at the same places
+(boats, which have the sea for themselves, by bottles). The same edited prompts are also generated from nothing ("fresh"), which
+says what the generator can show at all. The work folder (PATH.work) keeps all images, so that the same command goes on where it was
+stopped.
 """
 
 from __future__ import annotations
