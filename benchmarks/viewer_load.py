@@ -1,9 +1,9 @@
 """How long the viewer's answers take under 200 parallel requests: `python -m benchmarks.viewer_load`.
 
 As many browsers as have 200 connections, six each, look at pages at random places of a store: first at the rows, which all ask
-for at once, then at the 48 thumbnails of their pages, six at a time. A time is that of one request. Images have 128 x
-128 pixels, as the embedded model makes them, of noise, which no compression makes smaller. The browsers share the machine with
-the server, a process of its own that has answered nothing before.
+for at once, then at the 48 thumbnails of their pages, six at a time, as an ordinary screen and then as a dense one asks for them.
+A time is that of one request. Images have 128 x 128 pixels, as the embedded model makes them, or `--side`, of noise, which no
+compression makes smaller. The browsers share the machine with the server, a process of its own that has made no thumbnail before.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ PARALLEL = 200
 CONNECTIONS = 6
 """Of a browser to one server."""
 
-PAGE, SIDE = 48, 512
-"""Rows per page and pixels of a thumbnail, as the page asks for them."""
+PAGE = 48
+"""Rows per page."""
+
+SIDES = {"thumbnails": 256, "dense_thumbnails": 512}
+"""Pixels of a thumbnail, as the page asks for them on an ordinary screen, and on a dense one."""
 
 
 def viewer_load(count: int = 4096, side: int = 128, parallel: int = PARALLEL) -> dict[str, float]:
@@ -43,13 +46,13 @@ def load(folder: Path, count: int, parallel: int = PARALLEL) -> dict[str, float]
     """The same over a store that is there."""
     rng = random.Random(0)
     places = [rng.randrange(0, count, PAGE) for _ in range(-(-parallel // CONNECTIONS))]
-    rows = [iter([f"/api/samples?limit={PAGE}&offset={rng.randrange(0, count, PAGE)}"] * 5) for _ in range(parallel)]
-    images = [(f"/image/{row}/image?side={SIDE}" for row in range(p, min(p + PAGE, count))) for p in places]
-    with viewing(folder) as address:
-        times = {
-            "rows": asyncio.run(_all(address, rows)),
-            "thumbnails": asyncio.run(_all(address, [images[i % len(images)] for i in range(parallel)])),
-        }
+    rows = [f"/api/samples?limit={PAGE}&offset={rng.randrange(0, count, PAGE)}" for _ in range(parallel)]
+    times: dict[str, list[float]] = {"rows": []}
+    for name, side in SIDES.items():
+        images = [(f"/image/{row}/image?side={side}" for row in range(p, min(p + PAGE, count))) for p in places]
+        with viewing(folder) as address:
+            times["rows"] += asyncio.run(_all(address, [iter([path] * 5) for path in rows]))
+            times[name] = asyncio.run(_all(address, [images[i % len(images)] for i in range(parallel)]))
     return {f"viewer_{name}_p99": float(np.percentile(found, 99)) for name, found in times.items()}
 
 

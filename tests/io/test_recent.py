@@ -41,6 +41,15 @@ def test_those_used_last_stay() -> None:
     assert made == [4, 5, 3, 5, 99, 99, 4], "3 takes the place of 5, 5 that of 3; 99 is heavier than all and never kept"
 
 
+def test_what_was_made_elsewhere_is_kept_once() -> None:
+    recent: Recent[int] = Recent(10, lambda value: value)
+    for value in (4, 5, 5, 4):
+        recent.keep(value, value)
+    assert [recent.known(value) for value in (4, 5, 6)] == [4, 5, None]
+    recent.keep("4 is used least", 2)
+    assert [recent.known(value) for value in (4, 5)] == [None, 5]
+
+
 def test_an_error_is_raised_and_not_kept() -> None:
     recent: Recent[int] = Recent(10)
     with pytest.raises(ZeroDivisionError):

@@ -14,7 +14,9 @@ import yaml
 
 from datasetdm.errors import ConfigError, DatasetDMError, OutputError
 from datasetdm.io.files import locked
-from datasetdm.recipe.plan import plan
+from datasetdm.quality import copies
+from datasetdm.readers import read
+from datasetdm.recipe.plan import Digests, plan
 from datasetdm.recipe.run import load_recipe, make_recipe, run_recipe, shipped
 from datasetdm.records import Quality
 from datasetdm.records.edits import reject
@@ -430,6 +432,20 @@ def test_a_stage_runs_again_when_what_its_filters_compare_with_changes(store: Pa
     write_store([make_sample("l0", seed=9)], labelled, LABELS)
     (step,) = plan(make_recipe(content), out)
     assert step.action == "run again" and "transforms" in step.why
+
+
+def test_what_filters_compare_with_is_read_once(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(copies, "read", lambda data: opened.append(data) or read(data))
+    own = [{"name": "filter-copies", "data": f"store:{store}"}]
+    stages = {
+        "kept": {"kind": "filter", "data": str(store), "copies_of": f"store:{store}"},
+        **{name: {"kind": "export", "data": str(store), "transforms": own} for name in ("coco", "again")},
+    }
+    digests: Digests = {}
+    first, second = (plan(make_recipe({"stages": stages}), tmp_path / "out", digests=digests) for _ in range(2))
+    assert opened == [f"store:{store}"] and [s.inputs for s in first] == [s.inputs for s in second]
+    assert plan(make_recipe({"stages": stages}), tmp_path / "out") == first and len(opened) == 2
 
 
 def test_filters_are_settings_of_stages(generated: dict[str, Any], tmp_path: Path) -> None:

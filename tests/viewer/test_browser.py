@@ -313,6 +313,18 @@ def test_layers_and_opacity(page: Page) -> None:
     assert float(layer.evaluate("i => getComputedStyle(i).opacity")) == pytest.approx(float(faint) + 0.1)
 
 
+@pytest.mark.parametrize(("scale", "side"), [(1, 256), (3, 512)])
+def test_thumbnails_have_the_pixels_of_the_screen(
+    browser: Browser, served: tuple[Client, Path], scale: float, side: int
+) -> None:
+    with browser.new_context(device_scale_factor=scale) as context:
+        page = context.new_page()
+        page.goto(served[0].url)
+        image = page.locator(".card img").first
+        expect(image).to_have_attribute("src", re.compile(rf"/image/0/image\?side={side}&"))
+        page.wait_for_function("image => image.complete && image.naturalWidth === 32", arg=image.element_handle())
+
+
 def test_a_phone(phone: Page) -> None:
     def fits() -> bool:
         return phone.evaluate(

@@ -27,6 +27,19 @@ class Recent(Generic[Value]):
         self._total = 0
         self._lock = Lock()
 
+    def known(self, key: Hashable) -> Value | None:
+        """The value of `key` if it is there."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def keep(self, key: Hashable, value: Value) -> None:
+        """Take note of a value that was made elsewhere."""
+        with self._lock:
+            self._keep(key, value)
+
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of `key`. Made if it is not there, by one thread for all that ask meanwhile; raises what `make` raises."""
         with self._lock:
@@ -50,8 +63,13 @@ class Recent(Generic[Value]):
             return
         with self._lock:
             del self._coming[key]
-            self._values[key] = value
-            self._total += self._weight(value)
-            while self._total > self._limit:
-                self._total -= self._weight(self._values.popitem(last=False)[1])
+            self._keep(key, value)
         coming.set_result(value)
+
+    def _keep(self, key: Hashable, value: Value) -> None:
+        if key in self._values:
+            self._total -= self._weight(self._values.pop(key))
+        self._values[key] = value
+        self._total += self._weight(value)
+        while self._total > self._limit:
+            self._total -= self._weight(self._values.popitem(last=False)[1])

@@ -43,7 +43,7 @@ from datasetdm.recipe.schema import (
 )
 from datasetdm.store.quality import QUALITY
 from datasetdm.store.reviews import REVIEWS
-from datasetdm.transforms import transform_from_json
+from datasetdm.transforms import Transform, transform_from_json
 
 MARK = ".stage.json"
 """The mark's name inside a stage's folder; beside a file it is `.NAME.stage.json`."""
@@ -90,8 +90,8 @@ class Step:
     bytes: float | None = None
 
 
-Digests = dict[tuple[Any, ...], tuple[str, int]]
-"""What was read of data -> SHA-256 and number of samples."""
+Digests = dict[tuple[Any, ...], Any]
+"""What was read -> what was found: SHA-256 and number of samples of data, the origin of a transform that reads some."""
 
 
 def plan(recipe: Recipe, out: Path, without_data: bool = False, digests: Digests | None = None) -> list[Step]:
@@ -101,7 +101,8 @@ def plan(recipe: Recipe, out: Path, without_data: bool = False, digests: Digests
         recipe: what is to be done.
         out: where.
         without_data: a stage whose data are not there is planned all the same, and `why` says what it lacks.
-        digests: what an earlier call found; data that no stage makes are read once for all calls that share it.
+        digests: what an earlier call found; data that no stage makes, also those that filters compare with, are read once for
+            all calls that share it.
 
     Raises:
         OutputError: a stage's place holds what no recipe made, or a store with reviews that would have to be made again.
@@ -220,13 +221,24 @@ def _inputs(stage: Stage, earlier: Mapping[str, Sequence[Step]], digests: Digest
     if isinstance(stage, FilterConfig):
         values = {k: v for k, v in values.items() if k not in FilterConfig.model_fields}
         if filters := make_filters(stage):
-            values["filters"] = [t.origin() for t in filters]
+            values["filters"] = _origins(filters, digests)
     for name in ("transforms", "synthetic_transforms"):
         if name in values:
-            values[name] = [transform_from_json(t).origin() for t in values[name]]
+            values[name] = _origins([transform_from_json(t) for t in values[name]], digests)
     if stage.kind == "generate" and "prompts" not in earlier and stage.prompts != (GRAMMAR,):
         values["prompts"] = open_prompts(stage.prompts).origin()
     return values, getattr(stage, "count", count)
+
+
+def _origins(transforms: Sequence[Transform], digests: Digests) -> list[dict[str, Any]]:
+    """All that each transform's output depends on."""
+    found = []
+    for transform in transforms:
+        key = (transform.name, digest(transform.to_json()))
+        if key not in digests:
+            digests[key] = transform.origin()
+        found.append(digests[key])
+    return found
 
 
 def _data_options(stage: Stage) -> dict[str, DataOptions]:

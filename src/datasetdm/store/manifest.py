@@ -88,17 +88,17 @@ class VerifiedFile(SizedFile):
         super().__init__(manifest.size)
         self._file, self._manifest, self._where = file, manifest, where
 
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most `size` of them; all that are left if it is negative."""
+    def read(self, size: int = -1) -> memoryview:
+        """The next bytes, not copied, at most `size` of them; all that are left if it is negative."""
         stop = self._size if size < 0 else min(self._position + size, self._size)
         if stop <= self._position:
-            return b""
+            return memoryview(b"")
         first, last = self._position // BLOCK, -(-stop // BLOCK)
         offset = first * BLOCK
         for _ in range(READS):
             self._file.seek(offset)
-            data = self._file.read(last * BLOCK - offset)
-            blocks = [zlib.crc32(memoryview(data)[i : i + BLOCK]) for i in range(0, len(data), BLOCK)]
+            data = memoryview(self._file.read(last * BLOCK - offset))
+            blocks = [zlib.crc32(data[i : i + BLOCK]) for i in range(0, len(data), BLOCK)]
             if tuple(blocks) == self._manifest.blocks[first:last]:
                 piece = data[self._position - offset : stop - offset]
                 self._position = stop

@@ -52,7 +52,10 @@ def to_row(sample: Sample) -> dict[str, Any]:
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
     """Rows as a table of `SCHEMA`."""
-    return pa.table({name: pa.array([r[name] for r in rows], kind) for name, kind in COLUMNS.items()}, schema=SCHEMA)
+    return pa.Table.from_struct_array(pa.array(rows, _ROW)).replace_schema_metadata(SCHEMA.metadata)
+
+
+_ROW = pa.struct(list(SCHEMA))
 
 
 def quality_columns(quality: Quality) -> dict[str, Any]:

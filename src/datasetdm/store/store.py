@@ -108,8 +108,7 @@ class Shard:
     def keys(self) -> Sequence[str]:
         """The keys of its rows."""
         if self.checked:
-            manifest = current_manifest(self.path)
-            return manifest.keys[: self.rows] if manifest else ()
+            return manifest.keys[: self.rows] if (manifest := current_manifest(self.path)) else ()
         return self.read(lambda file, _: file.read(columns=["key"])["key"].to_pylist())
 
 
@@ -179,8 +178,7 @@ class Store:
     def without_pixels(self, index: int) -> Sample:
         """A sample with a black image of the right size: all but the image is read. Raises IndexError, StoreError."""
         shard, version, rows = self._locate(index, OTHERS)
-        header = {"bytes": self.encoded(index)[:HEADER].to_pybytes(), "path": None}
-        row = self._row(rows) | {"image": header}
+        row = self._row(rows) | {"image": {"bytes": self.encoded(index)[:HEADER].to_pybytes(), "path": None}}
         return self._sample(row, shard.path, version, pixels=False)
 
     def encoded(self, index: int) -> pa.Buffer:
@@ -249,19 +247,22 @@ class Store:
                     yield _Group(shard.path, version, rows, row_bytes)
                 start = stop
 
-    def _locate(self, index: int, columns: Sequence[str] = tuple(COLUMNS)) -> tuple[Shard, int, pa.Table]:
+    def place(self, index: int) -> tuple[int, int, int]:
+        """Where a row lies: shard, row group of the shard, row of the group. Raises IndexError, StoreError."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self._starts, index, "right")) - 1
+        bounds = self._bounds.get(number, lambda: _group_bounds(self.shards[number]))
+        group = int(np.searchsorted(bounds, index, "right")) - 1
+        return number, group, index - bounds[group]
+
+    def _locate(self, index: int, columns: Sequence[str] = tuple(COLUMNS)) -> tuple[Shard, int, pa.Table]:
+        number, group, row = self.place(index)
         shard = self.shards[number]
-        within = index - shard.start
-        bounds = self._bounds.get(number, lambda: _group_bounds(shard))
-        group = int(np.searchsorted(bounds, within, "right")) - 1
         table, version = self._recent.get((number, group, columns), lambda: self._read_group(shard, group, columns))
-        return shard, version, table.slice(within - bounds[group], 1)
+        return shard, version, table.slice(row, 1)
 
     def _row(self, rows: pa.Table) -> dict[str, Any]:
-        """A table of one row as a mapping."""
         return dict(self._with_quality(rows.to_pylist()[0]))
 
     def _read_group(self, shard: Shard, group: int, columns: Sequence[str]) -> tuple[pa.Table, int]:
@@ -384,16 +385,15 @@ def _image_bytes(rows: pa.Table) -> pa.Buffer:
 
 
 def _group_bounds(shard: Shard) -> list[int]:
-    """Where each row group begins."""
+    """The first row of each row group, counted as the store does."""
     counts = shard.read(lambda file, _: [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-    return np.cumsum([0, *counts])[:-1].tolist()
+    return np.cumsum([shard.start, *counts])[:-1].tolist()
 
 
 def _filled_columns(shard: Shard) -> set[str]:
     def read(file: pq.ParquetFile, _: int) -> set[str]:
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-        columns = [g.column(c) for g in groups for c in range(g.num_columns)]
-        some = [c for c in columns if c.statistics is None or c.statistics.null_count < c.num_values]
-        return {c.path_in_schema.split(".")[0] for c in some}
+        parts = [g.column(c) for g in groups for c in range(g.num_columns)]
+        return {c.path_in_schema.split(".")[0] for c in parts if not (s := c.statistics) or s.null_count < c.num_values}
 
     return shard.read(read)

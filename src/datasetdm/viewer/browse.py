@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
+from concurrent.futures import Future
 from threading import RLock
 from typing import Any
 
@@ -34,6 +35,7 @@ from datasetdm.viewer.payloads import (
     Summary,
 )
 from datasetdm.viewer.rows import Listed, Rows
+from datasetdm.viewer.thumbnails import Encoded, Thumbnails
 
 COLUMNS = {
     LayerName.SEMANTIC: "semantic",
@@ -80,6 +82,7 @@ class Browser:
 
     def __init__(self, store: Store, before: Store | None = None):
         self.store, self.rows = store, Rows(store)
+        self._thumbnails = Thumbnails(self.rows)
         self.parents = Parents(before) if before else None
         self._reviews: dict[str, Review] = {}
         self._reviews_size = -1
@@ -183,13 +186,9 @@ class Browser:
         review = self.reviews().get(stored.key)
         return review.apply(stored) if review else stored
 
-    def image(self, row: int, side: int) -> tuple[bytes, str]:
-        """(bytes, media type) of the stored image, or of a small one (`detail.thumbnail`)."""
-        small = self.rows.small(row)
-        if small is not None and (whole := detail.as_it_is(small, side)):
-            return whole
-        with self.rows.turn(row):
-            return detail.thumbnail(self.rows.encoded(row) if small is None else small, side)
+    def image(self, row: int, side: int) -> Future[Encoded]:
+        """The stored image, or a small one (`detail.thumbnail`)."""
+        return self._thumbnails.get(row, side)
 
     def parent_image(self, row: int, side: int) -> tuple[bytes, str]:
         """`image` of what the sample was before it was edited. Raises DataError if that is not there."""

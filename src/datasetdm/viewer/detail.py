@@ -12,11 +12,11 @@ from PIL import Image
 
 from datasetdm.errors import DataError
 from datasetdm.exporters.outline import loops
-from datasetdm.io.codecs import encode_png, png_size
+from datasetdm.io.codecs import decode_png, encode_png
 from datasetdm.records import IGNORE, Keypoints, Labels, Sample
-from datasetdm.store.store import HEADER
 from datasetdm.viewer import paint
 from datasetdm.viewer.payloads import DepthScale, Edge, LayerName, Outline, Point, Region, Shapes
+from datasetdm.viewer.rows import LARGE
 
 IMAGE_LAYERS = (LayerName.SEMANTIC, LayerName.UNCERTAINTY, LayerName.DEPTH, LayerName.DEPTH_UNCERTAINTY)
 """Layers that are sent as images. Instances and keypoints are sent as outlines and points."""
@@ -118,15 +118,6 @@ def layer(sample: Sample, name: LayerName, side: int) -> bytes:
     return encode_png(np.zeros((1, 1, 4), np.uint8) if overlay is None else overlay)
 
 
-def as_it_is(encoded: bytes, side: int) -> tuple[bytes, str] | None:
-    """(bytes, media type) of a stored PNG that is hardly larger than `side`, by its header alone; None for others."""
-    try:
-        height, width = png_size(encoded[:HEADER])
-    except ValueError:
-        return None
-    return (encoded, "image/png") if paint.reduced_size((width, height), side) == (width, height) else None
-
-
 def thumbnail(encoded: pa.Buffer | bytes, side: int) -> tuple[bytes, str]:
     """(bytes, media type) of a stored image: itself if it is hardly larger than `side` (or that is 0), else a small JPEG.
 
@@ -138,8 +129,11 @@ def thumbnail(encoded: pa.Buffer | bytes, side: int) -> tuple[bytes, str]:
             small = paint.reduced_size(image.size, side)
             if small == image.size:
                 return bytes(memoryview(encoded)), Image.MIME[image.format or "PNG"]
-            out = io.BytesIO()
-            image.resize(small, Image.Resampling.BILINEAR).convert("RGB").save(out, "JPEG", quality=JPEG_QUALITY)
-            return out.getvalue(), "image/jpeg"
+            if image.format == "PNG" and image.mode == "RGB" and image.width * image.height <= LARGE:
+                image = Image.fromarray(decode_png(bytes(memoryview(encoded)), np.uint8))  # in half of Pillow's time
+            reduced = image.resize(small, Image.Resampling.BILINEAR, reducing_gap=1.0).convert("RGB")
     except (OSError, ValueError, SyntaxError) as e:
         raise DataError(f"the image cannot be read: {e}", expected="a whole PNG") from e
+    out = io.BytesIO()
+    reduced.save(out, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")  # shown pixel by pixel, so colours stay sharp
+    return out.getvalue(), "image/jpeg"

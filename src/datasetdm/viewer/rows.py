@@ -106,10 +106,6 @@ class Rows:
         """The stored image of row `number`, not copied. Raises as `sample`."""
         return self.store.encoded(number)
 
-    def small(self, number: int) -> bytes | None:
-        """A copy of the stored image of a row unless it is large: the rows beside it need not stay while it waits for its turn."""
-        return None if self._is_large(number) else self.encoded(number).to_pybytes()
-
     @contextmanager
     def turn(self, number: int) -> Generator[None]:
         """Held while row `number` is decoded and painted; waits for other large images if it is large itself."""

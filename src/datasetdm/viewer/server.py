@@ -20,6 +20,7 @@ from __future__ import annotations
 import mimetypes
 import socket
 import webbrowser
+from asyncio import wrap_future
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from html import escape
@@ -57,8 +58,8 @@ MAX_SIDE = 4096
 PAGE, MAX_PAGE = 48, 500
 """Samples per page, unless the request says otherwise, and at most."""
 
-IMAGES_AT_ONCE = 128
-"""Requests of images that wait or work at a time: those whose images are stored together are read together."""
+LAYERS_AT_ONCE = 128
+"""Requests of layers that wait or work at a time: those whose annotations are stored together are read together."""
 
 WAITING = 2048
 """Connections that wait to be accepted; the system drops more, and their browsers try again after a second."""
@@ -110,18 +111,18 @@ def application(browser: Browser, token: str) -> Starlette:
     def shapes(request: Request) -> Response:
         return JSON(browser.shapes(_row(request), _side(request)))
 
-    def image(request: Request) -> Response:
-        row, layer, side = _row(request), request.path_params["layer"], _side(request)
-        if layer == "image":
-            content, kind = browser.image(row, side)
-        elif layer == "before":
-            content, kind = browser.parent_image(row, side)
-        elif layer in detail.IMAGE_LAYERS:
-            content, kind = browser.layer(row, LayerName(layer), side), "image/png"
-        else:
-            return problem(HTTPStatus.NOT_FOUND, f"no layer {layer!r}")
-        # The address names this server's start and the review, so that what it shows never changes.
-        return Response(content, media_type=kind, headers={"cache-control": "private, max-age=86400, immutable"})
+    async def image(request: Request) -> Response:
+        row, side = _row(request), _side(request)
+        coming = await run_in_threadpool(browser.image, row, side)
+        return _image(*await wrap_future(coming))
+
+    def layer(request: Request) -> Response:
+        row, name, side = _row(request), request.path_params["layer"], _side(request)
+        if name == "before":
+            return _image(*browser.parent_image(row, side))
+        if name in detail.IMAGE_LAYERS:
+            return _image(browser.layer(row, LayerName(name), side), "image/png")
+        return problem(HTTPStatus.NOT_FOUND, f"no layer {name!r}")
 
     def edit(request: Request) -> Response:
         values = request.query_params
@@ -154,11 +155,17 @@ def application(browser: Browser, token: str) -> Starlette:
         Route("/api/edit", edit),
         Route("/api/sample/{row}", sample),
         Route("/api/sample/{row}/shapes", shapes),
-        Route("/image/{row}/{layer}", _threaded(image, IMAGES_AT_ONCE)),
+        Route("/image/{row}/image", image),
+        Route("/image/{row}/{layer}", _threaded(layer, LAYERS_AT_ONCE)),
         Route("/api/review/{row}", review, methods=["POST"]),
     ]
     handlers = {ReviewedMeanwhile: _conflict, DatasetDMError: _refused, IndexError: _missing, HTTPException: _unknown}
     return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers=handlers)
+
+
+def _image(content: bytes, kind: str) -> Response:
+    """An image that stays: its address names this server's start and the review, so that what it shows never changes."""
+    return Response(content, media_type=kind, headers={"cache-control": "private, max-age=86400, immutable"})
 
 
 def _threaded(answer: Callable[[Request], Response], threads: int) -> Callable[[Request], Awaitable[Response]]:

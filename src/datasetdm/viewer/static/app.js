@@ -7,7 +7,6 @@ import * as reviews from "./reviews.js";
 import * as detail from "./detail.js";
 import * as threshold from "./threshold.js";
 
-const SIDE = 512;
 const CHIPS = 8;
 const state = { query: {}, offset: 0, limit: 48, items: [], total: 0, count: 0 };
 let asked = 0;
@@ -55,11 +54,14 @@ async function turn(by, options) {
 // ---------------------------------------------------------------------- cards
 function card(item, i) {
   const open = el("button", { type: "button", class: "open", tabindex: i ? -1 : 0, onclick: () => show(i) });
-  open.append(layers.stack(item, SIDE));
+  open.append(layers.stack(item, thumbnailSide()));
   const node = el("li", { class: "card" }, open, el("div", { class: "text" }));
   dress(node, item);
   return node;
 }
+
+// Pixels of a card's image on this screen: 256, or as many as it has on a dense one, in steps so that few addresses differ.
+const thumbnailSide = () => Math.min(512, 128 * Math.ceil(2 * devicePixelRatio));
 
 // What a card says; done again after a review.
 function dress(node, item) {
@@ -114,7 +116,7 @@ reviews.onChange(item => {
   if (i >= 0) {
     const node = $("grid").children[i];
     const stack = node.querySelector(".stack");
-    stack.replaceWith(layers.stack(item, SIDE));
+    stack.replaceWith(layers.stack(item, thumbnailSide()));
     dress(node, item);
   }
   if (detail.current() === item) show(i);
