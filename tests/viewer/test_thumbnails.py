@@ -22,10 +22,11 @@ ROWS_PER_GROUP = 2
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rows:
     """Six rows in three groups; one thread makes images of them."""
     monkeypatch.setattr(writer, "GROUP_ROWS", ROWS_PER_GROUP)
-    monkeypatch.setattr(thumbnails, "PAINTERS", 1)
     samples: list[Sample] = [make_sample(f"s{i}", (48, 64), i, LABELS) for i in range(6)]
     write_store(samples, tmp_path / "s", LABELS)
-    return Rows(Store(tmp_path / "s"))
+    store = Store(tmp_path / "s")
+    store.parallel = 1
+    return Rows(store)
 
 
 def test_those_that_wait_for_a_group_are_made_together(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

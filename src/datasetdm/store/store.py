@@ -136,7 +136,7 @@ class Store:
 
     def __init__(self, folder: Place | str):
         self.folder = as_place(folder)
-        self._parallel = REQUESTS if distant(self.folder) else THREADS
+        self.parallel = REQUESTS if distant(self.folder) else THREADS
         self.meta = read_meta(self.folder)
         self.labels = Labels.from_json(self.meta["labels"])
         self.stream: dict[str, Any] = self.meta["stream"]
@@ -210,7 +210,7 @@ class Store:
         needed = [s for s in self.shards if s.start < stop and start < s.start + s.rows]
         if not needed:
             return pa.table({name: pa.array([], COLUMNS[name]) for name in columns})
-        with ThreadPoolExecutor(self._parallel) as pool:
+        with ThreadPoolExecutor(self.parallel) as pool:
             found = pa.concat_tables(pool.map(lambda s: self._read(s, columns), needed))
         return found.slice(start - needed[0].start, stop - start)
 

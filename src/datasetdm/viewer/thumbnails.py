@@ -8,7 +8,7 @@ from threading import Lock
 
 from datasetdm.io.recent import Recent
 from datasetdm.viewer import detail
-from datasetdm.viewer.rows import PAINTERS, Rows
+from datasetdm.viewer.rows import Rows
 
 KEPT_BYTES = 64_000_000
 """Small images that stay in memory."""
@@ -31,7 +31,7 @@ class Thumbnails:
         self._recent: Recent[Encoded] = Recent(KEPT_BYTES, lambda image: len(image[0]))
         self._waiting: dict[Hashable, dict[tuple[int, int], Future[Encoded]]] = {}
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(PAINTERS)
+        self._pool = ThreadPoolExecutor(rows.store.parallel)
 
     def get(self, row: int, side: int) -> Future[Encoded]:
         """The stored image, or a small one (`detail.thumbnail`). Raises IndexError, StoreError, now or as the result."""
@@ -62,5 +62,6 @@ class Thumbnails:
             coming.set_result(image)
 
     def _make(self, row: int, side: int) -> Encoded:
+        encoded = self.rows.encoded(row)
         with self.rows.turn(row):
-            return detail.thumbnail(self.rows.encoded(row), side)
+            return detail.thumbnail(encoded, side)
