@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Generator
@@ -23,6 +24,9 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 """No usage statistics; workers without a GPU of their own see the machine's as everybody does."""
 PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """Listen on 127.0.0.1 alone, and answer only who knows the token."""
+AUTO = "auto"
+"""The address that Ray finds itself."""
+KNOCK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def _start(ray: Any, cluster: Cluster, folder: Path) -> None:
         )
         return
     try:
+        if cluster.address != AUTO:
+            _knock(cluster.address)
         ray.init(address=cluster.address, **quiet)
     except Exception as e:  # of several kinds, by what is wrong with the address
         raise ConfigError(
@@ -108,6 +114,13 @@ def _start(ray: Any, cluster: Cluster, folder: Path) -> None:
             expected="HOST:PORT of a cluster's head, reached from a machine of the cluster",
             remedy="start one (`ray start --head`), or omit --address to use this machine alone",
         ) from e
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or ValueError where nobody listens: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), KNOCK_SECONDS):
+        pass
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
