@@ -49,7 +49,7 @@ FORK = multiprocessing.get_context("fork")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 KILLS = 2
 """Processes that are killed in a round, at most."""
-PATIENCE = 120
+PATIENCE = 300
 """Seconds that one process may take."""
 LOOK = 0.004
 """Seconds between two looks at the output."""
@@ -128,6 +128,7 @@ class Running:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+            raise SystemExit(f"error: a run did not end in {PATIENCE} seconds: {self.said.read_text(errors='replace')}")
         code, said = self.process.exitcode or 0, self.said.read_text(errors="replace")
         self.said.unlink()
         return code, said
