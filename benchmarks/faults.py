@@ -21,71 +21,34 @@ are not run again. What a run leaves out (`--rounds 0`, or `--kills 0 --others 0
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import multiprocessing
-import os
 import re
 import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import worker_faults
 from benchmarks.common import Work as Units
 from benchmarks.common import stamp
+from benchmarks.killing import LOOK, Found, Running, Work, compare, contents, kill_at, said_by, written
 from datasetdm import cli
 from datasetdm.io.files import write_json
-from datasetdm.store.store import Store
 
-FORK = multiprocessing.get_context("fork")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 KILLS = 2
 """Processes that are killed in a round, at most."""
-PATIENCE = 300
-"""Seconds that one process may take."""
-LOOK = 0.004
-"""Seconds between two looks at the output."""
 
 IN_FINALISER = re.compile(
     r"Exception ignored in: .*?\n(?:datasetdm\.cli\.Terminated|KeyboardInterrupt)[^\n]*\n", re.DOTALL
 )
 """What Python prints, and then ignores, if a signal arrives while an object is cleaned up: the run goes on to its end."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A command, without its `--out`.
-
-    Args:
-        words: of the command line.
-        store: whether it writes a store; its samples are compared, otherwise its files.
-    """
-
-    words: Sequence[str]
-    store: bool = False
-
-
-@dataclass
-class Found:
-    """What was wrong in one round or more."""
-
-    lost: int = 0
-    duplicated: int = 0
-    differing: int = 0
-    leftovers: int = 0
-
-    def add(self, other: Found) -> None:
-        """Sums."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
 
 
 def small_work(folder: Path, count: int = 24, steps: int = 2) -> dict[str, Work]:
@@ -115,43 +78,9 @@ def small_work(folder: Path, count: int = 24, steps: int = 2) -> dict[str, Work]
 
 
 # ---------------------------------------------------------------------- processes
-@dataclass
-class Running:
-    """A process, and the file of what it says."""
-
-    process: BaseProcess
-    said: Path
-
-    def end(self) -> tuple[int, str]:
-        """Its exit code and what it said; one that takes too long is killed."""
-        self.process.join(PATIENCE)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-            raise SystemExit(f"error: a run did not end in {PATIENCE} seconds: {self.said.read_text(errors='replace')}")
-        code, said = self.process.exitcode or 0, self.said.read_text(errors="replace")
-        self.said.unlink()
-        return code, said
-
-
 def start(work: Work, out: Path) -> Running:
     """Begin the command in a fork of this process, which has imported all that it needs: kills meet work, not imports."""
     return said_by(out.parent, lambda: cli.main([*work.words, "--out", str(out)]))
-
-
-def said_by(folder: Path, work: Callable[[], object]) -> Running:
-    """Do some work in a fork of this process; what it says is in a file of the folder."""
-    handle, name = tempfile.mkstemp(prefix="said-", dir=folder)
-    process = FORK.Process(target=_work, args=(work, handle))
-    process.start()
-    os.close(handle)
-    return Running(process, Path(name))
-
-
-def _work(work: Callable[[], object], said: int) -> None:
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    work()
 
 
 def import_all() -> None:
@@ -161,19 +90,6 @@ def import_all() -> None:
     for module in ("outputs", "stages"):
         import_module(f"datasetdm.recipe.{module}")
     load_pair("mini", None, "cpu")
-
-
-def written(out: Path) -> int:
-    """Bytes below the output and beside it under a temporary name; they grow while the work goes on."""
-    total = 0
-    for top in (out, *out.parent.glob(f".{out.name}.*.tmp")):
-        for folder, _, names in os.walk(top):
-            for name in names:
-                try:
-                    total += (Path(folder) / name).stat().st_size
-                except OSError:  # it was renamed meanwhile
-                    continue
-    return total
 
 
 def growth(work: Work, out: Path) -> list[int]:
@@ -188,60 +104,6 @@ def growth(work: Work, out: Path) -> list[int]:
     if code:
         raise SystemExit(f"error: the undisturbed run ended with {code}: {said}")
     return sizes
-
-
-def kill_at(process: BaseProcess, out: Path, changes: int, delay: float, number: int) -> bool:
-    """Send a signal when the output has changed so many times, and `delay` seconds later; whether it had not ended before."""
-    last, seen, until = written(out), 0, time.monotonic() + PATIENCE
-    while seen < changes and process.is_alive() and time.monotonic() < until:
-        size = written(out)
-        seen += size != last
-        last = size
-        time.sleep(LOOK)
-    time.sleep(delay)
-    if process.is_alive() and process.pid is not None:
-        os.kill(process.pid, number)
-        return True
-    return False
-
-
-# ---------------------------------------------------------------------- comparing
-def contents(work: Work, out: Path) -> list[tuple[str, str]]:
-    """Key and hash of every sample, or of every file."""
-    if work.store:
-        rows = [(sample.key, sample.digest()) for sample in Store(out)]
-        shards = [(p.name, _hash(p)) for p in sorted((out / "data").glob("*.parquet"))]
-        return rows + shards
-    return [(str(p.relative_to(out)), _hash(p)) for p in sorted(out.rglob("*")) if p.is_file()]
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def is_leftover(path: Path) -> bool:
-    """Whether a run should have taken it away."""
-    return path.suffix in (".tmp", ".lock", ".holder") or path.name in ("work", "parts")
-
-
-def compare(right: Sequence[tuple[str, str]], work: Work, out: Path) -> Found:
-    """An output against the contents of an undisturbed one."""
-    try:
-        found = contents(work, out)
-    except Exception as e:
-        print(f"  {out} cannot be read: {e}", flush=True)
-        return Found(lost=len(right))
-    expected, names = dict(right), Counter(name for name, _ in found)
-    left = [p for p in (*out.rglob("*"), *out.parent.glob(f".{out.name}.*")) if is_leftover(p)]
-    result = Found(
-        lost=len(expected.keys() - names.keys()),
-        duplicated=sum(n - 1 for n in names.values()) + len(names.keys() - expected.keys()),
-        differing=sum(name in expected and expected[name] != value for name, value in found),
-        leftovers=len(left),
-    )
-    if any(vars(result).values()):
-        print(f"  {out}: {vars(result)} {left[:3]}", flush=True)
-    return result
 
 
 # ---------------------------------------------------------------------- rounds
@@ -329,8 +191,6 @@ def main() -> None:
             works = {name: works[name] for name in given.commands or works}
             figures |= stamp([given.seed]) | measure(works, Path(folder), given.rounds, given.seed)
         if given.kills or given.others:
-            from benchmarks import worker_faults
-
             units = Units(given.work, {"seed": given.seed, "count": given.count, "kills": given.kills})
             found = worker_faults.measure(units, Path(folder), given.kills, given.others, given.seed, given.count)
             figures["workers"] = stamp([given.seed]) | found

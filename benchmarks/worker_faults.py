@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import Work as Units
-from benchmarks.faults import LOOK, PATIENCE, Found, Running, Work, compare, contents, kill_at, said_by, written
+from benchmarks.killing import LOOK, PATIENCE, Found, Running, Work, compare, contents, kill_at, said_by, written
 from benchmarks.storage import ENVIRONMENT
 from datasetdm.engines.cluster import PRIVATE, QUIET, Cluster
 from datasetdm.engines.local import write

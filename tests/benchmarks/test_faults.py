@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from benchmarks.common import Work as Units
-from benchmarks.faults import Found, Work, compare, contents
+from benchmarks.killing import Found, Work, compare, contents
 from benchmarks.storage import ENVIRONMENT
 from benchmarks.worker_faults import KILLS, OTHERS, ShortOfMemory
 
