@@ -75,8 +75,9 @@ def run(options: argparse.Namespace) -> None:
         print(*write_report(bench, options.out), sep="\n")
         return
     if options.sheet:
-        draw_sheet(bench, options.sheet, seed=options.seed or 0).save(options.out / SHEET, quality=85)
-        print(options.out / SHEET)
+        path = options.out / SHEET.format(table=options.sheet)
+        draw_sheet(bench, options.sheet, seed=options.seed or 0).save(path, quality=85)
+        print(path)
         return
     if options.data_only:
         for table, row in dict.fromkeys((t, r) for t, r, _ in plan(options.table, options.row, None)):

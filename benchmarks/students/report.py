@@ -15,7 +15,7 @@ from benchmarks.students.tables import REAL, ROWS, TABLES
 from datasetdm.io.files import write_json, write_text
 
 QUICK_ROWS = (REAL, "both", "both_filtered", "self_training")
-PLOT, CURVE_PLOT, SHEET = "students.svg", "students-curves.svg", "students.webp"
+PLOT, CURVE_PLOT, SHEET = "students.svg", "students-curves.svg", "students-{table}.webp"
 
 HEAD = """\
 # Results
@@ -99,9 +99,10 @@ def write_report(bench: Bench, out: Path) -> list[Path]:
         lines.insert(lines.index("## Curves") + 2, f"![Figures over the setting]({CURVE_PLOT})\n")
         paths.append(out / CURVE_PLOT)
         write_text(paths[-1], plot)
-    if (out / SHEET).exists():
+    if sheets := [table for table in TABLES if (out / SHEET.format(table=table)).exists()]:
         about = "Test renders with the largest gain (left) and loss (right) from `real` to `both`: image, truth, before, after."
-        lines += ["## Hits and misses", "", about, "", f"![Hits and misses]({SHEET})", ""]
+        lines += ["## Hits and misses", "", about, ""]
+        lines += [f"![Hits and misses: {TABLES[t].title}]({SHEET.format(table=t)})\n" for t in sheets]
     write_json(paths[0], value)
     write_text(paths[1], "\n".join(lines).rstrip() + "\n")
     return paths
