@@ -22,6 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.common import ROOT
 from benchmarks.students.curves import CURVES, measure_point, plan_points
 from benchmarks.students.data import Data
@@ -69,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """What the options ask for."""
+    torch.set_num_threads(1)  # rows of one machine are equal, bit by bit; several processes use several cores
     rows = options.rows or (RESULTS / "rows-quick.work" if options.quick else RESULTS / "rows")
     bench = Bench(Data(options.images, options.work, device=options.device), rows)
     if options.report:
