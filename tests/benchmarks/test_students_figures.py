@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_meters(
 ) -> None:
     """Of all images, and of a resample: images that are taken twice are seen twice."""
 
-    def by_meter(rows: list[tuple[Sample, Sample]]) -> float:
+    def by_meter(rows: list[tuple[Sample, Sample]], figure: str = figure) -> float:
         own = meter()
         for true, found in rows:
             own.update(found, true)
@@ -75,6 +75,8 @@ def test_figures_are_those_of_the_meters(
     value = {name: pack(v) for name, v in kept.items()}
     again = evidence_of(json.loads(json.dumps(value)))
     assert judge.figure(again) == pytest.approx(by_meter(pairs), abs=2e-3)
+    for name, value in judge.details(again).items():
+        assert value == pytest.approx(by_meter(pairs, name), rel=1e-5), name
     taken = np.random.default_rng(1).integers(0, len(pairs), len(pairs))
     weights = np.bincount(taken, minlength=len(pairs))[None].astype(float)
     assert judge.figures(again, weights)[0] == pytest.approx(by_meter([pairs[i] for i in taken]), abs=0.01)
