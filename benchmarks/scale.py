@@ -100,7 +100,7 @@ def viewer_p99() -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is not measured yet, and write the figures."""
+    """Measure what is not measured yet, and write the figures beside those of other parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--work", type=Path, default=Path("/tmp/datasetdm-scale"), help="folder of what was measured")
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=64, help="samples of each engine")
     options = parser.parse_args(arguments)
     work = Work(options.work, {"side": SIDE, "count": options.count})
-    figures: dict[str, Any] = {}
+    figures = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     for part in options.only:
         if part == "memory":
             figures |= memory(work, options.sizes)
