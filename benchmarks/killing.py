@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import tempfile
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from datasetdm.io.digests import file_digest
 from datasetdm.store.store import Store
 
 FORK = multiprocessing.get_context("fork")
@@ -116,13 +116,9 @@ def contents(work: Work, out: Path) -> list[tuple[str, str]]:
     """Key and hash of every sample, or of every file."""
     if work.store:
         rows = [(sample.key, sample.digest()) for sample in Store(out)]
-        shards = [(p.name, _hash(p)) for p in sorted((out / "data").glob("*.parquet"))]
+        shards = [(p.name, file_digest(p)) for p in sorted((out / "data").glob("*.parquet"))]
         return rows + shards
-    return [(str(p.relative_to(out)), _hash(p)) for p in sorted(out.rglob("*")) if p.is_file()]
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return [(str(p.relative_to(out)), file_digest(p)) for p in sorted(out.rglob("*")) if p.is_file()]
 
 
 def is_leftover(path: Path) -> bool:

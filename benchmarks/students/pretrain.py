@@ -10,7 +10,6 @@ was made. A run that was stopped goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +26,19 @@ from benchmarks.baselines.words import vocabulary, word_table
 from datasetdm.backbones import pick_device
 from datasetdm.downstream import STUDENTS, normalise
 from datasetdm.downstream.files import save_model
+from datasetdm.io.digests import file_digest
 from datasetdm.pipelines.train import choose_variant
 from datasetdm.readers.formats.mini import LABELS
 from datasetdm.training.augment import augment_batch
-from datasetdm.training.loop import Learner, WeightAverage, cosine, load_checkpoint, save_checkpoint, warm_up
+from datasetdm.training.loop import (
+    Learner,
+    WeightAverage,
+    average_decay,
+    cosine,
+    load_checkpoint,
+    save_checkpoint,
+    warm_up,
+)
 
 ENCODER = Path(__file__).parent / "encoder"
 STUDENT = "segformer"
@@ -42,7 +50,7 @@ SAVE_EVERY = 1000
 
 def encoder_digest(folder: Path) -> str:
     """A name that other weights do not have."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+    return file_digest(folder / "model.safetensors")[:16]
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class Pretraining:
 
         kind, words, place = STUDENTS.load(STUDENT), vocabulary(data.captions), pick_device(device)
         variant = choose_variant(kind, self.variant)
-        processor = kind(LABELS).processor(self.side or variant.side)
+        whole = self.side or variant.side
+        processor = kind(LABELS).processor(whole)
         torch.manual_seed(self.seed)
         config = SegformerConfig(**variant.settings, id2label=dict(enumerate(words)))
         model: Any = SegformerForImageClassification(config).to(place)
@@ -88,12 +97,13 @@ class Pretraining:
         for step in range(done, total):
             rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
             rows = torch.randint(held, len(images), (self.batch,), generator=rng)
-            pixels = _resize(images[rows].to(place), self._side(step, variant.side))
+            side = whole // 2 if step < self.small_steps else whole
+            pixels = _resize(images[rows].to(place), side)
             views, *_ = augment_batch(pixels, (), self.seed * 1_000_003 + step)
             logits = model(normalise(views, processor)).logits
             loss = F.binary_cross_entropy_with_logits(logits.float(), truth[rows].to(place))
             learner.step(loss, self.learning_rate * warm_up(step, WARM_UP) * cosine(step / total))
-            average.update(min(DECAY, (step + 1) / (step + 10)))
+            average.update(average_decay(step + 1, DECAY))
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == total:
                 save_checkpoint(checkpoint, average, {"model": learner}, {"step": step + 1})
                 yield step + 1, float(loss.detach())
@@ -106,10 +116,6 @@ class Pretraining:
             {"labels": LABELS.to_json(), "pretrained": story | {"found": found}},
         )
         checkpoint.unlink()
-
-    def _side(self, step: int, side: int) -> int:
-        whole = self.side or side
-        return whole // 2 if step < self.small_steps else whole
 
     @torch.no_grad()
     def _precision(
