@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.students.curves import CURVES, TABLE, needs_of
+from benchmarks.students.curves import CURVES, needs_of
 from benchmarks.students.gains import found_row, points, summary
 from benchmarks.students.rows import Bench
 from benchmarks.students.tables import REAL, ROWS, TABLES
@@ -13,15 +13,16 @@ from benchmarks.students.tables import REAL, ROWS, TABLES
 
 def curve_points(bench: Bench, curve: str) -> dict[str, list[dict[str, Any]]]:
     """By row: its values (`at`) with what `gains.summary` gives, in order."""
-    own, seeds = CURVES[curve], range(TABLES[TABLE].seeds)
+    own = CURVES[curve]
+    seeds = range(TABLES[own.table].seeds)
     rows: dict[str, list[dict[str, Any]]] = {}
     for row, values in own.values.items():
         rows[row] = []
         for value in values:
             there = own.at(bench, value) if not needs_of(curve, value) else None
-            found = found_row(there, TABLE, row, seeds) if there else {}
-            base = found_row(there if there and own.own_base else bench, TABLE, REAL, seeds)
-            rows[row].append({"at": value, **summary(there or bench, TABLE, row, found, base)})
+            found = found_row(there, own.table, row, seeds) if there else {}
+            base = found_row(there if there and own.own_base else bench, own.table, REAL, seeds)
+            rows[row].append({"at": value, **summary(there or bench, own.table, row, found, base)})
     return rows
 
 
@@ -32,7 +33,7 @@ def curve_lines(curve: str, rows: Mapping[str, Sequence[Mapping[str, Any]]], ima
     lines = [
         f"### {own.title}",
         "",
-        "; ".join(f"`{row}`: {ROWS[row].title}" for row in rows) + ".",
+        f"Of the table `{own.table}`. " + "; ".join(f"`{row}`: {ROWS[row].title}" for row in rows) + ".",
         "",
         f"| {own.axis} | " + " | ".join(f"`{row}`" for row in rows) + " |",
         "|---" * (1 + len(rows)) + "|",

@@ -1,4 +1,4 @@
-"""Curves: rows of the semantic table with one setting at several values.
+"""Curves: rows of a semantic table with one setting at several values.
 
 A point is an ordinary row under that setting. At the table's own value it is the table's row, measured once for both.
 """
@@ -19,7 +19,8 @@ from datasetdm.prompts.scene_grammar import ClassNames
 from datasetdm.prompts.scenes import SceneSampler
 from datasetdm.readers.formats.mini import LABELS
 
-TABLE = "semantic"
+SCRATCH, PRETRAINED = "semantic", "semantic_pretrained"
+"""The tables: a student with a pretrained encoder tells data apart that one from scratch cannot."""
 SEEDS = (0,)
 """Asked for unless others are named; the page averages over all that are there."""
 PACKAGED_LABELS = 100
@@ -40,6 +41,7 @@ class Curve:
         axis: what its values are.
         values: by row.
         at: a bench with the setting at a value.
+        table: whose rows they are.
         own_base: whether gains are over real only at the same value; else at the table's.
     """
 
@@ -47,6 +49,7 @@ class Curve:
     axis: str
     values: Mapping[str, Sequence[Value]]
     at: Callable[[Bench, Value], Bench]
+    table: str = PRETRAINED
     own_base: bool = False
 
     def parse(self, text: str) -> Value:
@@ -68,7 +71,7 @@ def _images(bench: Bench, value: Value) -> Bench:
 
 
 def _steps(bench: Bench, value: Value) -> Bench:
-    return replace(bench, settings=replace(bench.settings_of(TABLE), steps=int(value)))
+    return replace(bench, settings=replace(bench.settings_of(SCRATCH), steps=int(value)))
 
 
 def _prompts(bench: Bench, value: Value) -> Bench:
@@ -84,6 +87,7 @@ CURVES: dict[str, Curve] = {
         "steps of the student",
         {row: (250, 1000, 4000) for row in (REAL, "both", "true_renders")},
         _steps,
+        SCRATCH,
         own_base=True,
     ),
     "labels": Curve(
@@ -96,7 +100,7 @@ CURVES: dict[str, Curve] = {
     "images": Curve(
         "Synthetic images",
         "images beside the labelled ones, in half of every batch",
-        {"both": (64, 256, 512, 1024, 4096), "true_renders": (64, 256, 512)},
+        {"both": (64, 256, 512, 1024, 2048, 4096), "true_renders": (64, 256, 512, 2048)},
         _images,
     ),
     "prompts": Curve(
@@ -127,4 +131,5 @@ def plan_points(
 
 def measure_point(bench: Bench, curve: str, value: Value, row: str, seed: int) -> dict[str, Any]:
     """The result of a point, computed if it is not there."""
-    return CURVES[curve].at(bench, value).measure(TABLE, row, seed)
+    own = CURVES[curve]
+    return own.at(bench, value).measure(own.table, row, seed)

@@ -43,7 +43,7 @@ same generated images: a network trained on exact labels, itself not free of err
 labels on renders, and in *true_renders* images and labels are true.
 """
 CURVE_HEAD = """\
-Rows of the table `semantic` with one setting at several values: mIoU, the gain in points with its interval, and the seeds that are
+Rows of a semantic table with one setting at several values: mIoU, the gain in points with its interval, and the seeds that are
 there (one is asked for). Gains are over real only at the same value, where the curve has it.
 """
 PAIRS = (

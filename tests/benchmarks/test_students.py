@@ -72,6 +72,7 @@ def test_rows_are_measured_once_and_reported(bench: Bench, tmp_path: Path, monke
     assert value["val"].keys() == {"0.001", "0.002"} and value["learning_rate"] in TINY.learning_rates
     assert {p.name for p in bench.rows.glob("*")} == {f"{bench.name('semantic', 'self_training', 0)}.json"}
     bench.measure("semantic", "real", 0)  # the teacher that is there already
+    base = bench.measure("semantic_pretrained", "real", 0)["figure"]
     monkeypatch.setattr("benchmarks.students.rows.iter_train", lambda *_, **__: pytest.fail("trained again"))
     assert bench.measure("semantic", "self_training", 0) == json.loads(json.dumps(value))
 
@@ -84,7 +85,7 @@ def test_rows_are_measured_once_and_reported(bench: Bench, tmp_path: Path, monke
     assert found["semantic"]["both"]["mean"] is None and found["depth"]["attention"]["left_out"]
     assert "--row both --images 4  # seeds 0, 1, 2" in page and "--row real --images 4  # seeds 1, 2" in page
     assert "--table depth --images 4\n" in page
-    real, base = json.loads(paths[0].read_text())["curves"]["labels"]["real"], found["semantic"]["real"]["mean"]
+    real = json.loads(paths[0].read_text())["curves"]["labels"]["real"]
     assert [(p["at"], p["mean"]) for p in real] == [(5, None), (20, None), (100, base), (400, None)]
     assert "--curve labels --at 5 --row both --images 4\n" in page and "| 100 | " + f"{base:.3f}, seed 0 | not" in page
     assert paths[2].read_text().count("<circle") == 1 and "![Gains" in page
@@ -182,10 +183,10 @@ def test_quick_measures_four_rows_and_prints_them(
 def test_a_point_at_the_tables_own_value_is_the_tables_row(bench: Bench) -> None:
     own = {"labels": 100, "images": bench.data.count, "steps": TINY.steps, "prompts": "grammar"}
     for name, curve in CURVES.items():
-        row = "both"
-        assert curve.at(bench, own[name]).name("semantic", row, 0) == bench.name("semantic", row, 0)
+        row, table = "both", curve.table
+        assert curve.at(bench, own[name]).name(table, row, 0) == bench.name(table, row, 0)
         values = [v for v in curve.values[row] if not curves.needs_of(name, v)]
-        assert len({curve.at(bench, v).name("semantic", row, 0) for v in values}) == len(values)
+        assert len({curve.at(bench, v).name(table, row, 0) for v in values}) == len(values)
 
 
 def test_points_are_planned_and_measured_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
