@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasetdm.downstream.glpn import Glpn
 from datasetdm.downstream.pool import Batches, Pool
 from datasetdm.downstream.segformer import Segformer, cross_entropy
 from datasetdm.errors import DataError
@@ -55,6 +56,8 @@ def test_data_without_common_labels_or_annotations_are_refused(tmp_path: Path) -
     others = [make_sample("x", labels=Labels(("a", "b", "c")))]
     with pytest.raises(DataError, match="no label of the student's"):
         pool(tmp_path, others)
+    depth = Pool(others, Glpn(LABELS), tmp_path / "spilled.arrow")
+    assert depth[0].labels == LABELS and depth[0].depth is not None, "depth has no labels that could differ"
     bare = [Sample(s.key, s.image, s.labels) for s in SAMPLES]
     with pytest.raises(DataError, match="no sample has labels that the student segformer learns from"):
         pool(tmp_path, bare)

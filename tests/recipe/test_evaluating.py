@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from commands import run
+from datasetdm.downstream.files import build_model, save_model
+from datasetdm.downstream.segformer import Segformer
 from datasetdm.engines.progress import label_table
 from datasetdm.recipe.evaluating import evaluate
 from datasetdm.recipe.schema import EvaluateStage
@@ -47,6 +50,18 @@ def test_no_page_is_written_if_none_is_wanted(tiny_folder: Path, tmp_path: Path)
     stage = EvaluateStage(data=str(tmp_path / "s"), decoder=decoder, device="cpu", shown=0)
     outcome = evaluate(stage, tmp_path / "out", lambda _: None)
     assert not (tmp_path / "out" / "hits.html").exists() and outcome.next.startswith("datasetdm annotate")
+
+
+def test_data_without_what_a_model_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = Segformer(LABELS)
+    model = build_model(student, student.variants["tiny"], 32)
+    save_model(tmp_path / "m", model, student.processor(32), {"labels": LABELS.to_json()})
+    write_store([replace(make_sample("a"), semantic=None)], tmp_path / "s", LABELS)
+    asked = ("--data", str(tmp_path / "s"), "--model", str(tmp_path / "m"), "--device", "cpu")
+    assert run("evaluate", *asked, "--out", str(tmp_path / "out")) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nothing to measure" in said and "a segformer, gives: semantic; the data have" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_worst_labels_come_first() -> None:

@@ -41,7 +41,7 @@ class Pool:
     """Examples by number: what the student can learn from, in the student's labels.
 
     Args:
-        samples: read once; labels are matched by name.
+        samples: read once; labels are matched by name, unless the student learns what has none, as depth.
         student: which annotations are kept, and who observes every sample.
         spill: the file for what does not fit into `memory` bytes.
         labelled: else the samples are images alone, whatever is known about them.
@@ -63,11 +63,14 @@ class Pool:
         self._held: list[Sample] = []
         self._rows: Any = None
         digest, writer, left = hashlib.sha256(), None, memory
+        by_label = any(m.by_label for m in student.meters().values())
         try:
             for sample in samples:
                 self.read += 1
                 if labelled:
-                    examples = student.examples(_needed(in_labels(sample, student.labels), student.reads))
+                    needed = _needed(sample, student.reads)
+                    own = in_labels(needed, self.labels) if by_label else replace(needed, labels=self.labels)
+                    examples = student.examples(own)
                 else:
                     examples = [Sample(sample.key, sample.image, student.labels)]
                 self.without_labels += not examples

@@ -50,7 +50,7 @@ def _evaluate_decoder(stage: EvaluateStage, data: StageData, out: Path | None, r
             if what == "evaluate":
                 composed += sample.prompt is not None and sample.prompt.composed
                 cut.add(sample.caption if stage.captions else "")
-                found.update(n for n, r in sample.annotations.fields().items() if r is not None)
+                found.update(_known(sample))
                 labels.update(sample.labels.names[i] for i in sample.annotations.labels_in())
             yield sample
             report(Progress(what, done, len(data)))
@@ -61,13 +61,7 @@ def _evaluate_decoder(stage: EvaluateStage, data: StageData, out: Path | None, r
     )
     figures: dict[str, Any] = dict(measured.figures)
     if not figures:
-        there = ", ".join(f"{n} on {c} images" for n, c in found.items()) or "no annotations"
-        raise DataError(
-            "there is nothing to measure",
-            where=stage.data,
-            expected=f"annotations that the decoder gives: {', '.join(model.tasks)}; the data have {there}",
-            remedy="choose data or a decoder of the same tasks",
-        )
+        raise _nothing(stage, f"the decoder gives: {', '.join(model.tasks)}", "a decoder", found)
     notes = cut.notes()
     if composed and stage.captions:
         figures[COMPOSED] = evaluation.evaluate(
@@ -93,14 +87,19 @@ def _evaluate_decoder(stage: EvaluateStage, data: StageData, out: Path | None, r
 
 def _evaluate_model(stage: EvaluateStage, data: StageData, out: Path | None, report: Report) -> Outcome:
     trained = TrainedModel.load(str(stage.model), stage.device)
+    found: Counter[str] = Counter()
 
     def reported() -> Iterator[Sample]:
         for done, sample in enumerate(data, 1):
+            found.update(_known(sample))
             yield sample
             report(Progress("evaluate", done, len(data)))
 
     page = _page(stage, data.labels, out)
     measured = evaluation.evaluate_model(trained, reported(), data.labels, stage.unseen, page.add if page else None)
+    if not measured.figures:
+        tasks = ", ".join(trained.student.meters())
+        raise _nothing(stage, f"the model, a {trained.student.name}, gives: {tasks}", "a model", found)
     write_report(measured, measured.figures, page, stage, out)
     return Outcome(
         out or Path(),
@@ -110,6 +109,22 @@ def _evaluate_model(stage: EvaluateStage, data: StageData, out: Path | None, rep
         by_label=measured.by_label,
         skipped=data.reader.skipped,
         next=_look(out, page) or f"datasetdm evaluate --model {stage.model} --data {stage.data} --out DIR",
+    )
+
+
+def _known(sample: Sample) -> list[str]:
+    """What is known of a sample."""
+    return [name for name, record in sample.annotations.fields().items() if record is not None]
+
+
+def _nothing(stage: EvaluateStage, given: str, maker: str, found: Counter[str]) -> DataError:
+    """The error of data without what is to be measured."""
+    there = ", ".join(f"{n} on {c} images" for n, c in found.items()) or "no annotations"
+    return DataError(
+        "there is nothing to measure",
+        where=stage.data,
+        expected=f"annotations that {given}; the data have {there}",
+        remedy=f"choose data or {maker} of the same tasks",
     )
 
 
