@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from safetensors.torch import load_file
 
 from commands import run
+from datasetdm.downstream.pool import Pool
 from datasetdm.errors import ConfigError, DataError, OutputError
 from datasetdm.io.files import locked
 from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import LOCK, iter_train, train
+from datasetdm.recipe.plan import plan
 from datasetdm.recipe.run import make_recipe, run_recipe
 from datasetdm.records import Labels
-from datasetdm.records.edits import relabel
+from datasetdm.records.edits import reject, relabel
 from datasetdm.store.store import Store
 from datasetdm.store.writer import write_store
 from factory import LABELS, make_sample
@@ -27,7 +30,9 @@ WORDS = [word for k, v in QUICK.items() for word in (f"--{k.replace('_', '-')}",
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    write_store([make_sample(f"s{i}", seed=i) for i in range(3)], tmp_path / "given", LABELS)
+    """Three samples, and one that was rejected."""
+    samples = [make_sample(f"s{i}", seed=i) for i in range(3)]
+    write_store([*samples, reject(make_sample("s3"), "blank")], tmp_path / "given", LABELS)
     return tmp_path / "given"
 
 
@@ -119,6 +124,8 @@ def test_places_and_settings_that_are_refused(store: Path, tmp_path: Path) -> No
         begin(tmp_path / "m", variant="tinny")
     with pytest.raises(ConfigError, match="unknown student"):
         begin(tmp_path / "m", student="resnet")
+    with pytest.raises(ConfigError, match="a glpn knows no label smoothing"):
+        begin(tmp_path / "m", student="glpn", label_smoothing=0.1)
     with pytest.raises(ConfigError, match="no model can be read"):
         begin(tmp_path / "e", encoder=str(tmp_path))
     with locked(tmp_path / "l" / LOCK, "model"), pytest.raises(OutputError, match="being written by another"):
@@ -130,6 +137,43 @@ def test_places_and_settings_that_are_refused(store: Path, tmp_path: Path) -> No
     begin(tmp_path / "begun")
     with pytest.raises(OutputError, match="another, unfinished training"):
         begin(tmp_path / "begun", seed=1)
+
+
+class _OnDisk(Pool):
+    __init__ = partialmethod(Pool.__init__, memory=0)
+
+
+@pytest.mark.slow
+def test_samples_that_do_not_fit_into_memory(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in the folder before it is known whose it is, also where the command was killed meanwhile."""
+    monkeypatch.setattr("datasetdm.pipelines.train.Pool", _OnDisk)
+    work, config = tmp_path / "m" / "work", TrainConfig(**QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr("datasetdm.pipelines.train.claim", lambda *_: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            next(iter_train(Store(store), tmp_path / "m", config=config, device="cpu"))
+    (samples,) = work.iterdir()
+    assert next(iter_train(Store(store), tmp_path / "m", config=config, device="cpu")).done == 1
+    assert samples in [*work.iterdir()]
+    (tmp_path / "mine" / "work").mkdir(parents=True)
+    (tmp_path / "mine" / "work" / "mine.arrow").write_text("")
+    with pytest.raises(OutputError, match="not empty"):
+        next(iter_train(Store(store), tmp_path / "mine", config=config, device="cpu"))
+
+
+def test_a_stage_that_failed_before_its_first_step_goes_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe({"stages": {"student": {"kind": "train", "data": str(store), **QUICK}}})
+
+    def refuse(*_: object) -> None:
+        raise ConfigError("the hub does not answer")
+
+    monkeypatch.setattr("datasetdm.pipelines.train.build_model", refuse)
+    for action in ("run", "continue"):
+        assert [s.action for s in plan(recipe, tmp_path / "out")] == [action]
+        with pytest.raises(ConfigError, match="does not answer"):
+            [*run_recipe(recipe, tmp_path / "out")]
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(store: Path, tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ def test_transforms_of_a_stage_are_applied(store: Path, tmp_path: Path) -> None:
 
 
 EXPORT = {"kind": "export", "data": "STORE"}
+TRAIN = {"kind": "train", "data": "STORE"}
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no stage": ({}, "at least 1"),
     "unknown kind": ({"a": {"kind": "exprt", "data": "x"}}, "exprt"),
@@ -325,6 +326,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown transform": ({"a": {**EXPORT, "transforms": [{"name": "remap"}]}}, "unknown transform"),
     "split": ({"a": {**EXPORT, "split": "train=0.5"}}, "sum to 0.5"),
     "setting called model": ({"a": {**EXPORT, "transforms": [{"name": "choose", "limit": 1, "model": 3}]}}, "'model'"),
+    "unknown student": ({"a": EXPORT, "b": {**TRAIN, "student": "segfomer"}}, "did you mean 'segformer'?"),
+    "unknown size": ({"a": EXPORT, "b": {**TRAIN, "variant": "b9"}}, "unknown variant"),
+    "setting without effect": (
+        {"a": EXPORT, "b": {**TRAIN, "student": "glpn", "self_training": "STORE"}},
+        "cannot learn",
+    ),
     "long name": ({"a" * 300: EXPORT}, "at most 100"),
     "missing data": ({"a": EXPORT, "b": {**EXPORT, "data": "coco:nowhere.json"}}, "no such file"),
     "missing prompts": ({"a": {"kind": "generate", "prompts": "nowhere.txt", "count": 1}}, "no such prompt file"),

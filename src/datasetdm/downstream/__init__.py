@@ -41,7 +41,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """How a student learns from labels.
+    """How a student that `weighs_pixels` learns from labels.
 
     Args:
         class_weights: rare labels weigh more.
@@ -91,6 +91,9 @@ class Student(ABC, Generic[T]):
     variants: ClassVar[Mapping[str, Variant]]
     self_trains: ClassVar[bool] = False
     """Whether it has `logits` per pixel, and so can learn from images without labels."""
+
+    weighs_pixels: ClassVar[bool] = False
+    """Whether its loss is that of single pixels, and so heeds `LossOptions`."""
 
     def __init__(self, labels: Labels, options: LossOptions | None = None):
         self.labels, self.options = labels, options or LossOptions()

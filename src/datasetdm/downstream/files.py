@@ -123,7 +123,7 @@ class TrainedModel:
 
         config = _read_config(str(name))
         kinds = [STUDENTS.load(n) for n in STUDENTS]
-        story = _read_story(Path(name))
+        story = read_story(Path(name))
         said = story.get("trained", {}).get("config", {}).get("student")
         alike = [k for k in kinds if k.model_type == config.model_type]
         kind = next((k for k in alike if k.name == said), alike[0] if alike else None)
@@ -143,7 +143,8 @@ class TrainedModel:
                 yield sample, Sample(sample.key, sample.image, self.student.labels, sample.prompt, **own.fields())
 
 
-def _read_story(folder: Path) -> dict[str, Any]:
+def read_story(folder: Path) -> dict[str, Any]:
+    """What a folder of ours says of its model; empty for others."""
     path = folder / STORY
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -29,7 +29,7 @@ class Segformer(Student[SemanticTargets]):
     name = model_type = encoder = "segformer"
     reads = (SemanticTask.field,)
     outputs = ("logits",)
-    self_trains = True
+    self_trains = weighs_pixels = True
     variants: ClassVar[Mapping[str, Variant]] = {
         "tiny": Variant(128, {**TINY_MIT, "decoder_hidden_size": 64}),
         "b0": Variant(512, {}),

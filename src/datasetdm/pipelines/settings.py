@@ -131,7 +131,9 @@ class TrainConfig(BaseModel):
         None, ge=32, description="Side of the square images that the model sees, in pixels; default the variant's."
     )
     encoder: str | None = Field(
-        None, description="A folder or hub id whose weights the model begins with, of the same architecture."
+        None,
+        description="A folder or hub id whose weights the model begins with: of the same architecture, or a pretrained encoder "
+        "of its kind alone (a Swin, a Mix Transformer).",
     )
     frozen: bool = Field(False, description="The encoder keeps its weights.")
     steps: int = Field(1000, ge=1, description="Number of optimiser steps.")
@@ -143,7 +145,7 @@ class TrainConfig(BaseModel):
     synthetic_fraction: float = Field(
         0.5, ge=0, le=1, description="With --synthetic: the fraction of every batch that is synthetic."
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the synthetic samples.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the synthetic samples (segformer).")
     self_training_confidence: float = Field(
         0.95,
         ge=0,
@@ -151,7 +153,9 @@ class TrainConfig(BaseModel):
         description="With --self-training: pixels of which the averaged model is less sure teach nothing.",
     )
     self_training_weight: float = Field(1.0, ge=0, description="With --self-training: weight of that loss.")
-    class_weights: bool = Field(True, description="Rare labels weigh more: by the inverse root of their pixels.")
+    class_weights: bool = Field(
+        True, description="Rare labels weigh more: by the inverse root of their pixels (segformer)."
+    )
     augment: bool = Field(True, description="Mirror, crop and recolour the images at random.")
     save_every: int = Field(200, ge=1, description="Steps between two checkpoints.")
     onnx: bool = Field(False, description="Also write the model as an ONNX file.")

@@ -28,7 +28,7 @@ from datasetdm.errors import ConfigError, DataError, unknown_name
 from datasetdm.io.files import locked
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.settings import TrainConfig
-from datasetdm.pipelines.unfinished import WORK, claim, require_free
+from datasetdm.pipelines.unfinished import SPILLED, WORK, claim, require_free
 from datasetdm.readers import Reader, read
 from datasetdm.records import Sample
 from datasetdm.training.log import TrainingLog, require_tensorboard
@@ -108,20 +108,7 @@ def iter_train(
 ) -> Iterator[TrainProgress]:
     """`train` as a generator that says how far it is."""
     config, out = config or TrainConfig(), Path(out)
-    kind = STUDENTS.load(config.student)
-    variant = choose_variant(kind, config.variant)
-    side = config.size or variant.side
-    if config.onnx:
-        require_onnx(kind, side)
-    if config.tensorboard:
-        require_tensorboard()
-    if self_training is not None and not kind.self_trains:
-        known = ", ".join(n for n in STUDENTS if STUDENTS.load(n).self_trains)
-        raise ConfigError(
-            f"a {kind.name} cannot learn from images without labels",
-            expected=f"one of: {known}",
-            remedy="leave --self-training out",
-        )
+    kind, variant, side = choose_student(config, self_training is not None)
     with joined(pick_device(device)) as (processes, target), _owned(out, processes):
         if config.batch % processes.count:
             raise ConfigError(
@@ -133,7 +120,7 @@ def iter_train(
 
         def pool(mix: Mix, name: str, labelled: bool = True) -> Pool:
             return Pool(
-                _usable(_opened(mix)), student, out / WORK / f"{name}-{processes.rank}.arrow", labelled=labelled
+                _usable(_opened(mix)), student, out / WORK / f"{name}-{processes.rank}{SPILLED}", labelled=labelled
             )
 
         real = pool(readers, "real")
@@ -161,11 +148,42 @@ def iter_train(
         processes.wait()
 
 
+def choose_student(config: TrainConfig, self_training: bool) -> tuple[type[Student[Any]], Variant, int]:
+    """The student, its size, and the side of the images that it sees.
+
+    Args:
+        config: settings of a training.
+        self_training: whether it learns from images without labels, too.
+
+    Raises:
+        ConfigError: an unknown student or size, a setting that this student would not heed, or a package that is missing.
+    """
+    kind = STUDENTS.load(config.student)
+    variant = choose_variant(kind, config.variant)
+    side = config.size or variant.side
+    if config.onnx:
+        require_onnx(kind, side)
+    if config.tensorboard:
+        require_tensorboard()
+    if self_training:
+        _require(kind, "self_trains", "cannot learn from images without labels", "--self-training")
+    if config.label_smoothing:
+        _require(kind, "weighs_pixels", "knows no label smoothing", "--label-smoothing")
+    return kind, variant, side
+
+
 def choose_variant(student: type[Student[Any]], name: str) -> Variant:
     """A size of a student by name. Raises ConfigError for an unknown one."""
     if name not in student.variants:
         raise unknown_name("variant", name, student.variants)
     return student.variants[name]
+
+
+def _require(kind: type[Student[Any]], ability: str, lacks: str, option: str) -> None:
+    """Raises ConfigError for an option that a student would not heed."""
+    if not getattr(kind, ability):
+        known = ", ".join(n for n in STUDENTS if getattr(STUDENTS.load(n), ability))
+        raise ConfigError(f"a {kind.name} {lacks}", expected=f"one of: {known}", remedy=f"leave {option} out")
 
 
 @contextmanager

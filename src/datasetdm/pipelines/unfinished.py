@@ -16,6 +16,8 @@ WORK = "work"
 """The folder of checkpoints and caches."""
 MARK = "recipe.json"
 """The file in it that says to which fit or training it belongs."""
+SPILLED = ".samples.arrow"
+"""Suffix of the files in it that hold a training's samples, which are read before it is known to whom the folder belongs."""
 
 
 def require_folder(out: Path) -> None:
@@ -25,8 +27,8 @@ def require_folder(out: Path) -> None:
 
 
 def require_free(out: Path) -> None:
-    """Raises OutputError for a folder that holds anything but unfinished work."""
-    if occupied(out) and not (out / WORK / MARK).exists():
+    """Raises OutputError for a folder that holds anything but unfinished work, or samples that were read for some."""
+    if occupied(out) and not (out / WORK / MARK).exists() and not _only_read(out):
         raise OutputError(
             "the output folder is not empty", where=out, expected="a new folder", remedy="choose another --out"
         )
@@ -57,6 +59,14 @@ def claim(out: Path, recipe: Mapping[str, Any], what: str) -> Path:
             )
         write_json(mark, recipe)
     return work
+
+
+def _only_read(out: Path) -> bool:
+    """Whether a folder holds nothing but samples that a training read, beside hidden files."""
+    work = out / WORK
+    if not work.is_dir() or any(p != work and not p.name.startswith(".") for p in out.iterdir()):
+        return False
+    return all(p.name.endswith(SPILLED) for p in work.iterdir())
 
 
 def _read(mark: Path, what: str) -> Any:

@@ -24,6 +24,7 @@ from datasetdm.prompts import open_prompts
 from datasetdm.recipe.data import export_transforms, open_data
 from datasetdm.recipe.estimate import estimate, image_side
 from datasetdm.recipe.places import require_growth
+from datasetdm.recipe.runners import CHECKS
 from datasetdm.recipe.schema import (
     GRAMMAR,
     REFERENCE,
@@ -130,7 +131,9 @@ def plan(recipe: Recipe, out: Path, without_data: bool = False, digests: Digests
 
 
 def _check_names(stage: Stage) -> None:
-    """Raises ConfigError for a format, transform or split that the stage would refuse later."""
+    """Raises ConfigError for a format, transform, split or student that the stage would refuse later."""
+    if isinstance(stage, TrainStage):
+        CHECKS.load(stage.kind)(stage)
     for transform in (*getattr(stage, "transforms", ()), *getattr(stage, "synthetic_transforms", ())):
         transform_from_json(transform)
     if isinstance(stage, ExportStage):

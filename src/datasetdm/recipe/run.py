@@ -162,8 +162,11 @@ def run_step(step: Step, report: Report) -> Outcome:
     try:
         outcome = runner(step.stage, step.out, marking)
     except BaseException:
-        if aside is not None and not occupied(step.out):
-            _put_back(step, aside)
+        if not occupied(step.out):
+            if aside is not None:
+                _put_back(step, aside)
+        elif unmarked and step.out.is_dir():  # what it began is its own: the next run goes on with it
+            write_mark(step, done=False)
         raise
     write_mark(step, done=outcome.complete, **_measured(step, outcome, time.monotonic() - began))
     if aside is not None:

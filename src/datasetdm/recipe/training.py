@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasetdm.downstream import STUDENTS
+from datasetdm.downstream.files import read_story
 from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.pipelines.settings import TrainConfig
-from datasetdm.pipelines.train import choose_variant, iter_train
+from datasetdm.pipelines.train import choose_student, iter_train
 from datasetdm.recipe import places
 from datasetdm.recipe.data import open_data
 from datasetdm.recipe.schema import DataOptions, TrainStage
 
 
 def check_student(stage: TrainStage) -> None:
-    """Raises ConfigError for an unknown student or variant."""
-    choose_variant(STUDENTS.load(stage.student), stage.variant)
+    """Raises ConfigError for an unknown student or variant, or a setting that this student would not heed."""
+    choose_student(_config(stage), bool(stage.self_training))
+
+
+def _config(stage: TrainStage) -> TrainConfig:
+    return TrainConfig(**{name: getattr(stage, name) for name in TrainConfig.model_fields})
 
 
 def train(stage: TrainStage, out: Path, report: Report) -> Outcome:
@@ -27,19 +31,19 @@ def train(stage: TrainStage, out: Path, report: Report) -> Outcome:
     data = [open_data(d, stage, stage.seed) for d in stage.data]
     synthetic = [open_data(d, more, stage.seed) for d in stage.synthetic]
     unlabelled = [open_data(d, common, stage.seed) for d in stage.self_training]
-    config = TrainConfig(**{name: getattr(stage, name) for name in TrainConfig.model_fields})
     loss = float("nan")
     for event in iter_train(
         data,
         out,
         synthetic=synthetic or None,
         self_training=unlabelled or None,
-        config=config,
+        config=_config(stage),
         device=stage.device,
     ):
         report(Progress("train", event.done, event.total, "step"))
         loss = event.loss
-    images, made, others = (sum(map(len, part)) for part in (data, synthetic, unlabelled))
+    story = read_story(out)["trained"]
+    images, made, others = (story[f"{part}images"] for part in ("", "synthetic_", "unlabelled_"))
     words = f" and {made} synthetic ones" if made else ""
     words += f" and {others} without labels" if others else ""
     return Outcome(
