@@ -11,7 +11,7 @@ from benchmarks.students.curves import CURVES
 from benchmarks.students.gains import By, difference, found_rows, points, results
 from benchmarks.students.plot import plot_curves, plot_gains
 from benchmarks.students.rows import Bench, needs_of
-from benchmarks.students.tables import REAL, ROWS, TABLES
+from benchmarks.students.tables import REAL, ROWS, TABLES, Settings, Table
 from datasetdm.io.files import write_json, write_text
 
 QUICK_ROWS = (REAL, "both", "both_filtered", "self_training")
@@ -25,7 +25,8 @@ world. `make bench` measures what is missing and writes this page; `make bench R
 `python -m benchmarks.students --data-only` makes first what rows share, so that several processes can measure: generated images,
 labels, 150 renders each of night, fog and snow (alone: `python -m benchmarks.students.renders WORK/renders`). Tables with a
 pretrained encoder begin with `benchmarks/students/encoder`, which learnt to name what captioned renders show
-(`python -m benchmarks.students.pretrain RENDERS OUT`), what ImageNet is to photographs.
+(`python -m benchmarks.students.pretrain RENDERS OUT`), what ImageNet is to photographs. Their captions name all things and
+conditions, also those without labelled images in `zero_shot`, `long_tail` and `shift`.
 
 All rows of a table have the same student, number of optimiser steps and batches. Where a table has several learning rates, one
 is chosen on 200 val renders by short trainings, for every row and seed alike; then the student is trained and measured once on
@@ -71,8 +72,8 @@ def write_report(bench: Bench, out: Path) -> list[Path]:
         lines += [
             f"## {table.title}",
             "",
-            f"`{name}`, {table.metric}: {table.student} for {settings.steps} steps of {settings.batch} images; learning rate "
-            f"{rates}. Target: {table.target}.",
+            f"`{name}`, {table.metric}: {_student(table, settings)} for {settings.steps} steps of {settings.batch} images; "
+            f"learning rate {rates}. Target: {table.target}.",
             "",
             *table_lines(own, [*table.rows]),
             "",
@@ -106,6 +107,12 @@ def write_report(bench: Bench, out: Path) -> list[Path]:
     write_json(paths[0], value)
     write_text(paths[1], "\n".join(lines).rstrip() + "\n")
     return paths
+
+
+def _student(table: Table, settings: Settings) -> str:
+    """The student, and what it begins with and sees where that is not the usual."""
+    begins = " with the pretrained encoder" if table.pretrained else ""
+    return table.student + begins + (f" at {settings.size} pixels" if settings.size else "")
 
 
 def table_lines(found: Mapping[str, Mapping[str, Any]], rows: Sequence[str]) -> list[str]:

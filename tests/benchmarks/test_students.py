@@ -84,7 +84,7 @@ def test_rows_are_measured_once_and_reported(bench: Bench, tmp_path: Path, monke
     assert own["gain"]["low"] <= own["gain"]["high"] and own["seconds"] > 0 and own["metric"] == "mIoU"
     assert found["semantic"]["both"]["mean"] is None and found["depth"]["attention"]["left_out"]
     assert "--row both --images 4  # seeds 0, 1, 2" in page and "--row real --images 4  # seeds 1, 2" in page
-    assert "--table depth --images 4\n" in page
+    assert "--table depth --images 4\n" in page and "glpn with the pretrained encoder at 32 pixels for 3 steps" in page
     real = json.loads(paths[0].read_text())["curves"]["labels"]["real"]
     assert [(p["at"], p["mean"]) for p in real] == [(5, None), (20, None), (100, base), (400, None)]
     assert "--curve labels --at 5 --row both --images 4\n" in page and "| 100 | " + f"{base:.3f}, seed 0 | not" in page
