@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +135,17 @@ class TrainedModel:
         return cls(student, model, quiet(lambda: AutoImageProcessor.from_pretrained(name)))
 
     def annotate(self, samples: Iterable[Sample], batch: int = 16) -> Iterator[tuple[Sample, Sample]]:
-        """(given, annotated) pairs, the latter in the model's labels."""
-        iterator = iter(samples)
+        """(given, annotated) pairs, the latter in the model's labels. Images of several sizes are looked at together only where
+        the image processor makes them equal: others cannot be, or would be padded."""
+        iterator, equal = iter(samples), "height" in (getattr(self.processor, "size", None) or {})
         while chunk := list(islice(iterator, batch)):
-            found = self.student.annotate(self.model, self.processor, chunk)
-            for sample, own in zip(chunk, found, strict=True):
-                yield sample, Sample(sample.key, sample.image, self.student.labels, sample.prompt, **own.fields())
+            for _, alike in groupby(chunk, key=lambda s: equal or s.size):
+                yield from self._annotated(list(alike))
+
+    def _annotated(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
+        found = self.student.annotate(self.model, self.processor, samples)
+        for sample, own in zip(samples, found, strict=True):
+            yield sample, Sample(sample.key, sample.image, self.student.labels, sample.prompt, **own.fields())
 
 
 def read_story(folder: Path) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from datasetdm.backbones.canvas import Placement
 from datasetdm.decoder.tasks.depth import DepthTargets, DepthTask
 from datasetdm.downstream import Batch, LossOptions, Student, Variant
 from datasetdm.downstream.mit import MIT_SETTINGS, TINY_MIT, mit
-from datasetdm.errors import DataError
+from datasetdm.errors import ConfigError, DataError
 from datasetdm.metrics import DepthMeter, Meter
 from datasetdm.records import Annotations, DepthMap, Labels, Sample
 from datasetdm.training.cache import place_target
 
 SCALE_FORGIVENESS = 0.5
 """How much of the error that is the same in the whole image is forgiven (the lambda of Eigen et al. 2014, as in the paper)."""
+STRIDE = 32
+"""Of the coarsest map: images have a whole number of its pixels, or the decoder cannot put the maps together."""
 TINY = 1e-6
 """Keeps logarithm and root finite."""
 
@@ -60,6 +62,14 @@ class Glpn(Student[DepthTargets]):
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "max_depth": max(1, math.ceil(self.farthest))}
+
+    def sized(self, settings: Mapping[str, Any], side: int) -> dict[str, Any]:
+        if side % STRIDE:
+            raise ConfigError(
+                f"a {self.name} does not see images of {side} pixels",
+                expected=f"a --size that is a multiple of {STRIDE}",
+            )
+        return super().sized(settings, side)
 
     def around(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
         return {key: encoder[key] for key in MIT_SETTINGS}

@@ -88,7 +88,7 @@ class Mask2Former(Student[ObjectTargets]):
     def processor(self, side: int) -> Any:
         from transformers import Mask2FormerImageProcessorPil
 
-        return Mask2FormerImageProcessorPil(size={"height": side, "width": side}, size_divisor=32)
+        return Mask2FormerImageProcessorPil(size={"height": side, "width": side}, size_divisor=1)
 
     def target(self, sample: Sample, place: Placement) -> ObjectTargets:
         objects = sample.instances
