@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,26 @@ def test_a_stage_that_failed_before_its_first_step_goes_on(
         assert [s.action for s in plan(recipe, tmp_path / "out")] == [action]
         with pytest.raises(ConfigError, match="does not answer"):
             [*run_recipe(recipe, tmp_path / "out")]
+
+
+@pytest.mark.slow
+def test_labels_that_only_one_side_has_are_named(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name in other letters would be ignored in silence."""
+    names = tuple("Dog" if n == "dog" else n for n in LABELS.names)
+    other = Labels(names, stuff=LABELS.stuff)
+    plain = [replace(s, instances=None, keypoints=None) for s in Store(store)]
+    write_store([relabel(s, other, range(len(names))) for s in plain], tmp_path / "other", other)
+    out = str(tmp_path / "m")
+    assert run("train", "--data", str(store), "--synthetic", str(tmp_path / "other"), "--out", out, *WORDS) == 0
+    assert "of this name: Dog" in capsys.readouterr().err
+    assert run("evaluate", "--data", str(tmp_path / "other"), "--model", out) == 0
+    said = capsys.readouterr().err
+    assert "that the model does not know, so that it finds none: Dog" in said
+    assert "that the data do not know; what is found under them is wrong: dog" in said
+    assert run("evaluate", "--data", str(store), "--model", out) == 0
+    assert "note:" not in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(store: Path, tmp_path: Path) -> None:

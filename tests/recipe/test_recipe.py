@@ -379,6 +379,8 @@ def test_recipes_that_ship(tmp_path: Path) -> None:
     for name, path in shipped().items():
         recipe = load_recipe(name)
         assert recipe.description and recipe == load_recipe(path)
+    parts = [s for s in load_recipe("paper/coco-pose").stages.values() if getattr(s, "limit", None)]
+    assert parts and all(s.balance for s in parts), "half of COCO's images show nobody"
     steps = plan(load_recipe("demo", {"store.count": 7}), tmp_path)
     assert [(s.name, s.out.name, s.count) for s in steps] == [
         ("store", "store", 7), ("coco", "coco", 7), ("gallery", "gallery.html", 7)

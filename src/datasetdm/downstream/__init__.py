@@ -98,6 +98,11 @@ class Student(ABC, Generic[T]):
     def __init__(self, labels: Labels, options: LossOptions | None = None):
         self.labels, self.options = labels, options or LossOptions()
 
+    @property
+    def by_label(self) -> bool:
+        """Whether what it learns has labels, which depth has not."""
+        return any(m.by_label for m in self.meters().values())
+
     @classmethod
     def labels_of(cls, config: Any) -> Labels:
         """The vocabulary of a model that `train` did not write, from its configuration."""

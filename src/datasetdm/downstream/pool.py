@@ -63,7 +63,7 @@ class Pool:
         self._held: list[Sample] = []
         self._rows: Any = None
         digest, writer, left = hashlib.sha256(), None, memory
-        by_label = any(m.by_label for m in student.meters().values())
+        by_label = student.by_label
         try:
             for sample in samples:
                 self.read += 1

@@ -21,6 +21,9 @@ from datasetdm.transforms.reviews import ApplyReviews, reviews_of
 from datasetdm.transforms.split import Split
 from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
 
+SHOWN = 8
+"""Labels that a note names."""
+
 
 class StageData:
     """A reader of the accepted samples after all transforms.
@@ -140,6 +143,13 @@ def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:
     if options.split:
         steps.append(Split(parts=options.split))
     return tuple(steps)
+
+
+def strange_labels(labels: Labels, known: Labels) -> str:
+    """The first labels that others do not know, and how many more there are; empty if they know all."""
+    names = [n for n in labels.names if n not in known.index]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def review_notes(data: StageData) -> list[str]:

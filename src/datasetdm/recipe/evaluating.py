@@ -17,7 +17,7 @@ from datasetdm.errors import DataError
 from datasetdm.io.files import write_json, write_text
 from datasetdm.pipelines import evaluate as evaluation
 from datasetdm.recipe import places
-from datasetdm.recipe.data import StageData, open_data
+from datasetdm.recipe.data import StageData, open_data, strange_labels
 from datasetdm.recipe.schema import EvaluateStage
 from datasetdm.records import Labels, Sample
 from datasetdm.viewer.hits import HitsAndMisses
@@ -108,8 +108,18 @@ def _evaluate_model(stage: EvaluateStage, data: StageData, out: Path | None, rep
         figures=measured.figures,
         by_label=measured.by_label,
         skipped=data.reader.skipped,
+        notes=_label_notes(trained.student.labels, data.labels) if measured.by_label else [],
         next=_look(out, page) or f"datasetdm evaluate --model {stage.model} --data {stage.data} --out DIR",
     )
+
+
+def _label_notes(own: Labels, labels: Labels) -> list[str]:
+    """Labels that the model or the data have alone: names are compared letter by letter."""
+    notes = {
+        "labels of the data that the model does not know, so that it finds none": strange_labels(labels, own),
+        "labels of the model that the data do not know; what is found under them is wrong": strange_labels(own, labels),
+    }
+    return [f"{what}: {names}" for what, names in notes.items() if names]
 
 
 def _known(sample: Sample) -> list[str]:

@@ -77,7 +77,11 @@ class DataOptions(_Transforms):
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="What wrong data do: stop the work, or skip the image and count it."
     )
-    limit: int | None = Field(None, ge=1, description="At most so many images, chosen at random; all if not given.")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many images, chosen at random (by --seed, if there is one); all if not given.",
+    )
     balance: bool = Field(False, description="With --limit: every label is there about equally often.")
 
 

@@ -9,7 +9,7 @@ from datasetdm.engines.progress import Outcome, Progress, Report
 from datasetdm.pipelines.settings import TrainConfig
 from datasetdm.pipelines.train import choose_student, iter_train
 from datasetdm.recipe import places
-from datasetdm.recipe.data import open_data
+from datasetdm.recipe.data import StageData, open_data, strange_labels
 from datasetdm.recipe.schema import DataOptions, TrainStage
 
 
@@ -50,6 +50,17 @@ def train(stage: TrainStage, out: Path, report: Report) -> Outcome:
         out,
         f"a {stage.student} trained on {images} images{words}, last loss {loss:.3f}",
         images,
+        notes=_label_notes(stage, data, synthetic),
         skipped=tuple(s for part in (*data, *synthetic, *unlabelled) for s in part.reader.skipped),
         next=f"datasetdm evaluate --model {out} --data DATA",
     )
+
+
+def _label_notes(stage: TrainStage, data: list[StageData], synthetic: list[StageData]) -> list[str]:
+    """Labels of further data that the model does not learn."""
+    own, names = data[0].labels, (*stage.data[1:], *stage.synthetic)
+    if not choose_student(_config(stage), False)[0](own).by_label:
+        return []
+    odd = {name: strange_labels(d.labels, own) for name, d in zip(names, (*data[1:], *synthetic), strict=True)}
+    return [f"labels of {name} that are ignored, because {stage.data[0]} has none of this name: {found}"
+            for name, found in odd.items() if found]  # fmt: skip
