@@ -14,6 +14,7 @@ import torch
 from datasetdm.backbones.canvas import Placement
 from datasetdm.downstream.files import TrainedModel, build_model, save_model
 from datasetdm.downstream.mask2former import Mask2Former, ObjectTargets
+from datasetdm.downstream.matching import matched_loss
 from datasetdm.downstream.segments import PanopticMask2Former, SemanticMask2Former
 from datasetdm.metrics import panoptic
 from datasetdm.records import IGNORE, Labels, Sample
@@ -84,3 +85,14 @@ def test_a_folder_says_what_its_model_finds(kind: type[Mask2Former], tmp_path: P
     assert type(trained.student) is kind
     ((_, found),) = trained.annotate([SAMPLE])
     assert all(getattr(found, name) is not None for name in kind.reads)
+
+
+def test_an_image_in_a_crowd_and_predictions_that_are_not_finite() -> None:
+    """A crop may lie in a crowd with an object in it: nothing is known there, so it has no part in the loss."""
+    masks, classes = torch.randn(1, 2, 3, 4, 4), torch.zeros(1, 2, 3, 3)
+    truth, labels = torch.ones(2, 1, 4, 4), [torch.tensor([1])] * 2
+    known = torch.tensor([False, True])[:, None, None].expand(2, 4, 4)
+    whole = matched_loss(masks, classes, [*truth], labels, known)
+    alone = matched_loss(masks[:, 1:], classes[:, 1:], [*truth[1:]], labels[1:], known[1:])
+    assert whole.isfinite() and torch.isclose(whole, alone)
+    assert matched_loss(masks * torch.nan, classes, [*truth], labels, known).isnan(), "no error of the matching"

@@ -24,6 +24,8 @@ def matched_loss(
         known: pixels that count b[b h w]; an image without any has no part in the loss.
     """
     total = masks.sum() * 0
+    some = known.flatten(1).any(1)
+    truth = [t if there else t[:0] for t, there in zip(truth, some.tolist(), strict=True)]
     count = max(1, sum(len(t) for t in truth))
     for mask, logits in zip(masks, classes, strict=True):
         aims = torch.full(logits.shape[:2], logits.shape[-1] - 1, device=logits.device)
@@ -35,7 +37,6 @@ def matched_loss(
             aims[i, rows] = own[columns]
             bce = F.binary_cross_entropy_with_logits(m[rows], t[columns], reduction="none").mean(1)
             total = total + (MASK * bce + DICE * _dice(m[rows].sigmoid(), t[columns])).sum() / count
-        some = known.flatten(1).any(1)
         if some.any():
             weight = torch.ones(logits.shape[-1], device=logits.device)
             weight[-1] = NO_OBJECT
@@ -50,7 +51,7 @@ def _match(masks: Tensor, truth: Tensor, classes: Tensor, labels: Tensor) -> tup
     p = masks.sigmoid()
     dice = 1 - (2 * p @ truth.T + 1) / (p.sum(1)[:, None] + truth.sum(1)[None] + 1)
     cost = MASK * bce + DICE * dice - CLASS * classes.softmax(-1)[:, labels]
-    rows, columns = linear_sum_assignment(cost.cpu().numpy())
+    rows, columns = linear_sum_assignment(cost.nan_to_num().cpu().numpy())  # of NaN, too: then the loss is NaN
     return torch.as_tensor(rows, device=masks.device), torch.as_tensor(columns, device=masks.device)
 
 
