@@ -127,8 +127,9 @@ def test_places_and_settings_that_are_refused(store: Path, tmp_path: Path) -> No
         begin(tmp_path / "m", student="resnet")
     with pytest.raises(ConfigError, match="a glpn knows no label smoothing"):
         begin(tmp_path / "m", student="glpn", label_smoothing=0.1)
-    with pytest.raises(ConfigError, match="no model can be read"):
+    with pytest.raises(ConfigError, match=r"no model can be read: the folder has no config\.json") as caught:
         begin(tmp_path / "e", encoder=str(tmp_path))
+    assert "training was stopped" in str(caught.value)
     with locked(tmp_path / "l" / LOCK, "model"), pytest.raises(OutputError, match="being written by another"):
         begin(tmp_path / "l")
     (tmp_path / "mine").mkdir()
@@ -160,6 +161,13 @@ def test_samples_that_do_not_fit_into_memory(store: Path, tmp_path: Path, monkey
     (tmp_path / "mine" / "work" / "mine.arrow").write_text("")
     with pytest.raises(OutputError, match="not empty"):
         next(iter_train(Store(store), tmp_path / "mine", config=config, device="cpu"))
+
+
+def test_a_plan_knows_that_images_without_labels_take_time(store: Path, tmp_path: Path) -> None:
+    stage = {"kind": "train", "data": str(store)}
+    recipe = make_recipe({"stages": {"one": stage, "two": {**stage, "self_training": str(store)}}})
+    one, two = (step.seconds for step in plan(recipe, tmp_path / "out"))
+    assert one and two == 2 * one
 
 
 def test_a_stage_that_failed_before_its_first_step_goes_on(

@@ -81,6 +81,13 @@ def _read_encoder(name: str, fresh: Any, prefix: str) -> Any:
 def _read_config(name: str) -> Any:
     from transformers import AutoConfig
 
+    if Path(name).is_dir() and not (Path(name) / CONFIG).exists():
+        raise ConfigError(
+            f"no model can be read: the folder has no {CONFIG}, which is written last",
+            where=name,
+            expected="a folder or hub id of transformers",
+            remedy="if a training was stopped here, run the same command again",
+        )
     try:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as e:

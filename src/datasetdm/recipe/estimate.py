@@ -64,7 +64,8 @@ def estimate(
         rate = SECONDS_PER_TRAINED_IMAGE.get(stage.student)
         if rate is None or (stage.variant, stage.size, stage.encoder) != ("tiny", None, None):
             return None, None
-        return stage.steps * stage.batch * rate, float(MODEL_BYTES)
+        images = stage.batch * (2 if stage.self_training else 1)
+        return stage.steps * images * rate, float(MODEL_BYTES)
     if isinstance(stage, PromptsStage):
         offline = stage.source in ("grammar", "names")
         return stage.count * SECONDS_PER_PROMPT if offline else None, float(stage.count * BYTES_PER_PROMPT)
