@@ -129,7 +129,9 @@ def test_places_and_settings_that_are_refused(store: Path, tmp_path: Path) -> No
         begin(tmp_path / "m", student="glpn", label_smoothing=0.1)
     with pytest.raises(ConfigError, match=r"no model can be read: the folder has no config\.json") as caught:
         begin(tmp_path / "e", encoder=str(tmp_path))
-    assert "training was stopped" in str(caught.value)
+    assert "training was stopped" in str(caught.value) and not (tmp_path / "e").exists(), "the right one can be given"
+    with pytest.raises(ConfigError, match="would keep its random weights"):
+        begin(tmp_path / "m", frozen=True)
     with locked(tmp_path / "l" / LOCK, "model"), pytest.raises(OutputError, match="being written by another"):
         begin(tmp_path / "l")
     (tmp_path / "mine").mkdir()
@@ -176,12 +178,12 @@ def test_a_stage_that_failed_before_its_first_step_goes_on(
     recipe = make_recipe({"stages": {"student": {"kind": "train", "data": str(store), **QUICK}}})
 
     def refuse(*_: object) -> None:
-        raise ConfigError("the hub does not answer")
+        raise ConfigError("the batches cannot be made")
 
-    monkeypatch.setattr("datasetdm.pipelines.train.build_model", refuse)
+    monkeypatch.setattr("datasetdm.pipelines.train.Batches", refuse)
     for action in ("run", "continue"):
         assert [s.action for s in plan(recipe, tmp_path / "out")] == [action]
-        with pytest.raises(ConfigError, match="does not answer"):
+        with pytest.raises(ConfigError, match="cannot be made"):
             [*run_recipe(recipe, tmp_path / "out")]
 
 

@@ -127,11 +127,11 @@ def iter_train(
         more = None if synthetic is None else pool(synthetic, "synthetic")
         images = None if self_training is None else pool(self_training, "unlabelled", labelled=False)
         recipe = _recipe(config, student, real, more, images)
+        torch.manual_seed(config.seed)
+        model = build_model(student, variant, side, config.encoder).to(target)
         if processes.first:
             claim(out, recipe, "training")
         processes.wait()
-        torch.manual_seed(config.seed)
-        model = build_model(student, variant, side, config.encoder).to(target)
         batches = Batches(
             student, real, more, config.synthetic_fraction, config.batch, side, config.seed, images, processes
         )
@@ -167,6 +167,12 @@ def choose_student(config: TrainConfig, self_training: bool) -> tuple[type[Stude
         require_tensorboard()
     if self_training:
         _require(kind, "self_trains", "cannot learn from images without labels", "--self-training")
+    if config.frozen and config.encoder is None:
+        raise ConfigError(
+            "an encoder from scratch would keep its random weights",
+            expected="--encoder with --frozen",
+            remedy="leave --frozen out",
+        )
     if config.label_smoothing:
         _require(kind, "weighs_pixels", "knows no label smoothing", "--label-smoothing")
     return kind, variant, side
