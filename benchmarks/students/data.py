@@ -27,6 +27,7 @@ from benchmarks.generated import oracle_maps
 from benchmarks.students import renders, tables
 from benchmarks.students.scenarios import PLAIN, Scenario, without
 from datasetdm.backbones import Backbone
+from datasetdm.decoder.blocks.transformer import UNSEEN_WORD_LOGIT
 from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder, load_pair
 from datasetdm.downstream.files import TrainedModel
@@ -189,7 +190,7 @@ class Data:
         """The part whose images this one has."""
         if part in (tables.DECODED_RENDERS, tables.PSEUDO_RENDERS):
             return tables.RENDERS
-        return IMAGES if part == tables.GENERATED else tables.GENERATED
+        return tables.GENERATED if part == tables.FILTERED else IMAGES
 
     def _labeller(self, part: str, teacher: str) -> dict[str, Any]:
         if part in tables.PSEUDO:
@@ -201,7 +202,8 @@ class Data:
         origin = self._generated.origin()
         if self.scenario is not PLAIN and part != tables.ATTENTION:
             fitted = {"rules": FIT_RULES, "config": self.fit.model_dump(mode="json"), "data": self._labelled_story()}
-            return {"backbone": origin.get("backbone"), "fitted": fitted}
+            unseen = {"unseen": self._unseen, "logit": UNSEEN_WORD_LOGIT} if self._unseen else {}
+            return {"backbone": origin.get("backbone"), "fitted": fitted, **unseen}
         models = {name: origin.get(name) for name in ("backbone", "decoder")}
         return models | ({"labelled": self._files["labelled"]} if part == tables.ATTENTION else {})
 
@@ -238,6 +240,12 @@ class Data:
     def _labelled(self) -> Reader:
         own, pool = self.split(self.labelled), self.split(self.everything)
         return own if self.scenario is PLAIN else InMemoryReader(self.scenario.labelled(own, pool), own.labels)
+
+    @cached_property
+    def _unseen(self) -> list[str]:
+        """Names of labels that no labelled image shows."""
+        shown = {i for s in self._labelled for i in s.annotations.labels_in()}
+        return [name for i, name in enumerate(self._labelled.labels.names) if i not in shown]
 
     def _pool(self) -> Iterable[Sample]:
         """Renders that are not among the labelled ones."""

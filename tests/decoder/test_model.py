@@ -11,11 +11,13 @@ import torch
 from datasetdm.backbones import Backbone, FeatureConfig
 from datasetdm.backbones.canvas import Placement
 from datasetdm.backbones.features import Features
+from datasetdm.decoder.blocks.transformer import UNSEEN_WORD_LOGIT
 from datasetdm.decoder.config import CONFIG
 from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.model import WEIGHTS, PDecoder
-from datasetdm.decoder.tasks import TASKS
+from datasetdm.decoder.tasks import TASKS, Previous
+from datasetdm.decoder.tasks.semantic import SemanticHead
 from datasetdm.errors import DecoderError
 from datasetdm.records import Annotations, Labels, Prompt
 from factory import LABELS, known, make_sample
@@ -140,7 +142,41 @@ def test_a_decoder_tells_its_head_which_labels_it_was_fitted_on(decoder: PDecode
     side = decoder.config.side
     inputs = DecoderInput(maps, torch.zeros(2, decoder.config.text_width))
     decoder.annotate(inputs, [Placement.fit((side, side), (side, side))], Labels((known, "something else")))
-    assert seen[0].tolist() == [1, 0]
+    decoder.config = dataclasses.replace(decoder.config, unseen=(known,))
+    decoder.annotate(inputs, [Placement.fit((side, side), (side, side))], Labels((known, "something else")))
+    assert [s.tolist() for s in seen] == [[1, 0], [0, 0]]
+
+
+def test_labels_that_no_fit_saw_get_more_pixels_where_a_caption_asks_for_them(
+    decoder: PDecoder, tiny: Backbone
+) -> None:
+    """Their logits are raised by `UNSEEN_WORD_LOGIT` temperatures; without their word, and for fitted labels, nothing changes."""
+    own = decoder.config.labels
+    image = make_sample("k", tiny.size)
+    inputs, _ = read_images(tiny, [image, image], own)
+    flags, mentioned = torch.ones(len(own)), -torch.ones(2, len(own))
+    flags[1], mentioned[0, 1] = 0, 1
+    given = dataclasses.replace(inputs, in_vocabulary=flags, mentioned=mentioned)
+    head = decoder.heads["semantic"]
+    assert isinstance(head, SemanticHead)
+    head.temperature.fill_(1.5)
+    with torch.no_grad():
+        pyramid = decoder.pixels(given.maps)
+        raised = head(pyramid, given, Previous()).logits - head.decoder(pyramid, given)
+        blank = dataclasses.replace(given, mentioned=None)
+        assert torch.equal(head(pyramid, blank, Previous()).logits, head.decoder(pyramid, blank))
+    assert torch.allclose(raised[0, 1], torch.tensor(1.5 * UNSEEN_WORD_LOGIT), atol=1e-5)
+    raised[0, 1] = 0
+    assert not raised.any()
+
+
+def test_a_fingerprint_heeds_labels_that_no_fit_saw(decoder: PDecoder) -> None:
+    own, before = decoder.config.labels, decoder.fingerprint()
+    assert before == decoder.fingerprint(own) == decoder.fingerprint(Labels(own.names[:2]))
+    assert decoder.fingerprint(Labels((*own.names, "something else"))) != before
+    decoder.config = dataclasses.replace(decoder.config, unseen=own.names[:1])
+    assert decoder.fingerprint() == decoder.fingerprint(own) != before
+    assert decoder.fingerprint(Labels(own.names[1:])) == before
 
 
 def test_known_annotations_are_kept_and_their_tasks_skipped(decoder: PDecoder, tiny: Backbone) -> None:

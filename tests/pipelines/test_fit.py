@@ -301,10 +301,13 @@ def test_only_maps_that_are_read_are_kept(samples: list[Sample], tiny: Backbone,
 
 
 def test_labels_follow_the_data(tiny: Backbone, tmp_path: Path) -> None:
-    labels = Labels(("night sky", "pug", "lawn"))
+    """Those that no image of the fit shows are known as such."""
+    labels = Labels(("night sky", "pug", "lawn", "moon"))
     own = [make_sample(str(i), (20, 20), i, labels) for i in range(3)]
     own = [Sample(s.key, s.image, labels, Prompt("a pug"), **s.annotations.fields()) for s in own]
-    assert fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, **QUICK).config.labels == labels
+    config = fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, **QUICK).config
+    assert config.labels == labels and config.unseen == ("moon",) and config.seen == {"night sky", "pug", "lawn"}
+    assert PDecoder.load(tmp_path / "d").config.unseen == ("moon",)
 
 
 def test_the_sample_whose_loss_is_no_number_is_named(

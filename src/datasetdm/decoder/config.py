@@ -23,7 +23,7 @@ class DecoderConfig:
     """All that is needed to build a P-Decoder and to know which backbone it reads.
 
     backbone: what it was loaded by; identity: what it is (hash of its weights). side: image side of the features.
-    fitted: how the weights came about (data, steps, held-out figures).
+    unseen: names of labels that no image of the fit shows. fitted: how the weights came about (data, steps, held-out figures).
     """
 
     tasks: tuple[str, ...]
@@ -35,7 +35,13 @@ class DecoderConfig:
     text_width: int
     side: int
     width: int = 128
+    unseen: tuple[str, ...] = ()
     fitted: Mapping[str, object] | None = None
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Names of the labels that the fit saw."""
+        return frozenset(self.labels.names).difference(self.unseen)
 
 
 _Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -72,6 +78,7 @@ class _File(BaseModel):
     text_width: _Size
     side: Annotated[int, Field(ge=8, le=16_384)]
     width: Annotated[int, Field(ge=1, le=8192)] = 128
+    unseen: list[str] = []
     fitted: dict[str, Any] | None = None
 
 
@@ -105,7 +112,8 @@ def read_config(folder: Path) -> DecoderConfig:
         labels=labels,
         features=FeatureConfig(None if timesteps is None else tuple(timesteps), **rest),
         specs=tuple(FeatureSpec(**s.model_dump()) for s in found.specs),
-        **found.model_dump(exclude={"tasks", "labels", "features", "specs"}),
+        unseen=tuple(found.unseen),
+        **found.model_dump(exclude={"tasks", "labels", "features", "specs", "unseen"}),
     )
 
 

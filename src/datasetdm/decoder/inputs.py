@@ -22,7 +22,7 @@ class DecoderInput:
         text: embedding of every label.
         mentioned: 1 where an image's caption mentions the label, -1 where it does not, 0 where there is no caption; None reads
             the images without caption labels.
-        in_vocabulary: 1 for labels that the decoder was fitted on, 0 for others; None takes all as fitted.
+        in_vocabulary: 1 for labels that the decoder's fit saw, 0 for others; None takes all as seen.
     """
 
     maps: Mapping[str, Tensor]
@@ -54,9 +54,9 @@ class DecoderInput:
         flags = (None if x is None else x.to(device) for x in (self.mentioned, self.in_vocabulary))
         return DecoderInput({n: x.to(device) for n, x in self.maps.items()}, self.text.to(device), *flags)
 
-    def for_vocabulary(self, asked: Labels, fitted: Labels) -> DecoderInput:
-        """The same with flags that say which of the labels asked for were fitted."""
-        flags = [float(name in fitted.index) for name in asked.names]
+    def for_vocabulary(self, asked: Labels, seen: Collection[str]) -> DecoderInput:
+        """The same with flags that say which of the labels asked for a fit saw."""
+        flags = [float(name in seen) for name in asked.names]
         return replace(self, in_vocabulary=torch.tensor(flags, device=self.text.device))
 
 

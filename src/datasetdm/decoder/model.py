@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from datasetdm.backbones import Backbone, RunOptions, find_backbone, is_hub_id, load_backbone, pick_dtype
 from datasetdm.backbones.canvas import Placement
 from datasetdm.decoder.blocks.pixel import PixelDecoder, Standardise
-from datasetdm.decoder.blocks.transformer import CAPTION_GAIN, UNSEEN_WORD_WEIGHT, upsample
+from datasetdm.decoder.blocks.transformer import CAPTION_GAIN, UNSEEN_WORD_LOGIT, UNSEEN_WORD_WEIGHT, upsample
 from datasetdm.decoder.config import CONFIG, DecoderConfig, read_config, write_config
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TASKS, Head, Previous, Tensors, make_task
@@ -93,7 +93,7 @@ class PDecoder(nn.Module):
             )
         labels = labels or self.config.labels
         with autocast(device):
-            outputs = self(inputs.to(device).for_vocabulary(labels, self.config.labels))
+            outputs = self(inputs.to(device).for_vocabulary(labels, self.config.seen))
         result: list[Annotations] = []
         for i, place in enumerate(places):
             found = Annotations() if known is None else known[i]
@@ -141,9 +141,15 @@ class PDecoder(nn.Module):
             ) from e
         return decoder.to(device).eval()
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights, of the backbone they belong to and of how they are read: equal exactly when annotations are."""
+    def fingerprint(self, labels: Labels | None = None) -> str:
+        """SHA-256 of the weights, of the backbone they belong to and of how they are read: equal exactly when annotations are.
+
+        Args:
+            labels: those to annotate; None is the decoder's own.
+        """
         read = f"{self.config.identity} {self.config.features} {self.config.tasks} {CAPTION_GAIN} {UNSEEN_WORD_WEIGHT}"
+        if new := {*(labels or self.config.labels).names} - self.config.seen:
+            read += f" {UNSEEN_WORD_LOGIT} {sorted(new)}"
         h = hashlib.sha256(read.encode())
         for name, value in sorted(self.state_dict().items()):
             h.update(name.encode() + value.detach().cpu().float().numpy().tobytes())

@@ -94,7 +94,7 @@ class Editor:
                 expected=f"some of: {', '.join(self.labels.names)}",
                 remedy=f"name all labels to annotate: --labels {','.join([*self.labels.names, *unknown])}",
             )
-        self._fingerprint = self.decoder.fingerprint()
+        self._fingerprint = self.decoder.fingerprint(self.labels)
 
     @property
     def endless(self) -> bool:

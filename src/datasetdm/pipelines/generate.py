@@ -69,7 +69,7 @@ class DatasetGenerator:
         if self.config.negative and not self.contrasts:
             raise no_contrast(self.backbone.name, self.guidance)
         self.labels = self.decoder.config.labels.with_names(self.config.labels)
-        self._fingerprint = self.decoder.fingerprint()
+        self._fingerprint = self.decoder.fingerprint(self.labels)
         self._origin = Provenance(backbone=self.backbone.identity[:12], decoder=self._fingerprint[:12])
 
     def origin(self) -> dict[str, Any]:

@@ -132,6 +132,6 @@ def semantic_probabilities(
         )
     device = next(decoder.parameters()).device
     with autocast(device):
-        outputs = decoder(inputs.to(device).for_vocabulary(labels, decoder.config.labels))
+        outputs = decoder(inputs.to(device).for_vocabulary(labels, decoder.config.seen))
     logits = next(o.logits for o in outputs.values() if isinstance(o, SemanticOutputs))
     return (upsample(logits.float(), size) / head.temperature).softmax(1)

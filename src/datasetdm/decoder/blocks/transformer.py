@@ -17,6 +17,11 @@ from datasetdm.decoder.inputs import DecoderInput
 UNSEEN_WORD_WEIGHT = 0.25
 """Weight of text embeddings of labels outside the fitting vocabulary: only the part that they share with known labels helps."""
 
+UNSEEN_WORD_LOGIT = 1.0
+"""Added to the calibrated logit of labels that no fit saw, in images whose caption asks for them: a fit teaches that only its own
+labels have pixels (calibrated stacking of Chao et al. 2016, arXiv 1605.04253; measured: docs/LOG.md, 2026-11-28, labels that
+no fit saw)."""
+
 CAPTION_GAIN = 1.5
 """Factor on the caption-mention embedding at inference. Above 1, because the decoder fits its own ~100 images almost perfectly
 and therefore underuses captions during fitting (measured: docs/LOG.md, 2026-11-25)."""

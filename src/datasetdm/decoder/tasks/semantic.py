@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from datasetdm.backbones.features import FeatureSpec
 from datasetdm.decoder.blocks.pixel import Pyramid
-from datasetdm.decoder.blocks.transformer import LabelDecoder
+from datasetdm.decoder.blocks.transformer import UNSEEN_WORD_LOGIT, LabelDecoder
 from datasetdm.decoder.inputs import DecoderInput
 from datasetdm.decoder.tasks import TEMPERATURES, Head, Previous, Tensors, sample_pixels
 from datasetdm.metrics.semantic import SemanticMeter
@@ -53,7 +53,11 @@ class SemanticHead(Head[SemanticOutputs, SemanticTargets]):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, pyramid: Pyramid, inputs: DecoderInput, previous: Previous) -> SemanticOutputs:
-        return SemanticOutputs(self.decoder(pyramid, inputs))
+        logits = self.decoder(pyramid, inputs)
+        if not self.training and inputs.mentioned is not None and inputs.in_vocabulary is not None:
+            new = (inputs.mentioned > 0) * (1 - inputs.in_vocabulary)
+            logits = logits + UNSEEN_WORD_LOGIT * self.temperature * new[..., None, None]
+        return SemanticOutputs(logits)
 
     def fit_statistics(self, samples: Sequence[Sample]) -> None:
         """Rare labels weigh more: the inverse root of a label's fraction, mean 1 over pixels."""
