@@ -14,7 +14,7 @@ DatasetDMError            what was wrong, where, what was expected, what to do; 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DatasetDMError(Exception):
@@ -66,6 +66,16 @@ class RemoteError(DatasetDMError):
 
 class EngineError(DatasetDMError):
     """Workers that end again and again, or can make hardly any sample."""
+
+
+SHOWN = 8
+"""Names that a message lists."""
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are; empty if there is none."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -305,9 +305,10 @@ def test_labels_follow_the_data(tiny: Backbone, tmp_path: Path) -> None:
     labels = Labels(("night sky", "pug", "lawn", "moon"))
     own = [make_sample(str(i), (20, 20), i, labels) for i in range(3)]
     own = [Sample(s.key, s.image, labels, Prompt("a pug"), **s.annotations.fields()) for s in own]
-    config = fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, **QUICK).config
+    events = list(iter_fit(InMemoryReader(own), tmp_path / "d", backbone=tiny, config=FitConfig(**QUICK)))
+    assert [n for n in events[0].notes if n.endswith("by their words alone: moon")]
+    config = PDecoder.load(tmp_path / "d").config
     assert config.labels == labels and config.unseen == ("moon",) and config.seen == {"night sky", "pug", "lawn"}
-    assert PDecoder.load(tmp_path / "d").config.unseen == ("moon",)
 
 
 def test_the_sample_whose_loss_is_no_number_is_named(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from datasetdm.cli.bars import console, say
 from datasetdm.engines.progress import Measured, Outcome, Yield, label_table
-from datasetdm.errors import DataError
+from datasetdm.errors import DataError, first_names
 
 if TYPE_CHECKING:
     from datasetdm.backbones.catalogue import Model
@@ -117,10 +117,8 @@ def show_summary(found: Summary, title: str) -> None:
     out = Console()
     out.print(Text(f"{title}: {found.samples} images"))
     out.print(table)
-    absent = [n for n in found.labels.names if not found.images[n]]
-    if absent:
-        more = f", and {len(absent) - 8} more" if len(absent) > 8 else ""
-        out.print(Text(f"labels that no image has: {', '.join(absent[:8])}{more}"))
+    if absent := [n for n in found.labels.names if not found.images[n]]:
+        out.print(Text(f"labels that no image has: {first_names(absent)}"))
     tasks = ", ".join(f"{name} on {count}" for name, count in found.tasks.items())
     out.print(Text(f"annotations: {tasks or 'none'}"))
     sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in found.sizes.most_common(5))

@@ -11,7 +11,7 @@ from datasetdm.backbones import Backbone
 from datasetdm.decoder.inference import annotate
 from datasetdm.decoder.model import PDecoder
 from datasetdm.downstream.files import TrainedModel
-from datasetdm.errors import DataError, unknown_name
+from datasetdm.errors import DataError, first_names, unknown_name
 from datasetdm.metrics.meter import Meter
 from datasetdm.metrics.panoptic import PanopticMeter
 from datasetdm.records import BACKGROUND, IGNORE, Annotations, Labels, Sample
@@ -250,9 +250,7 @@ def other_labels(found: Labels, own: Labels, where: str) -> DataError:
     """The error of data with other labels than the decoder's: what each of them has alone."""
     sides = {_plain(n): n for n in found.names}, {_plain(n): n for n in own.names}
     alone = [[n for k, n in one.items() if k not in other] for one, other in (sides, sides[::-1])]
-    shown = [
-        ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none" for names in alone
-    ]
+    shown = [first_names(names) or "none" for names in alone]
     return DataError(
         f"the data's labels are not the decoder's: only the data have {shown[0]}; only the decoder has {shown[1]}",
         where=where,

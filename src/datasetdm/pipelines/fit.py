@@ -25,7 +25,7 @@ from datasetdm.decoder.blocks.transformer import upsample
 from datasetdm.decoder.inference import read_images
 from datasetdm.decoder.model import CONFIG, PDecoder, autocast
 from datasetdm.decoder.tasks import TASKS, Tensors, make_task
-from datasetdm.errors import DataError
+from datasetdm.errors import DataError, first_names
 from datasetdm.io.files import locked, parse_json, writing
 from datasetdm.io.settings import validated
 from datasetdm.pipelines.evaluate import evaluate
@@ -141,6 +141,8 @@ def iter_fit(
         counts = Counter(reader.labels.names[i] for s in kept + held for i in s.annotations.labels_in())
         semantic = any(s.semantic is not None for s in kept)
         notes = [*_caption_notes(kept + held, frozen, composed, dropout), *constant_notes(counts, semantic)]
+        if unseen := first_names(decoder.config.unseen):
+            notes.append(f"labels that no fitted image shows, and that are found by their words alone: {unseen}")
         for done, total in cache.fill(frozen):
             yield FitProgress("features", done, total, notes=notes, labels=counts)
         cache.measure()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasetdm.errors import ConfigError, StoreError
+from datasetdm.errors import ConfigError, StoreError, first_names
 from datasetdm.io.remote import is_url
 from datasetdm.readers import read
 from datasetdm.readers.formats.store import StoreSource
@@ -20,9 +20,6 @@ from datasetdm.transforms.remap import RemapLabels
 from datasetdm.transforms.reviews import ApplyReviews, reviews_of
 from datasetdm.transforms.split import Split
 from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
-
-SHOWN = 8
-"""Labels that a note names."""
 
 
 class StageData:
@@ -147,9 +144,7 @@ def export_transforms(options: ExportOptions) -> tuple[Transform, ...]:
 
 def strange_labels(labels: Labels, known: Labels) -> str:
     """The first labels that others do not know, and how many more there are; empty if they know all."""
-    names = [n for n in labels.names if n not in known.index]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return first_names([n for n in labels.names if n not in known.index])
 
 
 def review_notes(data: StageData) -> list[str]:
