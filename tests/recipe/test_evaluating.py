@@ -64,6 +64,12 @@ def test_data_without_what_a_model_finds(tmp_path: Path, capsys: pytest.CaptureF
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_model_has_no_use_for_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, named in ((["--decoder", "d"], "decoder"), (["--no-captions", "--backbone", "b"], "backbone, captions")):
+        assert run("evaluate", "--model", "m", "--data", "mini:test", *words) == 2
+        assert f"a model has no {named}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_worst_labels_come_first() -> None:
     by_label = {"a": {"x": {"iou": 0.5, "more": 1.0}, "y": {"iou": 0.1}}, "b": {"y": {"ap": 0.3}, "z": {"ap": 0.2}}}
     assert label_table(by_label)[0] == ["a iou", "a more", "b ap"]

@@ -252,6 +252,10 @@ class TrainStage(TrainConfig, DataOptions, _Reads):
     device: str = Field("auto", description="auto, cpu or cuda.")
 
 
+DECODERS_OWN = ("decoder", "backbone", "low_memory", "captions")
+"""Settings of an evaluation that a trained model has no use for."""
+
+
 class EvaluateStage(_Decoder, DataOptions, _Reads):
     """Measure a P-Decoder, or a trained model, on labelled images."""
 
@@ -271,6 +275,18 @@ class EvaluateStage(_Decoder, DataOptions, _Reads):
         description="Comma-separated labels without labelled images: figures over seen and unseen labels, and their harmonic mean.",
     )
     shown: int = Field(20, ge=0, description="So many of the worst and of the best images are on the page; 0: no page.")
+
+    @model_validator(mode="after")
+    def _check_model(self) -> EvaluateStage:
+        own = EvaluateStage.model_fields
+        if self.model and (extra := [n for n in DECODERS_OWN if getattr(self, n) != own[n].default]):
+            raise ConfigError(
+                f"a model has no {', '.join(extra)}",
+                where=f"--model {self.model}",
+                expected="--model alone, or what belongs to a decoder",
+                remedy="measure them one after the other",
+            )
+        return self
 
 
 class ExportOptions(DataOptions):
