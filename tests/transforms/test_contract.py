@@ -23,6 +23,7 @@ from datasetdm.transforms.choose import Choose
 from datasetdm.transforms.duplicates import FilterDuplicates
 from datasetdm.transforms.images import FilterByClipping, FilterByContrast
 from datasetdm.transforms.objects import FilterByArea, FilterByBoundary, FilterFragments
+from datasetdm.transforms.outlines import MaskOutlines
 from datasetdm.transforms.paste import PasteObjects
 from datasetdm.transforms.prompted import FilterByPrompt
 from datasetdm.transforms.remap import RemapLabels
@@ -80,6 +81,7 @@ MAKERS: dict[str, Callable[[Path], Transform]] = {
     "filter-by-score": lambda _: FilterByScore(minimum=0.5),
     "mask-by-confidence": lambda _: MaskByConfidence(minimum=0.5),
     "mask-by-loss": lambda folder: MaskByLoss(teacher=colour_teacher(folder / "t.onnx")),
+    "mask-outlines": lambda _: MaskOutlines(),
     "paste-objects": lambda _: PasteObjects(without_depth=True, fraction=1, most_area=1, hidden=0.9),
     "remap-labels": lambda _: RemapLabels(mapping={"dog": "animal", "grass": None}),
     "splice": lambda _: Splice(without_depth=True, fraction=1, grids=((1, 2), (2, 2))),

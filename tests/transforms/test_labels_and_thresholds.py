@@ -11,6 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_cdt
 
 from datasetdm.errors import ConfigError
 from datasetdm.io.settings import validated
@@ -26,6 +27,7 @@ from datasetdm.records import (
     SemanticMap,
     Skeleton,
 )
+from datasetdm.transforms.outlines import MaskOutlines
 from datasetdm.transforms.remap import RemapLabels, remapped
 from datasetdm.transforms.split import Split
 from datasetdm.transforms.threshold import FilterByScore, MaskByConfidence
@@ -116,6 +118,22 @@ def test_minimum_confidence() -> None:
     assert next(mask([certain])).digest() == certain.digest(), "people's labels have no confidence"
     with pytest.raises(ConfigError, match="minimum confidence"):
         MaskByConfidence(minimum=-1.0)
+
+
+@pytest.mark.parametrize("width", [0, 1, 3])
+def test_pixels_near_an_outline_are_ignored(width: int) -> None:
+    """By the distance to the nearest pixel of another label; pixels that are ignored already have no outline."""
+    ids = np.random.default_rng(width).integers(0, 3, (4, 5)).astype(np.uint16).repeat(6, 0).repeat(7, 1)
+    ids[:12, :7], ids[:12, 7:14] = IGNORE, 2
+    (left,) = MaskOutlines(width=width)([replace(make_sample(size=ids.shape), semantic=SemanticMap(ids))])
+    near = np.zeros(ids.shape, bool)
+    for label in range(3):
+        to_others = distance_transform_cdt(~((ids != label) & (ids != IGNORE)), "chessboard")
+        near |= (ids == label) & (to_others <= width)
+    assert np.array_equal(left.semantic.ids == IGNORE, near | (ids == IGNORE))
+    assert near.any() == (width > 0) and (left.semantic.ids[:12, :7] == IGNORE).all()
+    blank = replace(make_sample(), semantic=None)
+    assert next(MaskOutlines(width=width)([blank])).digest() == blank.digest()
 
 
 # ---------------------------------------------------------------------- splits

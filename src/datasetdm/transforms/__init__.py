@@ -72,6 +72,7 @@ TRANSFORMS: Registry[type[Transform]] = Registry(
         "filter-fragments": "datasetdm.transforms.objects:FilterFragments",
         "mask-by-confidence": "datasetdm.transforms.threshold:MaskByConfidence",
         "mask-by-loss": "datasetdm.quality.agreement:MaskByLoss",
+        "mask-outlines": "datasetdm.transforms.outlines:MaskOutlines",
         "paste-objects": "datasetdm.transforms.paste:PasteObjects",
         "remap-labels": "datasetdm.transforms.remap:RemapLabels",
         "splice": "datasetdm.transforms.splice:Splice",
