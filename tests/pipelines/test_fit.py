@@ -309,6 +309,7 @@ def test_labels_follow_the_data(tiny: Backbone, tmp_path: Path) -> None:
     assert [n for n in events[0].notes if n.endswith("by their words alone: moon")]
     config = PDecoder.load(tmp_path / "d").config
     assert config.labels == labels and config.unseen == ("moon",) and config.seen == {"night sky", "pug", "lawn"}
+    assert not fit(InMemoryReader(own), tmp_path / "deep", backbone=tiny, tasks=("depth",), **QUICK).config.unseen
 
 
 def test_the_sample_whose_loss_is_no_number_is_named(

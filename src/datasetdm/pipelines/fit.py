@@ -125,8 +125,8 @@ def iter_fit(
     config = config.model_copy(update={"tasks": tasks, "caption_dropout": dropout})
     torch.manual_seed(config.seed)
     decoder = build(frozen, reader.labels, tasks, config.width).to(frozen.device)
-    shown = {reader.labels.names[i] for s in kept for i in s.annotations.labels_in()}
-    decoder.config = replace(decoder.config, unseen=tuple(n for n in reader.labels.names if n not in shown))
+    if shown := {reader.labels.names[i] for s in kept for i in s.annotations.labels_in()}:  # depth alone has no labels
+        decoder.config = replace(decoder.config, unseen=tuple(n for n in reader.labels.names if n not in shown))
     for head in decoder.heads.values():
         head.fit_statistics(kept)
     recipe = _recipe(kept + held, decoder, config)
