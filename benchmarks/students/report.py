@@ -35,14 +35,15 @@ and as many renders stand in their place in some. Filters and their thresholds a
 
 *Gain* is the difference to *real only* with the same seeds, in points, positive where it is better; in brackets its 95 %
 interval over resampled test images (paired bootstrap, 1,000 resamples, 200 for AP), which leaves out what another seed
-changes. Deviations are over seeds; seconds are processor time of one row, learning rates included, without making its data.
+changes: about a point, as sums in another order do. Deviations are over seeds; seconds are processor time of one row,
+learning rates included, without making its data.
+
+What limits the gain is shown by rows in which one part is replaced by the truth: *truth_on_generated* has labels of the oracle
+on the same generated images (a network trained on exact labels, itself not free of errors), *decoder_on_renders* has the
+P-Decoder's labels on renders, and in *true_renders* images and labels are true. Where *upper* is no better than *both*, the
+student's steps limit it, not its data.
 """
 
-LIMITS = """\
-What limits the gain: rows in which one part is replaced by the truth. *truth_on_generated* has labels of the oracle on the
-same generated images: a network trained on exact labels, itself not free of errors. *decoder_on_renders* has the P-Decoder's
-labels on renders, and in *true_renders* images and labels are true.
-"""
 CURVE_HEAD = """\
 Rows of a semantic table with one setting at several values: mIoU, the gain in points with its interval, and the seeds that are
 there (one is asked for). Gains are over real only at the same value, where the curve has it.
@@ -85,7 +86,7 @@ def write_report(bench: Bench, out: Path) -> list[Path]:
             continue
         lines += _missing(own, name, range(table.seeds), bench.data.count)
         if any(own[r]["seeds"] for r in own if r != REAL):
-            lines += [LIMITS, *_limit_lines(found, [*table.rows]), ""]
+            lines += [*_limit_lines(found, [*table.rows]), ""]
     paths = [out / "results.json", out / "results.md"]
     plot = plot_gains({TABLES[t].title: rows for t, rows in value["tables"].items()})
     if plot:
@@ -150,7 +151,7 @@ def _missing(rows: Mapping[str, Mapping[str, Any]], table: str, seeds: Sequence[
 
 
 def _limit_lines(found: By, rows: Sequence[str]) -> list[str]:
-    lines = ["| what is missing | difference, points |", "|---|---|"]
+    lines = ["| what limits the gain | difference, points |", "|---|---|"]
     for better, worse, meaning in PAIRS:
         if better in rows and worse in rows:
             own = points(difference(found[better], found[worse])) or "not measured yet"
