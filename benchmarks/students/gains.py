@@ -62,9 +62,8 @@ def difference(row: Mapping[int, Found], base: Mapping[int, Found]) -> dict[str,
     gain = statistics.fmean(sign * (row[s].figure - base[s].figure) for s in common)
     sampled = np.mean([sign * (row[s].resampled - base[s].resampled) for s in common], 0)
     low, high = np.percentile(sampled, INTERVAL)
-    ratio = statistics.fmean(row[s].figure for s in common) / max(
-        statistics.fmean(base[s].figure for s in common), 1e-9
-    )
+    own, other = (statistics.fmean(by[s].figure for s in common) for by in (row, base))
+    ratio = own / other if other else None
     return {"gain": gain, "low": float(low), "high": float(high), "ratio": ratio, "seeds": common}
 
 

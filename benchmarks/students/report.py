@@ -119,17 +119,21 @@ def _student(table: Table, settings: Settings) -> str:
 def table_lines(found: Mapping[str, Mapping[str, Any]], rows: Sequence[str]) -> list[str]:
     """A Markdown table of one table's rows. found: by row, as `results` has it."""
     metric = found[REAL]["metric"]
-    lines = [f"| row | data | {metric} | deviation | seeds | gain, points | seconds |", "|---|---|---|---|---|---|---|"]
+    heads = ("row", "data", metric, "deviation", "seeds", "gain, points", "times real", "seconds")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in rows:
         row, seeds = found[name], ", ".join(map(str, found[name]["seeds"]))
         if row["mean"] is None:
-            lines.append(f"| `{name}` | {ROWS[name].title} | not measured yet |  |  |  |  |")
+            lines.append(f"| `{name}` | {ROWS[name].title} | not measured yet |  |  |  |  |  |")
             continue
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.3f}"
         gain, seconds = points(row["gain"]), f"{row['seconds']:.0f}"
+        ratio = f"{row['gain']['ratio']:.2f}" if row["gain"] and row["gain"]["ratio"] else ""
         details = ", ".join(f"{k} {v:.3f}" for k, v in row["details"].items())
         figure = f"{row['mean']:.3f}" + (f" ({details})" if details else "")
-        lines.append(f"| `{name}` | {ROWS[name].title} | {figure} | {deviation} | {seeds} | {gain} | {seconds} |")
+        lines.append(
+            f"| `{name}` | {ROWS[name].title} | {figure} | {deviation} | {seeds} | {gain} | {ratio} | {seconds} |"
+        )
     return lines
 
 

@@ -177,7 +177,7 @@ def test_quick_measures_four_rows_and_prints_them(
     assert {p.stem for p in tmp_path.iterdir()} == {f"{row}-0" for row in report.QUICK_ROWS}
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[:4]] == [*report.QUICK_ROWS]
-    assert lines[-4].startswith("| `real` |") and lines[-3].endswith("| 0.250 |  | 0 | +0.0 [+0.0, +0.0] | 2 |")
+    assert lines[-4].startswith("| `real` |") and lines[-3].endswith("| 0.250 |  | 0 | +0.0 [+0.0, +0.0] | 1.00 | 2 |")
 
 
 def test_a_point_at_the_tables_own_value_is_the_tables_row(bench: Bench) -> None:
