@@ -80,7 +80,7 @@ class DataOptions(_Transforms):
     limit: int | None = Field(
         None,
         ge=1,
-        description="At most so many images, chosen at random (by --seed, if there is one); all if not given.",
+        description="At most so many images, chosen at random, by the seed if there is one; all if not given.",
     )
     balance: bool = Field(False, description="With --limit: every label is there about equally often.")
 
