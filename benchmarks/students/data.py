@@ -34,6 +34,7 @@ from datasetdm.downstream.files import TrainedModel
 from datasetdm.engines.local import write
 from datasetdm.pipelines.filter import make_filters
 from datasetdm.pipelines.fit import RULES as FIT_RULES
+from datasetdm.pipelines.fit import unseen_labels
 from datasetdm.pipelines.generate import DatasetGenerator
 from datasetdm.pipelines.settings import FilterConfig, FitConfig
 from datasetdm.pipelines.stream import Keys, Source
@@ -244,8 +245,7 @@ class Data:
     @cached_property
     def _unseen(self) -> list[str]:
         """Names of labels that no labelled image shows."""
-        shown = {i for s in self._labelled for i in s.annotations.labels_in()}
-        return [name for i, name in enumerate(self._labelled.labels.names) if i not in shown]
+        return [*unseen_labels(list(self._labelled), self._labelled.labels)]
 
     def _pool(self) -> Iterable[Sample]:
         """Renders that are not among the labelled ones."""

@@ -125,8 +125,7 @@ def iter_fit(
     config = config.model_copy(update={"tasks": tasks, "caption_dropout": dropout})
     torch.manual_seed(config.seed)
     decoder = build(frozen, reader.labels, tasks, config.width).to(frozen.device)
-    if shown := {reader.labels.names[i] for s in kept for i in s.annotations.labels_in()}:  # depth alone has no labels
-        decoder.config = replace(decoder.config, unseen=tuple(n for n in reader.labels.names if n not in shown))
+    decoder.config = replace(decoder.config, unseen=unseen_labels(kept, reader.labels))
     for head in decoder.heads.values():
         head.fit_statistics(kept)
     recipe = _recipe(kept + held, decoder, config)
@@ -156,6 +155,12 @@ def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[S
     count = max(1, round(fraction * len(samples))) if fraction and len(samples) >= MIN_TO_HOLD_OUT else 0
     out = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
     return [s for i, s in enumerate(samples) if i not in out], [samples[i] for i in sorted(out)]
+
+
+def unseen_labels(samples: Sequence[Sample], labels: Labels) -> tuple[str, ...]:
+    """Names of the labels that no sample shows; none where the samples show no label at all, as those of depth alone."""
+    shown = {i for s in samples for i in s.annotations.labels_in()}
+    return tuple(name for i, name in enumerate(labels.names) if i not in shown) if shown else ()
 
 
 def _caption_notes(samples: Sequence[Sample], backbone: Backbone, composed: int, dropout: float) -> list[str]:
